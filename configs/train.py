@@ -1,0 +1,65 @@
+"""One training stage. `jaxllava train --config configs/train.py:stage=behavior --config.data=DIR --config.base=MODEL`.
+
+Stages: `align` (projector alone on image-caption pairs), `instruct` (decoder and projector), `behavior`, `ad` and
+`shuffled` (the arms: behaviour data and instruction data 1:1, as in Behavior-LLaVA section 3.3).
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.arguments import parse
+
+# (regex over parameter paths -> multiple of the learning rate, None is frozen). First match wins.
+ALL_BUT_TOWER = ((r"vision/.*", None), (r"(projector|decoder)/.*", 1.0))
+PROJECTOR = ((r"projector/.*", 1.0), (r"(vision|decoder)/.*", None))
+DECODER = ((r"decoder/.*", 1.0), (r"(vision|projector)/.*", None))
+EVERYTHING = ((r".*", 1.0),)
+# Norms, biases and embeddings' positions are not decayed (the reference: no LayerNorm, no bias).
+DECAY = ((r".*(bias|scale|_embedding|logit_scale)", 0.0), (r".*", 1.0))
+
+# stage: (mixture of splits, who trains, template or "" for the base model's, peak learning rate)
+STAGES = {
+    "align": ((("caption_train", 1.0),), PROJECTOR, "plain", 1e-3),
+    "instruct": ((("instruct_train", 1.0),), ALL_BUT_TOWER, "", 2e-5),
+    "behavior": ((("behavior_train", 1.0), ("instruct_train", 1.0)), ALL_BUT_TOWER, "", 2e-5),
+    "ad": ((("ad_train", 1.0), ("instruct_train", 1.0)), ALL_BUT_TOWER, "", 2e-5),
+    "shuffled": ((("shuffled_train", 1.0), ("instruct_train", 1.0)), ALL_BUT_TOWER, "", 2e-5),
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: `stage=NAME` of the table above (default `behavior`)."""
+    stage = parse(arg, stage="behavior", choices={"stage": STAGES}).stage
+    mixture, lr_rules, template, lr = STAGES[stage]
+    config = ConfigDict()
+    config.stage = stage
+    # -- data
+    config.data = ""  # a folder of records that `jaxllava prepare` wrote
+    config.mixture = mixture
+    config.template = template
+    config.image_mode = "square"
+    config.row_tokens = 512  # a packed row
+    config.row_images = 4
+    config.batch = 16  # rows, over all hosts and micro-batches
+    config.accumulate = 1
+    # -- model
+    config.base = ""  # a model folder to start from
+    config.init = ((r".*", None),)  # regex -> model folder that replaces these parameters
+    config.frozen_dtype = "float32"
+    config.mesh = (1, -1, 1)  # data, fsdp, tensor; -1 is what is left
+    config.sharding_rules = "llava"
+    # -- optimizer; learning rate, schedule and betas as LLaVA's scripts
+    config.lr = lr
+    config.lr_rules = lr_rules
+    config.warmup = 0.03
+    config.weight_decay = 0.0
+    config.decay_rules = DECAY
+    config.b1, config.b2, config.eps = 0.9, 0.999, 1e-8
+    config.clip_norm = 1.0
+    # -- run
+    config.steps = 100
+    config.seed = 0
+    config.log_every = 10
+    config.checkpoint_every = 100
+    return config

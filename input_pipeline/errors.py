@@ -1,0 +1,19 @@
+"""The one error that a user's mistake raises: a single line that names the culprit and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in a flag, path, config or input file. The command line prints it without a traceback."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Returns ' Did you mean X?' for the closest valid name, else the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Valid names: {', '.join(names)}."

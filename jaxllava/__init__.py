@@ -1,0 +1,20 @@
+"""LLaVA-family vision-language models in JAX, trained on receiver behaviour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxllava.api import Model, load
+
+__version__ = "0.1.0"
+__all__ = ["Model", "__version__", "load"]
+
+
+def __getattr__(name: str):
+    # Lazy, so that `jaxllava --help` and the data commands start without importing jax.
+    if name in ("Model", "load"):
+        from jaxllava import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'jaxllava' has no attribute {name!r}")

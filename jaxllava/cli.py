@@ -1,0 +1,256 @@
+"""`jaxllava <command>`. Mistakes print one line and exit with 2; an interrupt exits with 130 and can be resumed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from input_pipeline.errors import UserError, nearest
+
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that name the nearest valid flag or command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}. See {self.prog} --help.")
+
+    def flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(prog="jaxllava", description=__import__("jaxllava").__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=Parser)
+    made: dict[str, Parser] = {}
+
+    def command(name: str, text: str, *, config: str = "") -> Parser:
+        made[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if config:
+            made[name].add_argument(
+                "--config",
+                default=config,
+                metavar="FILE[:ARG]",
+                help=f"config file (default {config}); any key is set by --config.key=value",
+            )
+        return made[name]
+
+    add = command(
+        "quickstart", "Draw a small social feed, train every stage on it, report.", config="quickstart"
+    )
+    add.add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    add.add_argument("--seeds", type=int, help="train the arms this often, for intervals over seeds")
+
+    add = command(
+        "prepare", "Raw reactions and media to cleaned instruction records (ArrayRecord).", config="prepare"
+    )
+    add.add_argument("--out", type=Path, required=True, help="folder to write records, funnel and quarantine to")
+    add.add_argument("--submissions", type=Path, help="Reddit submissions, NDJSON or .zst")
+    add.add_argument("--comments", type=Path, help="Reddit comments, NDJSON or .zst")
+    add.add_argument("--media", type=Path, help="folder of the submissions' media, by file name")
+    add.add_argument("--youtube", type=Path, help="folder of yt-dlp *.info.json with thumbnails")
+    add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
+    add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
+    add.add_argument("--images", type=Path, help="folder of the images that --instruct and --captions name")
+    add.add_argument("--text", type=Path, help="JSON lines with a 'text' field")
+
+    add = command("train", "Run (or resume) one training stage.", config="train")
+    add.add_argument("--workdir", type=Path, required=True)
+
+    add = command("evaluate", "Score a model on held-out behaviour: comments, likes, and plaza's truths.")
+    add.add_argument("--model", type=Path, required=True)
+    add.add_argument("--data", type=Path, required=True, help="records folder of a prepared data set")
+    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic and memorability")
+    add.add_argument("--limit", type=int, default=400, help="held-out posts to use")
+    add.add_argument("--json", type=Path, help="also write the figures here")
+
+    add = command("generate", "Answer a prompt about an image.")
+    add.add_argument("--model", type=Path, required=True)
+    add.add_argument("--prompt", required=True)
+    add.add_argument("--image", type=Path, action="append", default=[], help="may be given several times")
+    add.add_argument("--max-new-tokens", type=int, default=128)
+    add.add_argument("--temperature", type=float, default=0.0)
+    add.add_argument("--seed", type=int, default=0)
+
+    add = command("convert", "Convert a model folder: Orbax to Hugging Face LLaVA, and back.")
+    add.add_argument("--from", dest="source", type=Path, required=True)
+    add.add_argument("--to", dest="target", type=Path, required=True)
+    add.add_argument("--format", choices=("hf", "orbax"), default="hf")
+
+    add = command("inspect", "Look inside: `sample` prints a record token by token, `data` and `model` sum up.")
+    add.add_argument("what", choices=("sample", "data", "model"))
+    add.add_argument("--data", type=Path, help="records folder (sample, data)")
+    add.add_argument("--split", default="behavior_train", help="split (sample)")
+    add.add_argument("--index", type=int, default=0, help="record number (sample)")
+    add.add_argument("--model", type=Path, help="model folder: its tokenizer and template (sample), or what to sum up")
+    add.add_argument("--tokenizer", type=Path, help="tokenizer folder, instead of --model (sample)")
+    add.add_argument("--template", help="prompt template (sample)")
+    add.add_argument("--image-tokens", type=int, help="positions of an image, where there is no --model (sample)")
+    return parser, made
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser, commands = _parser()
+    if not argv:
+        parser.print_help()
+        raise SystemExit(0)
+    name = argv[0]
+    if not name.startswith("-") and name not in commands:
+        raise UserError(f"jaxllava: no command is named {name!r}.{nearest(name, commands)}")
+    args, rest = parser.parse_known_args(argv)
+    overrides = [item for item in rest if item.startswith("--config.")]
+    unknown = [item for item in rest if item not in overrides]
+    if overrides and not hasattr(args, "config"):
+        unknown += overrides
+    for item in overrides:
+        if "=" not in item:
+            raise UserError(f"jaxllava {name}: write {item}=VALUE, in one word")
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        hint = nearest(flag, commands[name].flags()) if flag.startswith("-") else ""
+        raise UserError(f"jaxllava {name}: {flag!r} is not known.{hint}")
+    return args, overrides
+
+
+def _quickstart(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import config_files
+    from jaxllava.evaluate import report
+    from jaxllava.quickstart import quickstart
+
+    config = config_files.load(args.config, overrides)
+    if args.seeds is not None:
+        if args.seeds < 1:
+            raise UserError(f"--seeds {args.seeds}: at least 1 is needed")
+        config.seeds = args.seeds
+    results = quickstart(config, args.workdir)
+    print("\n" + report.terminal_table(results) + "\n")
+    for sentence in report.verdict(results):
+        print(f"- {sentence}")
+    print(f"\nreport: {args.workdir / 'report.html'}\nresults: {args.workdir / 'results.json'}")
+
+
+def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
+    from input_pipeline.prepare import prepare, with_sources
+    from jaxllava import config_files
+    from jaxllava.progress import bar
+
+    config = with_sources(config_files.load(args.config, overrides), args)
+    with bar("preparing") as report:
+        result = prepare(config, args.out, progress=report)
+    print(result["summary"])
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import api, config_files
+    from jaxllava.progress import bar
+    from jaxllava.train import train
+
+    config = config_files.load(args.config, overrides)
+    for key, meaning in (("data", "the records folder of jaxllava prepare"), ("base", "a model folder")):
+        if not config[key]:
+            raise UserError(f"jaxllava train: set --config.{key}=DIR ({meaning})")
+        if not Path(config[key]).is_dir():
+            raise UserError(f"--config.{key}: {config[key]} does not exist")
+    base = api.load(Path(config.base))
+    config.template = config.template or base.template
+    with bar(f"training {config.stage}") as report:
+        result = train(config, base.config, base.tokenizer, args.workdir, progress=report)
+    (step, loss) = result.curve[-1]
+    print(f"step {step}, loss {loss:.4f}, {result.tokens_per_second:.0f} tokens/s; model: {result.model}")
+
+
+def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import api
+    from jaxllava.evaluate import plaza
+    from jaxllava.progress import bar
+
+    heldout = plaza.load_heldout(args.data, args.gold, args.limit, args.limit)
+    model = api.load(args.model)
+    with bar("evaluating") as report:
+        found = plaza.estimates(plaza.evaluate(model, heldout, report))
+    for task, estimate in found.items():
+        print(f"{task:<20} {estimate.mean:8.3f}  [{estimate.low:.3f}, {estimate.high:.3f}]  n={estimate.n}")
+    if args.json:
+        args.json.write_text(json.dumps({k: e.to_dict() for k, e in found.items()}, indent=1))
+
+
+def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import api
+
+    for image in args.image:
+        if not image.is_file():
+            raise UserError(f"--image {image} does not exist")
+    model = api.load(args.model)
+    images = [list(args.image)] if args.image else None
+    (text,) = model.generate(
+        [args.prompt],
+        images,
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+    )
+    print(text)
+
+
+def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import api
+    from jaxllava.weights import hf, orbax
+
+    if args.target.exists():
+        raise UserError(f"--to {args.target} exists already; name a new folder")
+    model = api.load(args.source)
+    save = hf.export_hf if args.format == "hf" else orbax.save_model
+    if args.format == "hf":
+        save(model.params, model.config, model.tokenizer, args.target, model.template)
+    else:
+        orbax.save_model(args.target, model.params, model.config, model.tokenizer, model.template)
+    print(f"{args.format}: {args.target}")
+
+
+def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import inspection
+
+    print(inspection.COMMANDS[args.what](args))
+
+
+COMMANDS = {
+    "quickstart": _quickstart,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "generate": _generate,
+    "convert": _convert,
+    "inspect": _inspect,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point. `JAXLLAVA_TRACEBACK=1` shows where a user error was raised."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        args, overrides = _parse(argv)
+        if args.command is None:
+            return
+        COMMANDS[args.command](args, overrides)
+    except UserError as error:
+        if os.environ.get("JAXLLAVA_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # `jaxllava inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

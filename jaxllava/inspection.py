@@ -1,0 +1,77 @@
+"""`jaxllava inspect`: what is in a record, a data set or a model, as text."""
+
+from __future__ import annotations
+
+import argparse
+
+from input_pipeline import records, token_table
+from input_pipeline.conversation import IGNORE, get_template
+from input_pipeline.errors import UserError
+from input_pipeline.tokenizer import load_tokenizer
+
+
+def sample(args: argparse.Namespace) -> str:
+    """One record, token by token: position, id, label, text, and whether it is supervised."""
+    if not args.data:
+        raise UserError("jaxllava inspect sample: set --data DIR (the records folder of jaxllava prepare)")
+    source = records.open_split(args.data, args.split)
+    if not 0 <= args.index < len(source):
+        raise UserError(f"--index {args.index}: split {args.split} has records 0 to {len(source) - 1}")
+    if args.model:
+        from jaxllava import api
+
+        model = api.load(args.model)
+        tokenizer, template, image_tokens = model.tokenizer, model.template, model.config.image_tokens
+    elif args.tokenizer:
+        tokenizer, template, image_tokens = load_tokenizer(args.tokenizer), "v1_bare", 4
+    else:
+        raise UserError("jaxllava inspect sample: set --model DIR or --tokenizer DIR")
+    template = get_template(args.template or template)
+    record = source[args.index]
+    encoded = token_table.encode_record(record, tokenizer, template, args.image_tokens or image_tokens)
+    lines = [
+        f"record {record.id}, split {args.split}, task {record.task}, template {template.name}",
+        f"{len(encoded)} tokens, {int((encoded.labels != IGNORE).sum())} supervised, {encoded.images} images",
+        "",
+        f"{'pos':>5} {'id':>7} {'label':>7}  text",
+    ]
+    position = 0
+    while position < len(encoded):
+        token, label = int(encoded.tokens[position]), int(encoded.labels[position])
+        if encoded.image_index[position] >= 0:
+            # One line for the whole image: its positions differ in nothing but their number.
+            end = position
+            while end + 1 < len(encoded) and encoded.image_index[end + 1] == encoded.image_index[end] + 1:
+                end += 1
+            lines.append(f"{position:>5} {token:>7} {'-':>7}  <image>  (positions {position} to {end})")
+            position = end + 1
+            continue
+        shown = "-" if label == IGNORE else str(label)
+        mark = "  " if label == IGNORE else "* "
+        lines.append(f"{position:>5} {token:>7} {shown:>7} {mark}{tokenizer.decode([token])!r}")
+        position += 1
+    lines += ["", "* = supervised: this token is a target of the loss"]
+    return "\n".join(lines)
+
+
+def data(args: argparse.Namespace) -> str:
+    """The splits of a prepared data set and their sizes."""
+    if not args.data:
+        raise UserError("jaxllava inspect data: set --data DIR (the records folder of jaxllava prepare)")
+    return "\n".join(f"{split:<24} {size:>10} records" for split, size in records.splits(args.data).items())
+
+
+def model(args: argparse.Namespace) -> str:
+    """Shapes, dtypes and sizes of a model folder's parameters."""
+    if not args.model:
+        raise UserError("jaxllava inspect model: set --model DIR")
+    from jaxllava import api, rules
+
+    loaded = api.load(args.model)
+    flat = rules.flatten(loaded.params)
+    lines = [f"{path:<52} {leaf.dtype!s:<10} {tuple(leaf.shape)}" for path, leaf in sorted(flat.items())]
+    total = sum(leaf.size for leaf in flat.values())
+    return "\n".join([*lines, "", f"{total:,} parameters, template {loaded.template}"])
+
+
+COMMANDS = {"sample": sample, "data": data, "model": model}

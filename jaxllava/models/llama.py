@@ -1,0 +1,255 @@
+"""The Llama decoder (Llama 1/2, Vicuna, and any model of that shape), with a static key-value cache.
+
+Equal to `transformers` LlamaForCausalLM (tests/jaxllava/test_models_llama.py). Layers are stacked and scanned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from input_pipeline.errors import UserError
+from jaxllava.models.attention import IMPLEMENTATIONS, attention, rotate
+from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
+
+Params = dict[str, Any]
+Cache = dict[str, jax.Array]  # {"k", "v"}: [layers, B, S, K, head_dim]
+
+_INIT = nn.initializers.normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig(ModelConfig):
+    """`kv_heads` 0 means as many as `heads`; `head_dim` 0 means hidden_size / heads. Both are filled in."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int = 0
+    head_dim: int = 0
+    rope_theta: float = 10000.0
+    rms_eps: float = 1e-5
+    tie_embeddings: bool = False
+    max_positions: int = 4096
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "xla"
+
+    def __post_init__(self) -> None:
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", self.heads)
+        if not self.head_dim:
+            if self.hidden_size % self.heads:
+                raise UserError(f"Llama: hidden_size {self.hidden_size} is not a multiple of heads {self.heads}.")
+            object.__setattr__(self, "head_dim", self.hidden_size // self.heads)
+        if self.heads % self.kv_heads:
+            raise UserError(f"Llama: heads {self.heads} is not a multiple of kv_heads {self.kv_heads}.")
+        check_choice("remat policy", self.remat, REMAT_POLICIES)
+        check_choice("attention implementation", self.attention, IMPLEMENTATIONS)
+        dtype_of(self.dtype), dtype_of(self.param_dtype)
+
+
+class RmsNorm(nn.Module):
+    """Root-mean-square norm, computed in float32. [..., D] -> [..., D] in the config's dtype."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), dtype_of(self.config.param_dtype))
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.config.rms_eps)
+        return (y * scale.astype(jnp.float32)).astype(dtype_of(self.config.dtype))
+
+
+def _dense(config: LlamaConfig, width: int, name: str) -> nn.Dense:
+    return nn.Dense(
+        width,
+        use_bias=False,
+        dtype=dtype_of(config.dtype),
+        param_dtype=dtype_of(config.param_dtype),
+        kernel_init=_INIT,
+        name=name,
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What every layer sees beside the hidden state. With a cache, `mask` and `write_index` are set."""
+
+    positions: jax.Array  # int [B, T]
+    segment_ids: jax.Array | None = None  # int [B, T]
+    mask: jax.Array | None = None  # bool [B, T, S]
+    write_index: jax.Array | None = None  # int []: the slot of the first of the T tokens
+
+
+class _Attention(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, context: Context, cache: Cache | None, layer: jax.Array
+    ) -> tuple[jax.Array, Cache | None]:
+        c = self.config
+        batch, length, _ = x.shape
+
+        def heads(name: str, count: int) -> jax.Array:
+            return _dense(c, count * c.head_dim, name)(x).reshape(batch, length, count, c.head_dim)
+
+        query = rotate(heads("q_proj", c.heads), context.positions, c.rope_theta)  # [B, T, H, Dh]
+        key = rotate(heads("k_proj", c.kv_heads), context.positions, c.rope_theta)  # [B, T, K, Dh]
+        value = heads("v_proj", c.kv_heads)
+        if cache is None:
+            # A row holds its samples one after another: order in the row is order in the sample.
+            out = attention(
+                query, key, value, segment_ids=context.segment_ids, causal=True, implementation=c.attention
+            )
+        else:
+            # The whole cache is carried through the scan and written in place: returning one layer's slice
+            # per step would copy all of it for every token.
+            start = (layer, 0, context.write_index, 0, 0)
+            cache = {
+                name: jax.lax.dynamic_update_slice(cache[name], new[None].astype(cache[name].dtype), start)
+                for name, new in (("k", key), ("v", value))
+            }
+            keys, values = (jax.lax.dynamic_index_in_dim(cache[n], layer, keepdims=False) for n in ("k", "v"))
+            out = attention(query, keys, values, mask=context.mask)  # keys: [B, S, K, Dh]
+        return _dense(c, c.hidden_size, "o_proj")(out.reshape(batch, length, c.heads * c.head_dim)), cache
+
+
+class _Mlp(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        gate = jax.nn.silu(_dense(c, c.intermediate_size, "gate_proj")(x))
+        return _dense(c, c.hidden_size, "down_proj")(gate * _dense(c, c.intermediate_size, "up_proj")(x))
+
+
+class _Block(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[jax.Array, Cache | None], layer: jax.Array, context: Context
+    ) -> tuple[tuple[jax.Array, Cache | None], None]:
+        x, cache = carry
+        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        attended, cache = _Attention(self.config, name="attn")(
+            RmsNorm(self.config, name="input_norm")(x), context, cache, layer
+        )
+        x = x + attended
+        x = x + _Mlp(self.config, name="mlp")(RmsNorm(self.config, name="post_attn_norm")(x))
+        return (x, cache), None
+
+
+class Llama(nn.Module):
+    """The decoder. Its input is embeddings, so that images can be spliced in first."""
+
+    config: LlamaConfig
+
+    def setup(self) -> None:
+        c = self.config
+        block = _Block
+        if c.remat != "none":
+            block = nn.remat(block, policy=REMAT_POLICIES[c.remat], prevent_cse=False)
+        scanned: Any = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=c.layers,
+        )
+        self.embedding = nn.Embed(
+            c.vocab_size,
+            c.hidden_size,
+            dtype=dtype_of(c.dtype),
+            param_dtype=dtype_of(c.param_dtype),
+            embedding_init=_INIT,
+            name="embed",
+        )
+        self.layers = scanned(c)
+        self.norm = RmsNorm(c)
+        if not c.tie_embeddings:
+            self.lm_head = _dense(c, c.vocab_size, "lm_head")
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """int [B, L] -> [B, L, D] in the compute dtype."""
+        return self.embedding(tokens)
+
+    def __call__(
+        self, embeds: jax.Array, positions: jax.Array, segment_ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Causal forward pass within segments.
+
+        Args: embeds [B, L, D]; positions int [B, L], restarting per sample; segment_ids int [B, L], equal within a
+        sample (samples lie one after another in the row; None: one sample a row). Returns [B, L, D], normed.
+        """
+        hidden, _ = self._run(embeds, Context(positions, segment_ids=segment_ids), None)
+        return hidden
+
+    def extend(
+        self,
+        embeds: jax.Array,
+        positions: jax.Array,
+        cache: Cache,
+        write_index: jax.Array | int,
+        mask: jax.Array,
+    ) -> tuple[jax.Array, Cache]:
+        """Appends T tokens to a cache and runs them against it; pure.
+
+        Args:
+          embeds: [B, T, D]. positions: int [B, T], the place of each token in its own sequence.
+          cache: see `init_cache`; slots write_index .. write_index+T-1 of every row are overwritten. write_index + T
+            must not exceed S (XLA would shift the write to fit).
+          mask: bool [B, T, S]: which slots each new token may attend to, its own included. Padding of any
+            kind, and order, are stated here and nowhere else.
+
+        Returns (hidden [B, T, D], normed; the new cache).
+        """
+        context = Context(positions, mask=mask, write_index=jnp.asarray(write_index, jnp.int32))
+        hidden, new_cache = self._run(embeds, context, cache)
+        assert new_cache is not None
+        return hidden, new_cache
+
+    def _run(self, embeds: jax.Array, context: Context, cache: Cache | None) -> tuple[jax.Array, Cache | None]:
+        index = jnp.arange(self.config.layers)
+        x = embeds.astype(dtype_of(self.config.dtype))
+        (x, cache), _ = self.layers((x, cache), index, context)
+        return self.norm(x), cache
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """[..., D] -> float32 [..., V]; the product runs in the compute dtype and is summed in float32."""
+        c = self.config
+        if c.tie_embeddings:
+            kernel = self.embedding.embedding.T
+        else:
+            if self.is_initializing():
+                self.lm_head(hidden)
+            kernel = self.lm_head.variables["params"]["kernel"]
+        dtype = dtype_of(c.dtype)
+        return jnp.matmul(hidden.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def init_cache(config: LlamaConfig, batch: int, slots: int) -> Cache:
+    """An empty cache {"k", "v"}: zeros [layers, batch, slots, kv_heads, head_dim] in the compute dtype."""
+    shape = (config.layers, batch, slots, config.kv_heads, config.head_dim)
+    return {name: jnp.zeros(shape, dtype_of(config.dtype)) for name in ("k", "v")}
+
+
+def init_llama(config: LlamaConfig, key: jax.Array) -> Params:
+    """Fresh parameters: {"embed", "layers", "norm", "lm_head" unless tied}."""
+
+    def touch(model: Llama, tokens: jax.Array) -> jax.Array:
+        return model.logits(model(model.embed(tokens), tokens))
+
+    return Llama(config).init(key, jnp.zeros((1, 1), jnp.int32), method=touch)["params"]

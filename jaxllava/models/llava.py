@@ -1,0 +1,144 @@
+"""LLaVA: a CLIP vision tower, a projector and a Llama decoder, with image features spliced in by one gather."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from input_pipeline.errors import UserError
+from jaxllava.models.clip import ClipVision, ClipVisionConfig, feature_depth
+from jaxllava.models.config import ModelConfig, check_choice
+from jaxllava.models.llama import Cache, Llama, LlamaConfig
+from jaxllava.models.projector import Projector, projector_depth
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LlavaConfig(ModelConfig):
+    """`image_token` is the id that fills an image's positions; `feature_layer` counts as Hugging Face's hidden_states."""
+
+    vision: ClipVisionConfig
+    decoder: LlamaConfig
+    image_token: int
+    projector: str = "mlp2x_gelu"
+    feature_layer: int = -2
+    feature_select: str = "patch"
+
+    def __post_init__(self) -> None:
+        check_choice("feature_select", self.feature_select, ("patch", "cls_patch"))
+        feature_depth(self.vision.layers, self.feature_layer)
+        if projector_depth(self.projector) == 0 and self.vision.hidden_size != self.decoder.hidden_size:
+            raise UserError(
+                f"projector 'identity' needs equal widths: vision {self.vision.hidden_size}, "
+                f"decoder {self.decoder.hidden_size}."
+            )
+        if not 0 <= self.image_token < self.decoder.vocab_size:
+            raise UserError(f"image_token {self.image_token} is outside the vocabulary of {self.decoder.vocab_size}.")
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions that one image takes in the sequence."""
+        return self.vision.patches + (self.feature_select == "cls_patch")
+
+    def with_dtypes(self, dtype: str, param_dtype: str | None = None) -> LlavaConfig:
+        """The same model computing in `dtype` (and holding fresh parameters in `param_dtype`)."""
+        changes = {"dtype": dtype} | ({"param_dtype": param_dtype} if param_dtype else {})
+        return self.replace(vision=self.vision.replace(**changes), decoder=self.decoder.replace(**changes))
+
+
+class LlavaModel(nn.Module):
+    """See `__call__`. Parameters: {"vision", "projector" (absent for identity), "decoder"}."""
+
+    config: LlavaConfig
+
+    def setup(self) -> None:
+        c = self.config
+        self.vision = ClipVision(c.vision)
+        self.projector = Projector(c.projector, c.decoder.hidden_size, c.decoder.dtype, c.decoder.param_dtype)
+        self.decoder = Llama(c.decoder)
+
+    def encode_images(self, pixels: jax.Array) -> jax.Array:
+        """pixels float [B, M, H, W, 3], normalised -> [B, M * image_tokens, D]. M may not be 0."""
+        batch, images, *shape = pixels.shape
+        c = self.config
+        features = self.vision.features(
+            pixels.reshape(batch * images, *shape), c.feature_layer, c.feature_select
+        )  # [B * M, P, vision width]
+        projected = self.projector(features)  # [B * M, P, D]
+        return projected.reshape(batch, images * c.image_tokens, c.decoder.hidden_size)
+
+    def embed(self, tokens: jax.Array, features: jax.Array | None, image_index: jax.Array | None) -> jax.Array:
+        """Token embeddings with image features in their places.
+
+        Args: tokens int [B, L]; features [B, M * P, D] or None; image_index int [B, L]: the row of `features` that
+        belongs here, -1 for text. Returns [B, L, D].
+        """
+        if features is None or image_index is None:
+            return self.decoder.embed(tokens)
+        is_image = image_index >= 0
+        # Any id may stand at an image position (original LLaVA puts -200 there): look up a valid one.
+        text = self.decoder.embed(jnp.where(is_image, 0, tokens))
+        image = jnp.take_along_axis(features, jnp.maximum(image_index, 0)[..., None], axis=1)  # [B, L, D]
+        return jnp.where(is_image[..., None], image.astype(text.dtype), text)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array | None,
+        pixels: jax.Array | None,
+        image_index: jax.Array | None,
+    ) -> jax.Array:
+        """The forward pass of training.
+
+        Args:
+          tokens: int [B, L]. positions: int [B, L], restarting per sample. segment_ids: int [B, L], 0 is padding.
+          pixels: float [B, M, H, W, 3], normalised with CLIP's mean and std. With M == 0 (or None) the batch is text
+            only, and the tower is not run.
+          image_index: int [B, L] into the row's M * P image features, -1 for text.
+
+        Returns hidden [B, L, D]; see `logits`.
+        """
+        features = None if pixels is None or pixels.shape[1] == 0 else self.encode_images(pixels)
+        return self.decoder(self.embed(tokens, features, image_index), positions, segment_ids)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """[..., D] -> float32 [..., V]."""
+        return self.decoder.logits(hidden)
+
+    def extend(
+        self, embeds: jax.Array, positions: jax.Array, cache: Cache, write_index: jax.Array | int, mask: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """`Llama.extend`."""
+        return self.decoder.extend(embeds, positions, cache, write_index, mask)
+
+
+def init_params(config: LlavaConfig, key: jax.Array) -> Params:
+    """Fresh parameters, initialised as Hugging Face does. Works under `jax.eval_shape` and `jax.jit`."""
+    size = config.vision.image_size
+    tokens = jnp.zeros((1, 1), jnp.int32)
+
+    def touch(model: LlavaModel) -> jax.Array:
+        return model.logits(model(tokens, tokens, tokens, jnp.zeros((1, 1, size, size, 3)), tokens))
+
+    return LlavaModel(config).init(key, method=touch)["params"]
+
+
+def output_kernel(params: Params) -> jax.Array:
+    """The [D, V] matrix of the vocabulary logits, also where it is tied to the embeddings (for a chunked loss)."""
+    decoder = params["decoder"]
+    return decoder["lm_head"]["kernel"] if "lm_head" in decoder else decoder["embed"]["embedding"].T
+
+
+def llava_1_5(size: str = "7b", dtype: str = "bfloat16", param_dtype: str = "float32") -> LlavaConfig:
+    """LLaVA-1.5 as published: CLIP ViT-L/14 at 336 px with Vicuna 7b or 13b, in the Hugging Face vocabulary (32064)."""
+    check_choice("LLaVA-1.5 size", size, ("7b", "13b"))
+    width, mlp, layers, heads = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}[size]
+    vision = ClipVisionConfig(1024, 4096, 24, 16, image_size=336, patch_size=14)
+    decoder = LlamaConfig(32064, width, mlp, layers, heads)
+    return LlavaConfig(vision, decoder, image_token=32000).with_dtypes(dtype, param_dtype)

@@ -1,0 +1,174 @@
+"""What a training run optimises: which rows it reads, which model it builds, and its loss as a pair of sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from input_pipeline import packing, records, token_table
+from input_pipeline.conversation import get_template
+from input_pipeline.errors import UserError
+from input_pipeline.images import CLIP_MEAN, CLIP_STD
+from input_pipeline.loader import ImageReader, ImageTextPairs, PackedRows, RandomAccess
+from input_pipeline.types import Record, Turn
+from jaxllava.losses import contrastive_sum, cross_entropy_sum
+from jaxllava.models.clip import ClipConfig, ClipModel, init_clip
+from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
+from jaxllava.rules import Params
+
+Loss = Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+Progress = Callable[[int, int], None]
+
+
+def normalise(images: jax.Array) -> jax.Array:
+    """uint8 [..., 3] -> f32, CLIP's mean and deviation. On the device, so that hosts ship bytes."""
+    mean = jnp.asarray(CLIP_MEAN, jnp.float32)
+    std = jnp.asarray(CLIP_STD, jnp.float32)
+    return (images.astype(jnp.float32) / 255.0 - mean) / std
+
+
+@dataclass(frozen=True, eq=False)
+class Causal:
+    """Next-token prediction on packed conversations (LLaVA's stages) or plain documents (the decoder alone)."""
+
+    model: LlavaModel
+    config: ConfigDict
+
+    def rows(
+        self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
+    ) -> tuple[RandomAccess, dict[str, Any]]:
+        """The packed rows of `config.mixture` and facts about them for the log."""
+        config = self.config
+        template = get_template(config.template)
+        image_tokens = self.model.config.image_tokens
+        data = Path(config.data)
+        sources = [records.open_split(data, split) for split, _ in config.mixture]
+        tables = [
+            token_table.cached(
+                data.parent / "cache",
+                source,
+                records.data_hash(data, split),
+                tokenizer,
+                template,
+                image_tokens,
+                config.row_tokens,
+                progress,
+            )
+            for source, (split, _) in zip(sources, config.mixture, strict=True)
+        ]
+        for table, (split, _) in zip(tables, config.mixture, strict=True):
+            if not len(table):
+                raise UserError(f"split {split!r} of {data} has no usable sample; left out: {table.skipped}")
+        weights = [weight for _, weight in config.mixture]
+        pairs = packing.mixture([len(table) for table in tables], weights, config.seed)
+        lengths = np.asarray([tables[table].lengths[sample] for table, sample in pairs])
+        images = np.asarray([tables[table].images[sample] for table, sample in pairs])
+        row_images = config.row_images
+        if images.max() > row_images:
+            raise UserError(f"a sample has {images.max()} images; raise config.row_images (now {row_images})")
+        packed = packing.plan(lengths, images, config.row_tokens, row_images, seed=config.seed)
+        facts = {
+            "samples": len(pairs),
+            "rows": len(packed),
+            "fill": round(packed.fill, 4),
+            "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
+        }
+        reader = ImageReader(self.model.config.vision.image_size, config.get("image_mode", "square"))
+        rows = PackedRows(
+            tables=tables,
+            records=sources,
+            pairs=pairs,
+            plan=packed,
+            row_tokens=config.row_tokens,
+            row_images=row_images,
+            image_tokens=image_tokens,
+            read_images=reader,
+            pad_id=_pad_id(tokenizer),
+        )
+        return rows, facts
+
+    def init(self, key: jax.Array) -> Params:
+        return init_params(self.model.config, key)
+
+    def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        variables = {"params": params}
+        hidden = self.model.apply(
+            variables,
+            batch["tokens"],
+            batch["positions"],
+            batch["segment_ids"],
+            normalise(batch["images"]),
+            batch["image_index"],
+        )
+        head = lambda x: self.model.apply(variables, x, method="logits")
+        return cross_entropy_sum(hidden, head, batch["targets"], batch["weights"])
+
+
+class _Captions(Sequence[Record]):
+    """A caption split as plain documents, for the text tower."""
+
+    def __init__(self, source: Sequence[Record]):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Record:
+        record = self.source[index]
+        caption = next(turn.text for turn in record.conversations if turn.role == "gpt")
+        return Record(record.id, "text", (), (Turn("gpt", caption),))
+
+
+@dataclass(frozen=True, eq=False)
+class Contrastive:
+    """CLIP: which caption belongs to which image, over the whole global batch."""
+
+    model: ClipModel
+    config: ConfigDict
+
+    def rows(
+        self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
+    ) -> tuple[RandomAccess, dict[str, Any]]:
+        config = self.config
+        ((split, _),) = config.mixture
+        source = records.open_split(Path(config.data), split)
+        table = token_table.build(
+            _Captions(source), tokenizer, get_template("plain"), 0, config.row_tokens, progress
+        )
+        rows = ImageTextPairs(
+            table=table,
+            records=source,
+            text_tokens=config.row_tokens,
+            read_images=ImageReader(self.model.config.vision.image_size, config.get("image_mode", "square")),
+            pad_id=_pad_id(tokenizer),
+        )
+        return rows, {"samples": len(table), "left_out": {split: table.skipped}}
+
+    def init(self, key: jax.Array) -> Params:
+        return init_clip(self.model.config, key)
+
+    def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        image, text, scale = self.model.apply(
+            {"params": params}, normalise(batch["images"]), batch["tokens"]
+        )
+        return contrastive_sum(image, text, scale)
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+
+def make_objective(config: ConfigDict, model_config: LlavaConfig | ClipConfig) -> Causal | Contrastive:
+    if isinstance(model_config, ClipConfig):
+        if config.accumulate > 1:
+            raise UserError("config.accumulate > 1 changes a contrastive loss (fewer negatives); set it to 1")
+        return Contrastive(ClipModel(model_config), config)
+    return Causal(LlavaModel(model_config), config)

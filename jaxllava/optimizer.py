@@ -1,0 +1,76 @@
+"""AdamW with a schedule, and who trains: ordered (regex -> learning-rate multiple | None) rules, None is frozen."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from jaxllava import rules as rules_lib
+from jaxllava.rules import Params
+
+
+class Partition(NamedTuple):
+    """Parameters by fate. Frozen ones get no gradient, no optimizer state and no master copy."""
+
+    trained: Params
+    frozen: Params
+
+
+def partition(params: Params, lr_rules: Any) -> Partition:
+    """Splits `params` by `config.lr_rules`."""
+    multiples = rules_lib.match(lr_rules, rules_lib.flatten(params), "config.lr_rules")
+    trained, frozen = rules_lib.split(params, {path: value is not None for path, value in multiples.items()})
+    return Partition(trained, frozen)
+
+
+def cosine_schedule(config: ConfigDict) -> optax.Schedule:
+    """Linear warm-up over ceil(warmup * steps), then cosine to `final_lr_share` of the peak (the reference's is 0)."""
+    warmup = max(1, -int(-config.warmup * config.steps // 1))
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.lr,
+        warmup_steps=warmup,
+        decay_steps=max(config.steps, warmup + 1),
+        end_value=config.lr * config.get("final_lr_share", 0.0),
+    )
+
+
+def _scale_by_path(multiples: dict[str, float]) -> optax.GradientTransformation:
+    def update(updates: Any, state: optax.OptState, params: Any = None):
+        del params
+        flat = rules_lib.flatten(updates)
+        scaled = {path: leaf * multiples[path] for path, leaf in flat.items()}
+        return rules_lib.unflatten(scaled), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(config: ConfigDict, params: Params) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of the trained part of `params`.
+
+    Decay follows torch's AdamW in the reference: `config.decay_rules` (regex -> multiple of `weight_decay`) over the
+    trained parameters; the reference excludes norms and biases.
+    """
+    paths = list(rules_lib.flatten(params))
+    multiples = rules_lib.match(config.lr_rules, paths, "config.lr_rules")
+    trained = {path: value for path, value in multiples.items() if value is not None}
+    decays = rules_lib.match(config.decay_rules, paths, "config.decay_rules")
+    schedule = cosine_schedule(config)
+    decay_mask = rules_lib.unflatten({path: decays[path] > 0 for path in trained})
+    chain = [
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=jnp.float32),
+        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
+        _scale_by_path(trained),
+        optax.scale_by_learning_rate(schedule),
+    ]
+    return optax.chain(*chain), schedule
+
+
+def count(params: Params) -> int:
+    """Number of scalars in a tree."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(params))

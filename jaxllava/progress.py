@@ -1,0 +1,57 @@
+"""A progress bar for every stage, and what each stage took."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+Report = Callable[..., None]  # report(done, total, note="")
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Report]:
+    """A bar on stderr; the block calls `report(done, total, note)`."""
+    # On a terminal the bar moves; in a log each line costs space, so it is drawn rarely.
+    interval = 0.1 if sys.stderr.isatty() else 15.0
+    with tqdm(
+        total=1,
+        desc=title,
+        mininterval=interval,
+        bar_format="{desc:<42}{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}",
+        dynamic_ncols=True,
+    ) as drawn:
+
+        def report(done: int, total: int, note: str = "") -> None:
+            drawn.total = max(total, 1)
+            drawn.set_postfix_str(note, refresh=False)
+            drawn.update(done - drawn.n)
+
+        yield report
+        drawn.update(drawn.total - drawn.n)
+
+
+class Stages:
+    """Numbered stages with a bar each. Their seconds are kept in a file and add up over interrupted runs."""
+
+    def __init__(self, count: int, timings: Path):
+        self.count = count
+        self.number = 0
+        self.timings = timings
+        self.seconds: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[Report]:
+        self.number += 1
+        started = time.monotonic()
+        try:
+            with bar(f"[{self.number:2d}/{self.count}] {title}") as report:
+                yield report
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 1)
+            self.timings.write_text(json.dumps(self.seconds, indent=1))

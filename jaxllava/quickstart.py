@@ -1,0 +1,222 @@
+"""`jaxllava quickstart`: draws a corpus, trains every stage on it, compares the arms, reports and exports.
+
+Every stage leaves its result in the workdir before the next one starts, so the same command goes on where an earlier
+one was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from configs.quickstart import ARMS
+from input_pipeline import records
+from input_pipeline.plaza import write as plaza
+from input_pipeline.prepare import prepare
+from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer, train_tokenizer
+from jaxllava import api
+from jaxllava.evaluate import metrics, report
+from jaxllava.evaluate import plaza as plaza_tasks
+from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig
+from jaxllava.progress import Stages
+from jaxllava.train import Trained, train
+from jaxllava.weights import check, hf
+
+STAGES = 12  # numbered lines on the terminal, without the repeats of --seeds
+
+
+def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Runs all stages; returns (and leaves in `workdir/results.json`) the results. See configs/quickstart.py."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The arms run the same program: the second and third find it compiled.
+    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    extra = 2 * len(ARMS) * (config.seeds - 1)
+    stages = Stages(STAGES + extra, workdir / "seconds.json")
+    corpus, models = workdir / "plaza", workdir / "models"
+
+    # -- data --------------------------------------------------------------------------------------------------
+    with stages.stage("draw", "drawing plaza") as bar:
+        if not (corpus / "gold.json").exists():
+            plaza.write(corpus, config.seed, **config.plaza.to_dict(), progress=bar)
+    with stages.stage("prepare", "cleaning, writing records") as bar:
+        config.prepare.update(plaza_sources(corpus / "raw"))
+        prepared = prepare(config.prepare, workdir / "data", progress=bar)
+        data = workdir / "data" / "records"
+        tokenizer = make_tokenizer(data, workdir / "tokenizer", config.vocab_size)
+
+    # -- the base model ----------------------------------------------------------------------------------------
+    clip_config, model_config = model_configs(config, len(tokenizer), tokenizer)
+    runs: dict[str, Trained] = {}
+
+    def run(name: str, title: str, stage: ConfigDict, model: ClipConfig | LlavaConfig = model_config) -> Path:
+        stage = stage.copy_and_resolve_references()
+        stage.data = str(data)
+        with stages.stage(name, title) as bar:
+            runs[name] = train(stage, model, tokenizer, models / name, progress=bar)
+        return runs[name].model
+
+    clip = run("clip", "training CLIP", config.clip, clip_config)
+    language = run("language", "training the decoder on text", config.language)
+    config.align.init = (
+        (r"vision/.*", str(clip)),
+        (r"decoder/.*", str(language)),
+        (r"projector/.*", None),
+    )
+    aligned = run("align", "stage 1: projector", config.align)
+    config.instruct.base = str(aligned)
+    base = run("base", "stage 2: objects, colours, counts", config.instruct)
+
+    # -- the arms, from that one base --------------------------------------------------------------------------
+    heldout = plaza_tasks.load_heldout(
+        data, corpus / "gold.json", config.evaluate.posts, config.evaluate.questions
+    )
+    columns: dict[str, list[plaza_tasks.Columns]] = {arm: [] for arm in ("base", *ARMS)}
+
+    def judge(arm: str, name: str, folder: Path) -> None:
+        path = workdir / "evaluation" / f"{name}.json"
+        with stages.stage(f"evaluate-{name}", f"evaluating {name}") as bar:
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                _write_json(path, plaza_tasks.evaluate(api.load(folder), heldout, bar))
+            columns[arm].append(json.loads(path.read_text()))
+
+    judge("base", "base", base)
+    folders: dict[str, Path] = {"base": base}
+    for seed in range(config.seeds):
+        for arm in ARMS:
+            name = arm if seed == 0 else f"{arm}-seed{seed}"
+            stage = config.arm.copy_and_resolve_references()
+            stage.update(stage=arm, base=str(base), seed=seed)
+            stage.mixture = ((f"{arm}_train", 1.0), ("instruct_train", 1.0))
+            folder = run(name, f"arm: {name}", stage)
+            folders.setdefault(arm, folder)
+            judge(arm, name, folder)
+
+    # -- export and report -------------------------------------------------------------------------------------
+    with stages.stage("export", "exporting to Hugging Face"):
+        exported = workdir / "export" / "behavior-hf"
+        best = api.load(folders["behavior"])
+        if not exported.exists():
+            hf.export_hf(best.params, best.config, best.tokenizer, exported, best.template)
+        export = {"path": str(exported), **check.against_transformers(best, exported, heldout.posts)}
+    with stages.stage("report", "writing the report"):
+        samples = write_samples(workdir, folders, heldout, config)
+    results = {
+        "arms": {arm: _over_seeds(found) for arm, found in columns.items()},
+        "by_seed": {arm: [_as_dicts(plaza_tasks.estimates(c)) for c in found] for arm, found in columns.items()},
+        "differences": {
+            other: _as_dicts(plaza_tasks.differences(columns["behavior"][0], columns[other][0]))
+            for other in ("base", "ad", "shuffled")
+        },
+        "chance": heldout.chance(),
+        "seeds": list(range(config.seeds)),
+        "seconds": stages.seconds,
+        "tokens_per_second": {name: result.tokens_per_second for name, result in runs.items()},
+        "curves": {name: result.curve for name, result in runs.items()},
+        "facts": {name: result.facts for name, result in runs.items()},
+        "funnel": prepared["funnel"],
+        "quarantine": prepared["quarantine"],
+        "samples": samples,
+        "export": export,
+        "machine": f"{os.cpu_count()} x {platform.machine()} {platform.system()}, {jax.default_backend()}, "
+        f"jax {jax.__version__}, Python {platform.python_version()}",
+    }
+    _write_json(workdir / "results.json", results)
+    report.write_html(results, workdir / "report.html")
+    return results
+
+
+def plaza_sources(raw: Path) -> dict[str, Any]:
+    """The `sources` of a prepare config for a corpus that plaza wrote."""
+    return {
+        "reddit": (
+            {
+                "submissions": str(raw / "reddit/RS_plaza.ndjson"),
+                "comments": str(raw / "reddit/RC_plaza.ndjson"),
+                "media": str(raw / "reddit/media"),
+            },
+        ),
+        "youtube": ({"folder": str(raw / "youtube")},),
+        "instruct": ({"json": str(raw / "instruct/instruct.json"), "images": str(raw / "instruct/images")},),
+        "captions": ({"json": str(raw / "instruct/captions.json"), "images": str(raw / "instruct/images")},),
+        "text": ({"jsonl": str(raw / "text/text.jsonl")},),
+    }
+
+
+def make_tokenizer(data: Path, folder: Path, vocab_size: int):
+    """A BPE tokenizer over the training text of every split, trained once."""
+    if not folder.exists():
+        texts = []
+        for split in ("text_train", "instruct_train", "behavior_train"):
+            source = records.open_split(data, split)
+            for number in range(len(source)):
+                texts.extend(turn.text.replace(IMAGE_TOKEN, "") for turn in source[number].conversations)
+        unfinished = folder.with_name(folder.name + ".tmp")
+        train_tokenizer(texts, vocab_size, unfinished)
+        unfinished.rename(folder)
+    return load_tokenizer(folder)
+
+
+def model_configs(config: ConfigDict, vocab_size: int, tokenizer) -> tuple[ClipConfig, LlavaConfig]:
+    """The two models of the quickstart: CLIP, and the LLaVA that takes its vision tower."""
+    vision = ClipVisionConfig(**config.vision)
+    text = ClipTextConfig(**config.text, vocab_size=vocab_size, eos_id=tokenizer.eos_token_id)
+    decoder = LlamaConfig(vocab_size=vocab_size, **config.decoder)
+    image_token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    return ClipConfig(vision, text, projection_dim=vision.hidden_size), LlavaConfig(vision, decoder, image_token)
+
+
+def write_samples(
+    workdir: Path, folders: dict[str, Path], heldout: plaza_tasks.Heldout, config: ConfigDict
+) -> list[dict[str, Any]]:
+    """Comments that the models write for the first held-out posts, beside the true ones."""
+    posts = heldout.posts[: config.evaluate.samples]
+    truths = heldout.truths[: config.evaluate.samples]
+    written: dict[str, list[str]] = {}
+    for arm in ("base", "behavior"):
+        model = api.load(folders[arm])
+        prompts = [record.conversations[0].text for record in posts]
+        images = [record.images[0] for record in posts]
+        written[arm] = model.generate(prompts, images, max_new_tokens=config.evaluate.new_tokens)
+    samples = []
+    folder = workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    for number, (record, truth) in enumerate(zip(posts, truths, strict=True)):
+        image = folder / f"{number}.png"
+        image.write_bytes(record.images[0])
+        samples.append(
+            {
+                "image": str(image),
+                "title": record.meta["title"],
+                "true_comments": record.meta["comments"][:5],
+                "true_like_rate": record.meta["like_rate"],
+                "generated": {arm: texts[number] for arm, texts in written.items()},
+                "mood": truth["mood"],
+                "topic": truth["topic"],
+            }
+        )
+    return samples
+
+
+def _over_seeds(found: list[plaza_tasks.Columns]) -> dict[str, dict[str, Any]]:
+    per_seed = [plaza_tasks.estimates(columns) for columns in found]
+    return {task: metrics.over_seeds([e[task] for e in per_seed]).to_dict() for task in plaza_tasks.TASKS}
+
+
+def _as_dicts(found: dict[str, metrics.Estimate]) -> dict[str, dict[str, Any]]:
+    return {task: estimate.to_dict() for task, estimate in found.items()}
+
+
+def _write_json(path: Path, data: Any) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(data, indent=1))
+    unfinished.rename(path)

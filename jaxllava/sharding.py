@@ -1,0 +1,72 @@
+"""The device mesh and the ordered (regex -> axes) rules that lay parameters out on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from input_pipeline.errors import UserError
+from jaxllava import rules as rules_lib
+from jaxllava.rules import Params
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# Stacked layers keep their leading axis whole: a scan steps over it. FSDP cuts the input side of column-parallel
+# kernels and the output side of row-parallel ones, tensor parallelism the other side (Megatron's layout). The
+# projector is laid out like the decoder's MLP, which it feeds.
+LLAVA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"decoder/embed/embedding", ("tensor", "fsdp")),
+    (r"decoder/lm_head/kernel", ("fsdp", "tensor")),
+    (r"decoder/layers/attn/(q|k|v)_proj/kernel", (None, "fsdp", "tensor")),
+    (r"decoder/layers/attn/o_proj/kernel", (None, "tensor", "fsdp")),
+    (r"decoder/layers/mlp/(gate|up)_proj/kernel", (None, "fsdp", "tensor")),
+    (r"decoder/layers/mlp/down_proj/kernel", (None, "tensor", "fsdp")),
+    (r"projector/linear_1/kernel", ("fsdp", "tensor")),
+    (r"projector/linear_\d+/kernel", ("tensor", "fsdp")),
+    (r"vision/layers/attn/(q|k|v)_proj/kernel", (None, "fsdp", "tensor")),
+    (r"vision/layers/attn/out_proj/kernel", (None, "tensor", "fsdp")),
+    (r"vision/layers/mlp/fc1/kernel", (None, "fsdp", "tensor")),
+    (r"vision/layers/mlp/fc2/kernel", (None, "tensor", "fsdp")),
+    (r".*(bias|scale|_embedding|patch_embedding/kernel)", ()),
+)
+REPLICATED: tuple[tuple[str, tuple[str | None, ...]], ...] = ((r".*", ()),)
+
+
+def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A `data x fsdp x tensor` mesh; one size may be -1 for all that is left."""
+    found = list(devices if devices is not None else jax.devices())
+    if len(shape) != len(AXES):
+        raise UserError(f"mesh {tuple(shape)} has {len(shape)} sizes, needs one for each of {AXES}")
+    known = int(np.prod([size for size in shape if size != -1]))
+    sizes = [len(found) // known if size == -1 else size for size in shape]
+    if list(shape).count(-1) > 1 or int(np.prod(sizes)) != len(found):
+        raise UserError(f"mesh {tuple(shape)} over {AXES} does not divide {len(found)} devices")
+    return Mesh(np.asarray(found).reshape(sizes), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches are cut along their first axis over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def param_shardings(
+    params: Params, mesh: Mesh, rules: Sequence[tuple[str, tuple[str | None, ...]]]
+) -> Params:
+    """A tree of NamedShardings. An axis that does not divide its dimension is left out (that dimension is whole)."""
+    flat = rules_lib.flatten(params)
+    axes = rules_lib.match(rules, flat, "config.sharding_rules")
+    shardings = {}
+    for path, leaf in flat.items():
+        names = axes[path] or (None,) * len(leaf.shape)
+        if len(names) != len(leaf.shape):
+            raise UserError(f"config.sharding_rules gives {path} of shape {leaf.shape} the axes {names}")
+        spec = [
+            name if name is None or size % mesh.shape[name] == 0 else None
+            for name, size in zip(names, leaf.shape, strict=True)
+        ]
+        shardings[path] = NamedSharding(mesh, PartitionSpec(*spec))
+    return rules_lib.unflatten(shardings)

@@ -1,0 +1,52 @@
+"""Writing a folder so that half of one never looks whole."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from input_pipeline.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_folder(target: str | Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `target`, which takes the target's name when the block ends without an error.
+
+    A model folder (one with a config.json) that is already there is replaced; any other non-empty folder is a
+    UserError. On several hosts every host gets the same path, and the first one makes and renames it.
+    """
+    target = Path(target).absolute()
+    if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
+        raise UserError(f"{target} exists and is not a model folder; remove it or choose another name.")
+    temporary = target.with_name(f".{target.name}.unfinished")
+    first = jax.process_index() == 0
+    if first:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    _wait("made")
+    try:
+        yield temporary
+    except BaseException:
+        if first:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _wait("written")
+    if first:
+        old = target.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    _wait("renamed")
+
+
+def _wait(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"whole_folder {what}")

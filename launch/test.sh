@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Every check of the project: lint, format, types, tests. Installs the extra [test] into .venv once.
+#
+#   launch/test.sh [flags of pytest]
+#
+# All four run, whatever fails before them; the exit status is 1 if any failed.
+set -euo pipefail
+
+# shellcheck source=launch/env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+ensure_env test
+cd "$ROOT"
+# Keeps pyright's downloads (a node runtime, where the machine has none) inside the checkout.
+export PYRIGHT_PYTHON_CACHE_DIR="${PYRIGHT_PYTHON_CACHE_DIR:-$ROOT/.venv-cache/pyright}"
+export PYRIGHT_PYTHON_IGNORE_WARNINGS=1
+
+failed=()
+check() {
+  local name="$1"
+  shift
+  echo "== $name"
+  "$@" || failed+=("$name")
+}
+
+check "ruff check" .venv/bin/python -m ruff check .
+check "ruff format" .venv/bin/python -m ruff format --check .
+check "pyright" .venv/bin/python -m pyright --pythonpath .venv/bin/python
+check "pytest" .venv/bin/python -m pytest "$@"
+
+if [ "${#failed[@]}" -gt 0 ]; then
+  printf 'jaxllava: failed: %s\n' "$(printf '%s, ' "${failed[@]}" | sed 's/, $//')" >&2
+  exit 1
+fi
+echo "jaxllava: all checks passed"

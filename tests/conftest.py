@@ -1,0 +1,65 @@
+"""Settings and small shared data of all tests. Eight simulated devices, so that sharding is real."""
+
+from __future__ import annotations
+
+import io
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline.types import Record, Turn
+
+WORDS = "red blue green cups stars boats one two three What is this How many are there Nice soothing".split()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A small byte-level BPE tokenizer, saved and loaded again."""
+    from input_pipeline.tokenizer import load_tokenizer, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer([f"USER: {word} ASSISTANT: {word}." for word in WORDS] * 5, 360, folder)
+    return load_tokenizer(folder)
+
+
+def png(seed: int, size: int = 20) -> bytes:
+    """A random picture as PNG bytes."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def chat_records() -> list[Record]:
+    """Twelve conversations: two in three about an image, of varied lengths."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(12):
+        with_image = number % 3 != 2
+        turns = []
+        for turn in range(int(rng.integers(1, 3))):
+            question = " ".join(rng.choice(WORDS, int(rng.integers(2, 6))))
+            mark = "<image>\n" if with_image and turn == 0 else ""
+            turns += [Turn("human", mark + question), Turn("gpt", " ".join(rng.choice(WORDS, 3)))]
+        images = (png(number),) if with_image else ()
+        made.append(Record(f"r{number}", "instruct", images, tuple(turns)))
+    return made
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real reaction records and images, where the machine has them (they may not be part of the project)."""
+    folder = Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[1] / "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip("no real data here: set JAXLLAVA_REAL_DATA")
+    return folder.resolve()

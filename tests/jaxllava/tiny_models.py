@@ -1,0 +1,73 @@
+"""Tiny random torch models for parity tests, and their weights as our parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig
+from jaxllava.weights import hf, tables
+
+IMAGE = 5  # the image token of the tiny models
+VISION = ClipVisionConfig(32, 64, 4, 4, image_size=28, patch_size=14)
+TEXT = ClipTextConfig(48, 96, 3, 4, vocab_size=60, max_positions=16, eos_id=59)
+DECODER = LlamaConfig(101, 48, 96, 3, 6, kv_heads=2, head_dim=8, rope_theta=5000.0, rms_eps=1e-6)
+LLAVA = LlavaConfig(VISION, DECODER, image_token=IMAGE)
+
+
+def randomize(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
+    """Every weight and bias gets its own noise: initial zeros and ones would hide a swapped or dropped one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
+    model.eval()
+
+
+def torch_llava(config: LlavaConfig, seed: int = 0) -> Any:
+    model = transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(**{k: v for k, v in hf.llava_json(config).items() if k not in hf.HEADER})
+    )
+    randomize(model, seed)
+    return model
+
+
+def torch_llama(config: LlamaConfig, seed: int = 0) -> Any:
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf.llama_json(config)))
+    randomize(model, seed)
+    return model
+
+
+def torch_clip(config: ClipConfig, seed: int = 0) -> Any:
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            vision_config=hf.vision_json(config.vision),
+            text_config=hf.text_json(config.text),
+            projection_dim=config.projection_dim,
+        )
+    )
+    randomize(model, seed)
+    return model
+
+
+def params_of(model: torch.nn.Module, config: Any) -> tables.Params:
+    """The torch model's weights as the parameters of our model."""
+    table = {LlavaConfig: tables.llava_table, LlamaConfig: tables.llama_table, ClipConfig: tables.clip_table}
+    rename = hf.canonical if isinstance(config, LlavaConfig) else lambda name: name
+    state = {rename(name): value.detach().numpy() for name, value in model.state_dict().items()}
+    if getattr(getattr(config, "decoder", config), "tie_embeddings", False):
+        state = {name: value for name, value in state.items() if not name.endswith("lm_head.weight")}
+    return tables.to_params(state, table[type(config)](config), tables.shapes(config), "torch model")
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(array))
+
+
+def numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
