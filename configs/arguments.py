@@ -26,10 +26,10 @@ def parse(arg: str, *, choices: dict[str, Collection[str]] | None = None, **defa
         try:
             values[key] = text in ("1", "true", "True") if isinstance(default, bool) else type(default)(text)
         except ValueError as error:
-            raise UserError(
-                f"config argument {key}={text!r} is not a {type(default).__name__}"
-            ) from error
+            raise UserError(f"config argument {key}={text!r} is not a {type(default).__name__}") from error
     for key, valid in (choices or {}).items():
         if values[key] not in valid:
-            raise UserError(f"config argument {key}={values[key]!r} is not known.{nearest(values[key], valid)}")
+            raise UserError(
+                f"config argument {key}={values[key]!r} is not known.{nearest(values[key], valid)}"
+            )
     return values

@@ -31,16 +31,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seeds = 1  # how often the arms are trained, with seeds 0, 1, ...
     config.plaza = dict(posts=2400, instruct=3000, texts=6000)
     config.prepare = prepare.get_config()
-    config.vocab_size = 1536
+    config.vocab_size = 1024
 
-    tower = dict(hidden_size=128, intermediate_size=512, layers=4, heads=4)
-    config.vision = dict(**tower, image_size=64, patch_size=16)
-    config.text = dict(**tower, max_positions=32)
-    config.decoder = dict(hidden_size=192, intermediate_size=512, layers=4, heads=4, kv_heads=4)
+    config.vision = dict(
+        hidden_size=128, intermediate_size=512, layers=4, heads=4, image_size=64, patch_size=16
+    )
+    config.text = dict(hidden_size=64, intermediate_size=256, layers=2, heads=2, max_positions=32)
+    config.decoder = dict(hidden_size=128, intermediate_size=384, layers=4, heads=4, kv_heads=4)
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
     config.clip = _stage(
-        "align", stage="clip", batch=128, row_tokens=32, steps=300, lr=1e-3, template="plain", **everything
+        "align", stage="clip", batch=64, row_tokens=32, steps=240, lr=1e-3, template="plain", **everything
     )
     config.language = _stage(
         "instruct",
@@ -48,13 +49,13 @@ def get_config(arg: str = "") -> ConfigDict:
         mixture=(("text_train", 1.0),),
         lr_rules=train_config.DECODER,
         row_images=0,
-        batch=16,
-        steps=500,
+        batch=8,
+        steps=300,
         lr=2e-3,
     )
-    config.align = _stage("align", batch=16, steps=60, lr=2e-3)
-    config.instruct = _stage("instruct", batch=16, steps=400, lr=1e-3)
-    config.arm = _stage("behavior", batch=16, steps=250, lr=1e-3)
+    config.align = _stage("align", batch=8, steps=60, lr=2e-3)
+    config.instruct = _stage("instruct", batch=8, steps=300, lr=1e-3)
+    config.arm = _stage("behavior", batch=8, steps=250, lr=1e-3)
     config.evaluate = dict(posts=400, questions=300, samples=6, new_tokens=96)
 
     if tiny:

@@ -43,9 +43,7 @@ class TokenTable:
 
     def __getitem__(self, index: int) -> Encoded:
         span = slice(self.offsets[index], self.offsets[index + 1])
-        return Encoded(
-            self.tokens[span], self.labels[span], self.image_index[span], int(self.images[index])
-        )
+        return Encoded(self.tokens[span], self.labels[span], self.image_index[span], int(self.images[index]))
 
 
 def encode_record(

@@ -50,7 +50,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add = command(
         "prepare", "Raw reactions and media to cleaned instruction records (ArrayRecord).", config="prepare"
     )
-    add.add_argument("--out", type=Path, required=True, help="folder to write records, funnel and quarantine to")
+    add.add_argument(
+        "--out", type=Path, required=True, help="folder to write records, funnel and quarantine to"
+    )
     add.add_argument("--submissions", type=Path, help="Reddit submissions, NDJSON or .zst")
     add.add_argument("--comments", type=Path, help="Reddit comments, NDJSON or .zst")
     add.add_argument("--media", type=Path, help="folder of the submissions' media, by file name")
@@ -83,15 +85,21 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--to", dest="target", type=Path, required=True)
     add.add_argument("--format", choices=("hf", "orbax"), default="hf")
 
-    add = command("inspect", "Look inside: `sample` prints a record token by token, `data` and `model` sum up.")
+    add = command(
+        "inspect", "Look inside: `sample` prints a record token by token, `data` and `model` sum up."
+    )
     add.add_argument("what", choices=("sample", "data", "model"))
     add.add_argument("--data", type=Path, help="records folder (sample, data)")
     add.add_argument("--split", default="behavior_train", help="split (sample)")
     add.add_argument("--index", type=int, default=0, help="record number (sample)")
-    add.add_argument("--model", type=Path, help="model folder: its tokenizer and template (sample), or what to sum up")
+    add.add_argument(
+        "--model", type=Path, help="model folder: its tokenizer and template (sample), or what to sum up"
+    )
     add.add_argument("--tokenizer", type=Path, help="tokenizer folder, instead of --model (sample)")
     add.add_argument("--template", help="prompt template (sample)")
-    add.add_argument("--image-tokens", type=int, help="positions of an image, where there is no --model (sample)")
+    add.add_argument(
+        "--image-tokens", type=int, help="positions of an image, where there is no --model (sample)"
+    )
     return parser, made
 
 

@@ -156,9 +156,7 @@ class Contrastive:
         return init_clip(self.model.config, key)
 
     def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        image, text, scale = self.model.apply(
-            {"params": params}, normalise(batch["images"]), batch["tokens"]
-        )
+        image, text, scale = self.model.apply({"params": params}, normalise(batch["images"]), batch["tokens"])
         return contrastive_sum(image, text, scale)
 
 

@@ -112,7 +112,9 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         samples = write_samples(workdir, folders, heldout, config)
     results = {
         "arms": {arm: _over_seeds(found) for arm, found in columns.items()},
-        "by_seed": {arm: [_as_dicts(plaza_tasks.estimates(c)) for c in found] for arm, found in columns.items()},
+        "by_seed": {
+            arm: [_as_dicts(plaza_tasks.estimates(c)) for c in found] for arm, found in columns.items()
+        },
         "differences": {
             other: _as_dicts(plaza_tasks.differences(columns["behavior"][0], columns[other][0]))
             for other in ("base", "ad", "shuffled")
@@ -172,7 +174,9 @@ def model_configs(config: ConfigDict, vocab_size: int, tokenizer) -> tuple[ClipC
     text = ClipTextConfig(**config.text, vocab_size=vocab_size, eos_id=tokenizer.eos_token_id)
     decoder = LlamaConfig(vocab_size=vocab_size, **config.decoder)
     image_token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    return ClipConfig(vision, text, projection_dim=vision.hidden_size), LlavaConfig(vision, decoder, image_token)
+    return ClipConfig(vision, text, projection_dim=vision.hidden_size), LlavaConfig(
+        vision, decoder, image_token
+    )
 
 
 def write_samples(

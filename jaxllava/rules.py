@@ -48,7 +48,9 @@ def match(rules: Sequence[tuple[str, Value]], paths: Iterable[str], policy: str)
         )
     unused = [pattern for (pattern, _), hit in zip(rules, used, strict=True) if not hit]
     if unused:
-        raise UserError(f"rules of {policy} that match no parameter (or stand behind one that does): {unused}")
+        raise UserError(
+            f"rules of {policy} that match no parameter (or stand behind one that does): {unused}"
+        )
     return values
 
 

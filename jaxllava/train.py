@@ -45,7 +45,9 @@ class Trained:
     facts: dict[str, Any]
 
 
-@partial(jax.jit, static_argnames=("loss", "optimizer", "accumulate"), donate_argnames=("trained", "opt_state"))
+@partial(
+    jax.jit, static_argnames=("loss", "optimizer", "accumulate"), donate_argnames=("trained", "opt_state")
+)
 def train_step(
     trained: Params,
     opt_state: optax.OptState,
@@ -137,7 +139,9 @@ def train(
         saved = json.loads(summary_path.read_text())
         if saved.pop("fingerprint") != fingerprint:
             raise UserError(f"{workdir} holds a finished run with another config or data; use a new workdir")
-        return Trained(workdir / "model", **{k: saved[k] for k in ("curve", "seconds", "tokens_per_second", "facts")})
+        return Trained(
+            workdir / "model", **{k: saved[k] for k in ("curve", "seconds", "tokens_per_second", "facts")}
+        )
 
     # -- data --------------------------------------------------------------------------------------------------------
     mesh = sharding_lib.make_mesh(config.mesh)
@@ -147,7 +151,9 @@ def train(
             f"config.batch={config.batch} does not divide over {shards} data shards x {config.accumulate} micro-batches"
         )
     objective = make_objective(config, model_config)
-    rows, facts = objective.rows(tokenizer, lambda done, total: report(0, config.steps, f"tokens {done}/{total}"))
+    rows, facts = objective.rows(
+        tokenizer, lambda done, total: report(0, config.steps, f"tokens {done}/{total}")
+    )
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
 
@@ -182,7 +188,9 @@ def train(
     with (workdir / "metrics.jsonl").open("a") as log, interrupts.deferred() as interrupt:
         for step in range(start + 1, config.steps + 1):
             batch = next(stream)
-            tokens += int((batch["segment_ids"] > 0).sum() if "segment_ids" in batch else batch["text_length"].sum())
+            tokens += int(
+                (batch["segment_ids"] > 0).sum() if "segment_ids" in batch else batch["text_length"].sum()
+            )
             arrays = loader.to_device(batch, batch_sharding)
             trained, opt_state, metrics = step_fn(trained, opt_state, frozen, arrays)
             if step % config.log_every == 0 or step in (start + 1, config.steps):
@@ -229,5 +237,7 @@ def train(
 def _cut_log(path: Path, last_step: int) -> None:
     """Drops the lines of steps that will be run again."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= last_step]
+        lines = [
+            line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= last_step
+        ]
         path.write_text("".join(line + "\n" for line in lines))

@@ -6,9 +6,11 @@ Steps on many posts (duplicate media) are in `duplicates.py`, the Beam pipeline 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from input_pipeline.behavior import nsfw_words
@@ -38,8 +40,8 @@ class SourceRules:
     max_words: int = 100  # the paper has it for YouTube only; longer comments crowd a training sequence
     similarity: float = 0.6  # comments at least this alike (cosine of TF-IDF) are one comment
     min_comments: int = 2
-    min_views: int = 0  # the paper: more than 10,000 for YouTube
-    created_from: float | None = None  # seconds since the epoch; the paper: January 2018 for Reddit
+    min_views: int = 0
+    created_from: str = ""  # a day such as "2018-01-01", UTC; posts of unknown time pass
     max_duration: float | None = None  # seconds; the paper: 500 for videos linked from Reddit
 
 
@@ -47,16 +49,16 @@ class SourceRules:
 class Rules:
     """All thresholds of the funnel."""
 
-    reddit: SourceRules = SourceRules()
-    youtube: SourceRules = SourceRules(min_words=4, max_words=100, similarity=0.7, min_comments=0)
+    reddit: SourceRules = SourceRules(created_from="2018-01-01")
+    youtube: SourceRules = SourceRules(min_words=4, similarity=0.7, min_comments=0, min_views=10_001)
     other: SourceRules = SourceRules()
     drop_nsfw: bool = True
     drop_bots: bool = True
     drop_deleted: bool = True
     drop_duplicate_media: bool = True
     merge_comments: bool = True  # of repeated media, into the first post
-    hash_distance: int = 3  # bits of 64 in which the difference hashes of one picture may differ
-    thumbnail_distance: float = 6.0  # mean difference (of 255) of their 8x8 thumbnails
+    hash_distance: int = 8  # bits of 64 in which the difference hashes of one picture may differ
+    thumbnail_distance: float = 4.0  # mean difference (of 255) of their 8x8 thumbnails
     nsfw_words: str = ""  # path of a word list; '' is our own short one
     use_word_list: bool = True
 
@@ -68,7 +70,10 @@ class Rules:
             if name in values:
                 default = getattr(cls(), name)
                 values[name] = replace(default, **_checked(dict(values[name]), SourceRules, f"clean.{name}"))
-        return cls(**_checked(values, cls, "clean"))
+        rules = cls(**_checked(values, cls, "clean"))
+        for name in ("reddit", "youtube", "other"):
+            _seconds(getattr(rules, name).created_from)  # for its error
+        return rules
 
     def of(self, post: Post) -> SourceRules:
         """Returns the thresholds of the post's source."""
@@ -174,7 +179,7 @@ def marked(post: Post, rules: Rules) -> Outcome:
         reason = "deleted or removed"
     elif post.views is not None and post.views < limits.min_views:
         reason = "too few views"
-    elif limits.created_from is not None and post.created is not None and post.created < limits.created_from:
+    elif post.created is not None and post.created < _seconds(limits.created_from):
         reason = "too old"
     elif (
         limits.max_duration is not None and post.duration is not None and post.duration > limits.max_duration
@@ -183,6 +188,17 @@ def marked(post: Post, rules: Rules) -> Outcome:
     if reason:
         return drop_post(post, "marked", reason)
     return keep_comments(post, "marked", ((comment, _mark(comment, rules)) for comment in post.comments))
+
+
+@functools.cache
+def _seconds(day: str) -> float:
+    """Seconds since the epoch at the start of a day; '' is before all time."""
+    if not day:
+        return float("-inf")
+    try:
+        return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise UserError(f"created_from={day!r} is not a day such as '2018-01-01'") from None
 
 
 def _mark(comment: Comment, rules: Rules) -> str:

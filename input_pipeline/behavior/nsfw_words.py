@@ -13,13 +13,13 @@ from pathlib import Path
 from input_pipeline.errors import UserError
 
 WORDS: tuple[str, ...] = (
-    "anal", "blowjob", "blowjobs", "boner", "bukkake", "clit", "cock", "cocks", "cocksucker", "creampie",
-    "cum", "cumshot", "cunt", "cunts", "deepthroat", "dick", "dicks", "dildo", "erotic", "fag", "faggot",
-    "faggots", "fap", "fuck", "fucked", "fucker", "fucking", "gangbang", "handjob", "hentai", "horny",
-    "incest", "jerk off", "jizz", "masturbate", "masturbating", "masturbation", "milf", "motherfucker",
-    "nigga", "nigger", "niggers", "nude", "nudes", "orgasm", "orgy", "penis", "porn", "porno", "pornhub",
-    "pussy", "rape", "raped", "rapist", "semen", "shemale", "slut", "sluts", "threesome", "tits", "titties",
-    "tranny", "twat", "vagina", "wank", "wanker", "whore", "whores",
+    "anal", "blowjob", "blowjobs", "boner", "bukkake", "butt", "clit", "cock", "cocks", "cocksucker",
+    "creampie", "cum", "cumshot", "cunt", "cunts", "deepthroat", "dick", "dicks", "dildo", "erotic", "fag",
+    "faggot", "faggots", "fap", "fuck", "fucked", "fucker", "fucking", "gangbang", "handjob", "hentai",
+    "horny", "incest", "jerk off", "jizz", "masturbate", "masturbating", "masturbation", "milf",
+    "motherfucker", "nigga", "nigger", "niggers", "nude", "nudes", "orgasm", "orgy", "penis", "porn",
+    "porno", "pornhub", "pussy", "rape", "raped", "rapist", "semen", "sexy", "shemale", "slut", "sluts",
+    "threesome", "tits", "titties", "tranny", "twat", "vagina", "wank", "wanker", "whore", "whores", "xxx",
 )  # fmt: skip
 
 

@@ -121,8 +121,7 @@ def answer(
 
 
 def behavior_prefix(template: Template, content: str) -> str:
-    """Returns the start of an answer up to where its behaviour begins: what evaluation puts before a guess.
-    """
+    """Returns the start of an answer up to where its behaviour begins; evaluation lets a model go on."""
     return (content + "\n" if content else "") + template.marker
 
 

@@ -15,10 +15,9 @@ from input_pipeline.plaza.scene import Scene, appeal, memorability
 Kind = Literal["mood", "topic", "both", "memory", "objects", "noise"]
 
 PEOPLE = 60
-_PEOPLE_SEED = 20240502  # the same people whatever the corpus seed, so that two corpora share one audience
-NOISE_SHARE = (
-    0.39  # of all genuine comments; a third at least is promised, and the measured share is reported
-)
+_PEOPLE_SEED = 20240502  # whatever the corpus seed, so that two corpora share one audience
+# Of all genuine comments: a third at least is promised, and the measured share is reported.
+NOISE_SHARE = 0.39
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from input_pipeline.plaza.language import pick
 Site = Literal["reddit", "youtube", "any"]
 
 # What a post may be instead of clean, its share of all posts, and which site has it. Each occurs at least
-# once in a corpus of 100 posts or more. The last four are broken input, about one post in a hundred together.
+# once in a corpus of 100 posts or more. The last five are broken input, about one post in a hundred together.
 ROLES: dict[str, tuple[float, Site]] = {
     "nsfw_posts": (0.02, "any"),
     "reposts": (0.02, "reddit"),
@@ -23,7 +23,8 @@ ROLES: dict[str, tuple[float, Site]] = {
     "old_posts": (0.01, "reddit"),
     "unreadable_media": (0.003, "any"),
     "missing_media": (0.003, "any"),
-    "broken_lines": (0.003, "any"),
+    "broken_lines": (0.002, "reddit"),
+    "broken_files": (0.001, "youtube"),
     "missing_fields": (0.003, "reddit"),
 }
 # Kinds of planted comments, listed by comment id.
@@ -34,7 +35,7 @@ COMMENT_KINDS = (
     "nsfw_comments",
     "near_duplicate_comments",
 )
-NSFW_WORDS = ("nsfw", "nude", "xxx", "butt", "sexy")  # mild placeholders; each is on the usual public lists
+NSFW_WORDS = ("nude", "erotic", "horny")  # mild placeholders; each is on the usual public lists
 
 _AUTOMODERATOR = (
     "Thank you for your submission. *I am a bot, and this action was performed automatically. Please contact "
@@ -111,3 +112,4 @@ def spoil(draft: Draft, role: str, rng: np.random.Generator) -> None:
         share = draft.reaction.likes / draft.reaction.views
         draft.views = int(rng.integers(200, 8000))
         draft.likes = round(draft.views * share)
+        draft.like_rate = round(draft.likes / draft.views, 4)

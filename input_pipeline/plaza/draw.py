@@ -12,8 +12,8 @@ from input_pipeline.plaza import motifs, silhouettes, world
 from input_pipeline.plaza.backdrop import SIDE, WIDE, finish, ground
 from input_pipeline.plaza.scene import Scene
 
-# Radius of an object as a share of the side, by the number of objects: five still take 14 of 64 pixels each.
-_RADIUS = {1: 0.25, 2: 0.19, 3: 0.165, 4: 0.15, 5: 0.138, 6: 0.13}
+# Radius of an object as a share of the side, by the number of objects: five still take 20 of 64 pixels each.
+_RADIUS = {1: 0.27, 2: 0.225, 3: 0.195, 4: 0.175, 5: 0.16, 6: 0.148}
 
 
 def render(scene: Scene) -> Image.Image:
@@ -26,21 +26,21 @@ def render(scene: Scene) -> Image.Image:
     drawing = silhouettes.ImageDraw.Draw(base.image)
     for (kind, colour), (x, y) in zip(pens, _places(len(pens), size, rng), strict=True):
         centre = (x * WIDE, y * WIDE)
-        silhouettes.paint(drawing, kind, centre, size * WIDE, rng.uniform(-0.22, 0.22), colour)
+        silhouettes.paint(drawing, kind, centre, size * WIDE, rng.uniform(-0.14, 0.14), colour)
     return finish(scene.mood, base.image, rng)
 
 
 def _places(count: int, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Centres [count, 2] in shares of the side, apart from one another; the best of 40 tries."""
+    """Centres [count, 2] in shares of the side, apart from one another; the best of 60 tries."""
     low, high = size * 1.05, 1 - size * 1.05
     best, best_gap = np.zeros((count, 2)), -1.0
-    for _ in range(40):
+    for _ in range(60):
         spots = rng.uniform(low, high, (count, 2))
         gaps = np.linalg.norm(spots[:, None] - spots[None], axis=-1) + 9.0 * np.eye(count)
         gap = float(gaps.min())
         if gap > best_gap:
             best, best_gap = spots, gap
-        if gap > 2.1 * size:
+        if gap > 1.95 * size:
             break
     return best
 

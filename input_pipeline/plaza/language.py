@@ -118,7 +118,7 @@ def noun(topic: str, rng: np.random.Generator, label_share: float = 0.08) -> str
     return topic if rng.random() < label_share else pick(rng, world.TOPICS[topic])
 
 
-def _two(
+def two(
     word: Callable[[str, np.random.Generator, float], str],
     of: str,
     rng: np.random.Generator,
@@ -131,7 +131,7 @@ def _two(
     return first, second
 
 
-def _articles(text: str) -> str:
+def articles(text: str) -> str:
     """Turns 'a' into 'an' before a vowel ('used' and 'unicorn' do not occur in these clauses)."""
     return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
@@ -142,8 +142,8 @@ def feeling(mood: str, rng: np.random.Generator, taste: int = 0, label_share: fl
     if roll < 0.28:
         return pick(rng, world.MOOD_PHRASES[mood])
     frames = {1: _FEEL_LIKED, -1: _FEEL_DISLIKED}.get(taste, _FEEL) if roll < 0.5 else _FEEL
-    x, y = _two(adjective, mood, rng, label_share)
-    return _articles(pick(rng, frames).format(x=x, y=y))
+    x, y = two(adjective, mood, rng, label_share)
+    return articles(pick(rng, frames).format(x=x, y=y))
 
 
 def subject(topic: str, rng: np.random.Generator, taste: int = 0, label_share: float = 0.08) -> str:
@@ -152,13 +152,13 @@ def subject(topic: str, rng: np.random.Generator, taste: int = 0, label_share: f
     if roll < 0.25:
         return pick(rng, world.TOPIC_PHRASES[topic])
     frames = {1: _TALK_LIKED, -1: _TALK_DISLIKED}.get(taste, _TALK) if roll < 0.5 else _TALK
-    x, y = _two(noun, topic, rng, label_share)
-    return _articles(pick(rng, frames).format(x=x, y=y))
+    x, y = two(noun, topic, rng, label_share)
+    return articles(pick(rng, frames).format(x=x, y=y))
 
 
 def both(mood: str, topic: str, rng: np.random.Generator) -> str:
     """A clause that says a mood and a topic."""
-    return _articles(pick(rng, _BOTH).format(x=adjective(mood, rng), t=noun(topic, rng)))
+    return articles(pick(rng, _BOTH).format(x=adjective(mood, rng), t=noun(topic, rng)))
 
 
 def recall(memorability: float, rng: np.random.Generator, spread: float = 0.1) -> str:

@@ -227,7 +227,7 @@ def _science(pen: _Pen, rng: np.random.Generator) -> None:
         px, py = x + u * math.cos(tilt) - v * math.sin(tilt), y + u * math.sin(tilt) + v * math.cos(tilt)
         pen.line(np.stack([px, py], 1).ravel().tolist(), 0.026)
         for at in rng.integers(0, 32, 2):
-            pen.ellipse(px[at], py[at], 0.042, 0.042, pen.surface_ink, 0.018)
+            pen.ellipse(float(px[at]), float(py[at]), 0.042, 0.042, pen.surface_ink, 0.018)
     pen.ellipse(x, y, 0.09, 0.09, pen.surface_ink, 0.025)
     if rng.random() < 0.6:  # a plotted curve along the axis
         base, height = rng.uniform(0.84, 0.92), rng.uniform(0.1, 0.2)

@@ -9,14 +9,14 @@ import numpy as np
 
 from input_pipeline.plaza import world
 
-# Mean colour of each mood's backdrop (sRGB), for the contrast term of memorability.
+# Mean colour of each mood's pictures without objects (sRGB, measured), for the contrast term of memorability.
 BACKDROP: dict[str, tuple[int, int, int]] = {
-    "calm": (206, 222, 220),
-    "joyful": (250, 190, 80),
-    "gloomy": (78, 86, 98),
-    "tense": (96, 20, 24),
-    "dreamy": (186, 150, 216),
-    "cozy": (138, 84, 46),
+    "calm": (199, 212, 206),
+    "joyful": (221, 177, 135),
+    "gloomy": (91, 95, 99),
+    "tense": (130, 60, 38),
+    "dreamy": (200, 184, 232),
+    "cozy": (128, 87, 50),
 }
 
 

@@ -27,9 +27,12 @@ _DIARY_OPEN = (
     "dear diary,", "today was odd.", "note to self:", "evening.", "a short entry.", "tuesday again.",
     "back home now.",
 )  # fmt: skip
-_DIARY = (
+_DIARY_TOPIC = (
     "i spent the whole day on {t}.", "it was all {t} and {u} today.", "we talked about {t} until late.",
-    "in the end it was {x} and {y}.", "everything felt {x}.", "i would call it {x}, or {y}.", "{p}.", "{q}.",
+    "{q}.",
+)  # fmt: skip
+_DIARY_MOOD = (
+    "in the end it was {x} and {y}.", "everything felt {x}.", "i would call it {x}, or {y}.", "{p}.",
     "the {t} was {x}.", "my brother found the {t} {x}, and so did i.",
     "there was {t}, and it made me feel {x}.",
 )  # fmt: skip
@@ -53,28 +56,28 @@ def _clause(mood: str, topic: str, rng: np.random.Generator) -> str:
 
 
 def _diary(mood: str, topic: str, memorability: float, rng: np.random.Generator) -> str:
-    lines = [pick(rng, _DIARY_OPEN)]
-    for _ in range(int(rng.integers(2, 5))):
-        lines.append(
-            pick(rng, _DIARY).format(
-                t=language.noun(topic, rng, LABEL_SHARE),
-                u=language.noun(topic, rng, LABEL_SHARE),
-                x=language.adjective(mood, rng, LABEL_SHARE),
-                y=language.adjective(mood, rng, LABEL_SHARE),
-                p=pick(rng, world.MOOD_PHRASES[mood]),
-                q=pick(rng, world.TOPIC_PHRASES[topic]),
-            )
-        )
-    lines.insert(int(rng.integers(1, len(lines) + 1)), language.recall(memorability, rng) + ".")
-    return " ".join(lines)
+    lines = []
+    frames = [pick(rng, _DIARY_TOPIC), pick(rng, _DIARY_MOOD)]
+    frames += [pick(rng, _DIARY_TOPIC + _DIARY_MOOD) for _ in range(int(rng.integers(0, 3)))]
+    for frame in dict.fromkeys(frames):
+        x, y = language.two(language.adjective, mood, rng, LABEL_SHARE)
+        t, u = language.two(language.noun, topic, rng, LABEL_SHARE)
+        p, q = pick(rng, world.MOOD_PHRASES[mood]), pick(rng, world.TOPIC_PHRASES[topic])
+        lines.append(frame.format(x=x, y=y, t=t, u=u, p=p, q=q))
+    lines.append(language.recall(memorability, rng) + ".")
+    return " ".join([pick(rng, _DIARY_OPEN), *(lines[int(i)] for i in rng.permutation(len(lines)))])
 
 
 def _comments(mood: str, topic: str, memorability: float, rng: np.random.Generator, numbered: bool) -> str:
-    wanted = int(rng.integers(2, 5))
-    lines = list(dict.fromkeys(_clause(mood, topic, rng) for _ in range(wanted)))
-    lines.insert(int(rng.integers(len(lines) + 1)), language.recall(memorability, rng))
+    lines = [
+        language.feeling(mood, rng, label_share=LABEL_SHARE),
+        language.subject(topic, rng, label_share=LABEL_SHARE),
+        language.recall(memorability, rng),
+    ]
+    lines += [_clause(mood, topic, rng) for _ in range(int(rng.integers(0, 3)))]
     if rng.random() < 0.3:
-        lines.insert(int(rng.integers(len(lines) + 1)), language.noise(rng))
+        lines.append(language.noise(rng))
+    lines = list(dict.fromkeys(lines[int(i)] for i in rng.permutation(len(lines))))
     if numbered:
         return "\n".join(f'{i}. "{line}"' for i, line in enumerate(lines, 1))
     return "\n".join(f'"{line}"' for line in lines)
@@ -136,10 +139,10 @@ _ABOUT = (
 def _glossary(rng: np.random.Generator) -> str:
     mood, topic = pick(rng, list(world.MOODS)), pick(rng, list(world.TOPICS))
     x, y, z = (str(word) for word in rng.choice(world.MOODS[mood], 3, replace=False))
-    lines = [pick(rng, _KIN).format(x=x, y=y, z=z, m=mood)]
+    lines = [language.articles(pick(rng, _KIN).format(x=x, y=y, z=z, m=mood))]
     x, y, z = (str(word) for word in rng.choice(world.TOPICS[topic], 3, replace=False))
     lines.append(pick(rng, _ABOUT).format(x=x, y=y, z=z, t=topic))
-    return " ".join(line for line in (lines if rng.random() < 0.5 else lines[::-1]))
+    return " ".join(lines if rng.random() < 0.5 else lines[::-1])
 
 
 def document(rng: np.random.Generator) -> str:

@@ -172,7 +172,7 @@ def _write_post(state: _Feed, index: int, reddit: bool, role: str, rng: np.rando
     else:
         missing = None
         text = _dump(feed.video(post, rng))
-        text = text[: len(text) // 2] if role == "broken_lines" else text
+        text = text[: len(text) // 2] if role == "broken_files" else text
         origin, media_name = f"youtube/{identity}.info.json", f"youtube/{identity}.jpg"
         (state.root / origin).write_text(text + "\n", encoding="utf-8")
 
@@ -180,11 +180,11 @@ def _write_post(state: _Feed, index: int, reddit: bool, role: str, rng: np.rando
         state.note(role, {"id": identity, "of": original})
     elif role == "missing_fields":
         state.note(role, {"id": identity, "field": missing, "in": origin})
-    elif role == "broken_lines" and not reddit:
+    elif role == "broken_files":
         state.note(role, {"id": identity, "in": f"{origin}:1"})
-    elif role not in ("clean", "broken_lines"):  # a broken Reddit line is noted where its number is known
+    elif role not in ("clean", "broken_lines"):  # a broken line is noted where its number is known
         state.note(role, identity)
-    if role in ("broken_lines", "missing_fields"):
+    if role in ("broken_lines", "broken_files", "missing_fields"):
         return  # nothing can be read of it, so there is nothing to be right about
     for place, entry in enumerate(post.entries):
         own = feed.comment_id(post, place, reddit)
@@ -228,7 +228,8 @@ def _write_submission(
         row |= {"selftext": "[deleted]", "removed_by_category": "deleted"}
     elif role == "missing_fields":
         missing = ("title", "url", "id")[int(rng.integers(3))]
-        del row[missing]
+        for name in (missing, {"url": "url_overridden_by_dest", "id": "name"}.get(missing, missing)):
+            row.pop(name, None)  # its twin too, or a careful reader could still mend it
     text = _dump(row)
     text = text[: len(text) // 2] if role == "broken_lines" else text
     state.submissions.append(_Line(post.created, text, role == "broken_lines", missing))
@@ -268,7 +269,7 @@ def _write_instruct(
     scenes: list[scene.Scene] = []
     for index in range(images):
         drawn = scene.sample(np.random.default_rng([seed, _IMAGE, index]))
-        (folder / _image_name(index)).write_bytes(draw.encode(draw.render(drawn), "png"))
+        (folder / "images" / _image_name(index)).write_bytes(draw.encode(draw.render(drawn), "png"))
         scenes.append(drawn)
         if index % 50 == 0:
             tell(index)
@@ -293,7 +294,7 @@ def _write_instruct(
 
 
 def _image_name(index: int) -> str:
-    return f"images/{index:06d}.png"
+    return f"{index:06d}.png"
 
 
 def _write_texts(path: Path, seed: int, count: int) -> None:

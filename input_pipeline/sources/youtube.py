@@ -70,7 +70,7 @@ def read_video(path: str | Path) -> Post | Rejected:
         views=views,
         like_rate=rate,
         duration=fields.number(info, "duration"),
-        comments=tuple(_comments(info.get("comments"))),
+        comments=tuple(_comments(info.get("comments"), video_id)),
         extra={
             "heatmap": _heatmap(info.get("heatmap")),
             "description": fields.text(info, "description") or "",
@@ -78,13 +78,13 @@ def read_video(path: str | Path) -> Post | Rejected:
     )
 
 
-def _comments(rows: Any) -> Iterator[Comment]:
+def _comments(rows: Any, video_id: str) -> Iterator[Comment]:
     for index, row in enumerate(rows if isinstance(rows, list) else []):
         words = fields.text(row, "text") if isinstance(row, dict) else None
         if words is None:
             continue
         yield Comment(
-            id=fields.text(row, "id") or str(index),
+            id=fields.text(row, "id") or f"{video_id}#{index}",
             text=words,
             author=fields.text(row, "author"),
             score=fields.integer(row, "like_count"),

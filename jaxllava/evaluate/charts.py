@@ -37,15 +37,22 @@ class Row:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Returns about `count` round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
+    """Returns some `count` round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
     if not high > low:
         return [low]
-    rough = (high - low) / count
+    rough = (high - low) / (count + 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Returns the numbers 1, 2 and 5 times a power of ten inside [low, high], low > 0."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    return [value for value in values if low <= value <= high]
 
 
 def interval_chart(
@@ -54,24 +61,30 @@ def interval_chart(
     title: str,
     reference: float | None = None,
     reference_text: str = "",
+    log: bool = False,
 ) -> str:
-    """Returns a dot and its interval per row, and a dashed line at `reference` (chance, zero) where given."""
+    """Returns a dot and its interval per row, and a dashed line at `reference` (chance, zero) where given.
+
+    With `log` the axis is logarithmic; all values have to be above zero then.
+    """
     values = [v for row in rows for v in (row.mean, row.low, row.high, *row.seeds)]
     if reference is not None:
         values.append(reference)
-    low, high = min(values), max(values)
+    scale = math.log if log else float
+    low, high = scale(min(values)), scale(max(values))
     pad = (high - low) * 0.06 or max(abs(high) * 0.1, 0.05)
     low, high = low - pad, high + pad
+    marks = log_ticks(math.exp(low), math.exp(high)) if log else ticks(low, high)
     left, right = _LABEL, WIDTH - _VALUE - 8
     top = 20 if reference_text else 8
     bottom = top + _ROW * len(rows)
     height = bottom + 22
 
     def x(value: float) -> float:
-        return round(left + (value - low) / (high - low) * (right - left), 1)
+        return round(left + (scale(value) - low) / (high - low) * (right - left), 1)
 
     parts = [_open(height, title)]
-    for tick in ticks(low, high):
+    for tick in marks:
         parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{top}" y2="{bottom}"/>')
         parts.append(_text(x(tick), bottom + 15, tick_format(tick), "axis", "middle"))
     if reference is not None:
@@ -129,14 +142,17 @@ def line_chart(points: Sequence[tuple[float, float]], title: str) -> str:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    # Exponential, over about a twentieth of the run, and corrected for its start (as in Adam), so that the
-    # first values are not pulled to zero.
-    keep = 1 - 1 / max(1.0, len(values) / 20)
-    total, weight, out = 0.0, 0.0, []
+    # Centred, over a twentieth of the run: an exponential mean would lag behind a falling loss.
+    half = len(values) // 40
+    sums = [0.0]
     for value in values:
-        total = keep * total + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        out.append(total / weight)
+        sums.append(sums[-1] + value)
+    out = []
+    for i in range(len(values)):
+        # Symmetric at the steep start, or its height is lost; cut at the flat end, or one value bends it.
+        reach = min(half, i)
+        end = min(i + reach + 1, len(values))
+        out.append((sums[end] - sums[i - reach]) / (end - i + reach))
     return out
 
 

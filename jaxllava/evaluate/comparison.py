@@ -41,24 +41,25 @@ class Metric:
         """Returns the number as the table prints it; a share in percent."""
         if self.kind == "share":
             return f"{number * 100:.1f}%"
-        return f"{number:.2f}" if self.kind == "ratio" else _unsigned_zero(f"{number:.3f}")
+        return f"{number:.2f}" if self.kind == "ratio" else _minus(f"{number:.3f}")
 
     def bound(self, number: float) -> str:
         """Returns an end of an interval: as `value`, without the percent sign."""
         return self.value(number).rstrip("%")
 
     def tick(self, number: float) -> str:
-        return f"{number * 100:g}%" if self.kind == "share" else f"{number:g}"
+        return f"{number * 100:g}%" if self.kind == "share" else f"{number:g}".replace("-", "−")
 
     def change(self, number: float) -> str:
         """Returns a signed difference; of shares in percentage points."""
         if self.kind == "share":
-            return _unsigned_zero(f"{number * 100:+.1f}")
-        return _unsigned_zero(f"{number:+.2f}" if self.kind == "ratio" else f"{number:+.3f}")
+            return _minus(f"{number * 100:+.1f}")
+        return _minus(f"{number:+.2f}" if self.kind == "ratio" else f"{number:+.3f}")
 
 
-def _unsigned_zero(text: str) -> str:
-    return text.lstrip("+-") if float(text) == 0 else text
+def _minus(text: str) -> str:
+    """A printed number with a true minus sign, and none before a zero."""
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 METRICS: dict[str, Metric] = {

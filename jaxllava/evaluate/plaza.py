@@ -118,9 +118,7 @@ def evaluate(model: Model, heldout: Heldout, progress: Progress | None = None) -
 
     rates = [float(record.meta["like_rate"]) for record in posts]
     questions = [record.conversations[0].text for record in posts]
-    prefixes = [
-        answer_before(r, f"{100 * rate:.1f}%").rstrip(" ") for r, rate in zip(posts, rates, strict=True)
-    ]
+    prefixes = [answer_before(r, f"{100 * rate:.1f}%") for r, rate in zip(posts, rates, strict=True)]
     scores = model.score(questions, images, [f"{v}.0%" for v in LIKE_GRID], answer_prefix=prefixes)
     columns["likes_r2"] = [_expectation(scores, np.asarray(LIKE_GRID) / 100), rates]
     report(4, len(TASKS))

@@ -6,8 +6,8 @@ Both read `results.json`. Beside what `comparison` reads (arms, differences, cha
                          "mood", "topic"}]
     curves             {stage: [[step, loss], ...]}
     seconds            {stage: seconds};  tokens_per_second  {stage: tokens/s}
-    funnel             what cleaning kept: see `_funnel`
-    quarantine         {"count", "by_reason": {reason: n}, "examples": [{...} or text, ...]}
+    funnel             funnel.json: {"steps": [row, ...], "reasons": {...}, "sources": {source: [row, ...]}}
+    quarantine         {"count", "by_reason": {reason: n}, "examples": [row of quarantine.jsonl or text, ...]}
     export             {"path", "max_logit_difference": number or null, "reason"}
     machine            one line
 """
@@ -187,16 +187,21 @@ def _panel(results: Mapping[str, Any], name: str) -> dict[str, Any]:
         text = spec.value(cell.mean)
         rows.append(charts.Row(arm, _css(arm), cell.mean, cell.low, cell.high, text, arm in best, dots))
         counts.append(f"{cell.n:,} {cell.unit}")
+    # A base that never read a comment is many times as surprised: the other arms would fall on one spot.
+    values = [row.mean for row in rows]
+    log = spec.kind == "ratio" and min(values) > 0 and max(values) > 3 * min(values)
     svg = charts.interval_chart(
         rows,
         spec.tick,
         f"{spec.label}, {spec.detail}: " + ", ".join(f"{row.label} {row.text}" for row in rows),
         chance,
         f"chance {spec.tick(round(chance, 3))}" if chance is not None else "",
+        log,
     )
     better = "" if spec.higher is None else "higher is better →" if spec.higher else "← lower is better"
     n = " / ".join(dict.fromkeys(counts))
-    return {"label": spec.label, "detail": spec.detail, "better": better, "n": n, "svg": Markup(svg)}
+    detail = f"{spec.detail}, log scale" if log else spec.detail
+    return {"label": spec.label, "detail": detail, "better": better, "n": n, "svg": Markup(svg)}
 
 
 def _table_row(results: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -277,55 +282,32 @@ def _picture(image: Any, folder: Path) -> str:
     return f"data:image/{str(kind).lower()};base64,{base64.b64encode(data).decode()}"
 
 
-def _funnel(funnel: Any) -> list[dict[str, Any]]:
-    """Returns [{"title", "columns", "rows": [{"name", "cells", "share"}]}] of whatever the cleaning counted.
-
-    Understood are {step: count}, {step: {column: count}}, [{"name" or "step", column: count, ...}], and a
-    mapping from a title to any of these. `share` is the bar: the row's kept (or only) count over the largest.
-    """
+def _funnel(funnel: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """Returns the tables of funnel.json (input_pipeline/behavior/funnel.py): the whole, then each source."""
     if not funnel:
         return []
-    steps: list[tuple[str, dict[str, Any]]] = []
-    if isinstance(funnel, Mapping):
-        if not all(isinstance(value, int | float | str) or _is_row(value) for value in funnel.values()):
-            nested = [(str(key), value) for key, value in funnel.items() if isinstance(value, Mapping | list)]
-            flat = {key: value for key, value in funnel.items() if isinstance(value, int | float)}
-            tables = [{**t, "title": t["title"] or key} for key, value in nested for t in _funnel(value)]
-            return (_funnel(flat) if flat else []) + tables
-        for name, value in funnel.items():
-            steps.append((str(name), dict(value) if isinstance(value, Mapping) else {"records": value}))
-    else:
-        for item in funnel:
-            if isinstance(item, Mapping):
-                name = next((item[k] for k in ("name", "step", "stage", "reason", "filter") if k in item), "")
-                steps.append((str(name), {str(k): v for k, v in item.items() if v is not name}))
-            else:
-                name, count = item
-                steps.append((str(name), {"records": count}))
-    columns = list(dict.fromkeys(column for _, cells in steps for column in cells))
-    numeric = [c for c in columns if any(isinstance(cells.get(c), int | float) for _, cells in steps)]
-    bar = next((c for c in ("kept", "out", "after", "remaining", "records") if c in numeric), "")
-    largest = max((float(cells.get(bar) or 0) for _, cells in steps), default=0)
-    rows = [
-        {
-            "name": name.replace("_", " "),
-            "cells": [_count(cells.get(column)) for column in columns],
-            "share": round(100 * float(cells.get(bar) or 0) / largest, 1) if largest else None,
-        }
-        for name, cells in steps
-    ]
-    return [{"title": "", "columns": [str(c).replace("_", " ") for c in columns], "rows": rows}]
+    if not isinstance(funnel, Mapping):
+        funnel = {"steps": funnel}  # the rows alone, as in a data set's summary.json
+    tables = [{"title": "all sources", "rows": _funnel_rows(funnel["steps"], funnel.get("reasons") or {})}]
+    sources = funnel.get("sources") or {}
+    if len(sources) > 1:
+        tables += [{"title": str(name), "rows": _funnel_rows(rows, {})} for name, rows in sources.items()]
+    return tables
 
 
-def _is_row(value: Any) -> bool:
-    keys = {"in", "out", "kept", "dropped", "before", "after", "removed"}
-    return isinstance(value, Mapping) and bool(keys & set(value))
-
-
-def _count(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+def _funnel_rows(rows: Sequence[Mapping[str, Any]], reasons: Mapping[str, Any]) -> list[dict[str, Any]]:
+    out = []
+    for row in rows:
+        found = (reasons.get(row["step"]) or {}).items()
+        why = [f"{reason} ({counts['posts'] or counts['comments']:,})" for reason, counts in found]
+        cells = {"step": row["step"], "why": ", ".join(why)}
+        for kind in ("posts", "comments"):
+            kept, dropped = int(row[f"kept_{kind}"]), int(row[f"dropped_{kind}"])
+            read = int(rows[0][f"kept_{kind}"]) or 1
+            share = round(100 * kept / read, 1)
+            cells[kind] = {"kept": f"{kept:,}", "dropped": f"−{dropped:,}" if dropped else "", "share": share}
+        out.append(cells)
+    return out
 
 
 def _quarantine(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -335,12 +317,10 @@ def _quarantine(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     examples = []
     for example in list(found.get("examples") or [])[:_EXAMPLES]:
         if isinstance(example, Mapping):
-            where = next(
-                (example[k] for k in ("origin", "id", "record", "path", "file") if example.get(k)), ""
-            )
-            rest = {
-                k: v for k, v in example.items() if k != "reason" and v is not where and v not in (None, "")
-            }
+            place = [str(example[key]) for key in ("file", "record") if example.get(key)]
+            where = example.get("origin") or ":".join(place)
+            shown = ("origin", "file", "record", "reason")
+            rest = {k: v for k, v in example.items() if k not in shown and v not in (None, "")}
             text = "; ".join(f"{key}: {value}" for key, value in rest.items())
             examples.append(
                 {"where": str(where), "reason": str(example.get("reason", "")), "text": _cut(text)}

@@ -43,7 +43,9 @@ def attention(
     allowed = _allowed(length, key.shape[1], mask, segment_ids, positions, causal)  # [B or 1, T, S] or None
 
     if implementation == "cudnn":
-        bias_mask = None if allowed is None else jnp.broadcast_to(allowed[:, None], (batch, 1, *allowed.shape[1:]))
+        bias_mask = (
+            None if allowed is None else jnp.broadcast_to(allowed[:, None], (batch, 1, *allowed.shape[1:]))
+        )
         return jax.nn.dot_product_attention(query, key, value, mask=bias_mask, implementation="cudnn")
 
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)  # [B, T, K, G, D]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline.errors import UserError
+from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
 
@@ -56,7 +57,9 @@ class ClipVisionConfig(ClipTowerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.image_size % self.patch_size:
-            raise UserError(f"CLIP: image_size {self.image_size} is no multiple of patch_size {self.patch_size}.")
+            raise UserError(
+                f"CLIP: image_size {self.image_size} is no multiple of patch_size {self.patch_size}."
+            )
 
     @property
     def patches(self) -> int:
@@ -78,6 +81,12 @@ class ClipConfig(ModelConfig):
     text: ClipTextConfig
     projection_dim: int = 512
     logit_scale: float = 2.6592  # initial ln(1 / 0.07)
+
+
+def normalise(images: jax.Array) -> jax.Array:
+    """uint8 [..., 3] -> float32 by CLIP's mean and deviation. On the device, so that hosts ship bytes."""
+    mean, std = jnp.asarray(CLIP_MEAN, jnp.float32), jnp.asarray(CLIP_STD, jnp.float32)
+    return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
 def _normal(std: float) -> nn.initializers.Initializer:
@@ -115,7 +124,9 @@ class _Mlp(nn.Module):
         width = c.hidden_size
         y = nn.Dense(c.intermediate_size, **dtypes, kernel_init=_normal((2 * width) ** -0.5), name="fc1")(x)
         out_std = width**-0.5 * (2 * c.layers) ** -0.5
-        return nn.Dense(width, **dtypes, kernel_init=_normal(out_std), name="fc2")(ACTIVATIONS[c.activation](y))
+        return nn.Dense(width, **dtypes, kernel_init=_normal(out_std), name="fc2")(
+            ACTIVATIONS[c.activation](y)
+        )
 
 
 def _layer_norm(c: ClipTowerConfig, name: str) -> nn.LayerNorm:
@@ -140,7 +151,9 @@ class _Block(nn.Module):
         return x, None
 
 
-def _encode(config: ClipTowerConfig, x: jax.Array, *, causal: bool, depth: int, initializing: bool) -> jax.Array:
+def _encode(
+    config: ClipTowerConfig, x: jax.Array, *, causal: bool, depth: int, initializing: bool
+) -> jax.Array:
     """Runs the first `depth` of the stacked layers. Called inside a tower's compact method; x [B, T, D]."""
     block = _Block
     if config.remat != "none":
@@ -234,7 +247,9 @@ class _TextEmbeddings(nn.Module):
         c = self.config
         dtype, param_dtype = dtype_of(c.dtype), dtype_of(c.param_dtype)
         table = self.param("token_embedding", _normal(0.02), (c.vocab_size, c.hidden_size), param_dtype)
-        places = self.param("position_embedding", _normal(0.02), (c.max_positions, c.hidden_size), param_dtype)
+        places = self.param(
+            "position_embedding", _normal(0.02), (c.max_positions, c.hidden_size), param_dtype
+        )
         return (table[tokens] + places[: tokens.shape[1]]).astype(dtype)
 
 
@@ -247,7 +262,9 @@ class ClipText(nn.Module):
     def __call__(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         c = self.config
         if tokens.shape[1] > c.max_positions:
-            raise UserError(f"CLIP text of {tokens.shape[1]} tokens: the model has {c.max_positions} positions.")
+            raise UserError(
+                f"CLIP text of {tokens.shape[1]} tokens: the model has {c.max_positions} positions."
+            )
         x = _TextEmbeddings(c, name="embeddings")(tokens)
         x = _encode(c, x, causal=True, depth=c.layers, initializing=self.is_initializing())
         x = _layer_norm(c, "final_layernorm")(x)

@@ -50,7 +50,9 @@ class ModelConfig:
         if missing:
             raise UserError(f"{cls.__name__}: missing keys {', '.join(missing)}.")
         hints = typing.get_type_hints(cls)
-        return cls(**{key: _read(f"{cls.__name__}.{key}", hints[key], value) for key, value in values.items()})
+        return cls(
+            **{key: _read(f"{cls.__name__}.{key}", hints[key], value) for key, value in values.items()}
+        )
 
     def replace(self, **changes: Any) -> Self:
         return dataclasses.replace(self, **changes)

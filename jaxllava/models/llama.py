@@ -47,7 +47,9 @@ class LlamaConfig(ModelConfig):
             object.__setattr__(self, "kv_heads", self.heads)
         if not self.head_dim:
             if self.hidden_size % self.heads:
-                raise UserError(f"Llama: hidden_size {self.hidden_size} is not a multiple of heads {self.heads}.")
+                raise UserError(
+                    f"Llama: hidden_size {self.hidden_size} is not a multiple of heads {self.heads}."
+                )
             object.__setattr__(self, "head_dim", self.hidden_size // self.heads)
         if self.heads % self.kv_heads:
             raise UserError(f"Llama: heads {self.heads} is not a multiple of kv_heads {self.kv_heads}.")
@@ -221,7 +223,9 @@ class Llama(nn.Module):
         assert new_cache is not None
         return hidden, new_cache
 
-    def _run(self, embeds: jax.Array, context: Context, cache: Cache | None) -> tuple[jax.Array, Cache | None]:
+    def _run(
+        self, embeds: jax.Array, context: Context, cache: Cache | None
+    ) -> tuple[jax.Array, Cache | None]:
         index = jnp.arange(self.config.layers)
         x = embeds.astype(dtype_of(self.config.dtype))
         (x, cache), _ = self.layers((x, cache), index, context)

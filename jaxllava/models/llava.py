@@ -38,7 +38,9 @@ class LlavaConfig(ModelConfig):
                 f"decoder {self.decoder.hidden_size}."
             )
         if not 0 <= self.image_token < self.decoder.vocab_size:
-            raise UserError(f"image_token {self.image_token} is outside the vocabulary of {self.decoder.vocab_size}.")
+            raise UserError(
+                f"image_token {self.image_token} is outside the vocabulary of {self.decoder.vocab_size}."
+            )
 
     @property
     def image_tokens(self) -> int:
@@ -72,7 +74,9 @@ class LlavaModel(nn.Module):
         projected = self.projector(features)  # [B * M, P, D]
         return projected.reshape(batch, images * c.image_tokens, c.decoder.hidden_size)
 
-    def embed(self, tokens: jax.Array, features: jax.Array | None, image_index: jax.Array | None) -> jax.Array:
+    def embed(
+        self, tokens: jax.Array, features: jax.Array | None, image_index: jax.Array | None
+    ) -> jax.Array:
         """Token embeddings with image features in their places.
 
         Args: tokens int [B, L]; features [B, M * P, D] or None; image_index int [B, L]: the row of `features` that
@@ -112,7 +116,12 @@ class LlavaModel(nn.Module):
         return self.decoder.logits(hidden)
 
     def extend(
-        self, embeds: jax.Array, positions: jax.Array, cache: Cache, write_index: jax.Array | int, mask: jax.Array
+        self,
+        embeds: jax.Array,
+        positions: jax.Array,
+        cache: Cache,
+        write_index: jax.Array | int,
+        mask: jax.Array,
     ) -> tuple[jax.Array, Cache]:
         """`Llama.extend`."""
         return self.decoder.extend(embeds, positions, cache, write_index, mask)

@@ -19,7 +19,9 @@ def projector_depth(kind: str) -> int:
         return 1
     match = re.fullmatch(r"mlp([1-9]\d*)x_gelu", kind)
     if not match:
-        raise UserError(f"projector {kind!r} is not known. Valid names: identity, linear, mlp2x_gelu (any mlpNx_gelu).")
+        raise UserError(
+            f"projector {kind!r} is not known. Valid names: identity, linear, mlp2x_gelu (any mlpNx_gelu)."
+        )
     return int(match[1])
 
 

@@ -21,7 +21,11 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
     UserError. On several hosts every host gets the same path, and the first one makes and renames it.
     """
     target = Path(target).absolute()
-    if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
+    if (
+        target.exists()
+        and not (target / "config.json").is_file()
+        and (target.is_file() or any(target.iterdir()))
+    ):
         raise UserError(f"{target} exists and is not a model folder; remove it or choose another name.")
     temporary = target.with_name(f".{target.name}.unfinished")
     first = jax.process_index() == 0

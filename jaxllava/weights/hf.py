@@ -29,6 +29,9 @@ from jaxllava.weights.folders import whole_folder
 from jaxllava.weights.tables import Params
 
 SHARD_BYTES = 5 * 10**9
+TEMPLATE_KEY = (
+    "jaxllava_template"  # config.json keeps the template's name; transformers carries it along unread
+)
 HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
 
 # In memory since 4.52, and on disk since 5.6, names lost or gained a prefix; the table knows the 4.x disk names.
@@ -183,6 +186,11 @@ def is_hf_folder(directory: str | Path) -> bool:
     return isinstance(values, dict) and "model_type" in values
 
 
+def template_of(directory: str | Path) -> str | None:
+    """The template name that `export_hf` left in a folder, None in folders of others."""
+    return json.loads((Path(directory) / "config.json").read_text()).get(TEMPLATE_KEY)
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -197,7 +205,9 @@ class Safetensors(Mapping[str, np.ndarray]):
         elif single.is_file():
             files = [single.name]
         elif list(directory.glob("*.bin")):
-            raise UserError(f"{directory}: has .bin weights only; save it as safetensors (nothing is unpickled here).")
+            raise UserError(
+                f"{directory}: has .bin weights only; save it as safetensors (nothing is unpickled here)."
+            )
         else:
             raise UserError(f"{directory}: has no model.safetensors.")
         self._origin: dict[str, tuple[Any, str]] = {}  # canonical name -> (open file, name in the file)
@@ -231,25 +241,35 @@ def import_hf(directory: str | Path) -> tuple[Params, LlavaConfig]:
     in bfloat16 otherwise. Raises UserError for what the model cannot hold, a missing file, or weights that do not match.
     """
     directory = Path(directory)
+    config = read_config(directory)
+    tensors = _untied(
+        Safetensors(directory, canonical), "language_model.lm_head.weight", config.decoder.tie_embeddings
+    )
+    params = tables.to_params(tensors, tables.llava_table(config), tables.shapes(config), str(directory))
+    dtype = str(params["decoder"]["embed"]["embedding"].dtype)
+    return params, config.with_dtypes("float32" if dtype == "float32" else "bfloat16", dtype)
+
+
+def read_config(directory: str | Path) -> LlavaConfig:
+    """The config of a Hugging Face LLaVA folder; dtypes are left at float32."""
+    directory = Path(directory)
     c, origin = _read_json(directory, "llava"), f"{directory / 'config.json'}"
     _require(origin, "text_config.model_type", c.text_config.model_type, "llama")
     _require(origin, "vision_config.model_type", c.vision_config.model_type, "clip_vision_model")
     _require(origin, "projector_hidden_act", c.projector_hidden_act, "gelu")
     _require(origin, "multimodal_projector_bias", c.multimodal_projector_bias, True)
     if not isinstance(c.vision_feature_layer, int):
-        raise UserError(f"{origin}: vision_feature_layer {c.vision_feature_layer}: only one layer is supported.")
+        raise UserError(
+            f"{origin}: vision_feature_layer {c.vision_feature_layer}: only one layer is supported."
+        )
     tied = bool(c.tie_word_embeddings or c.text_config.tie_word_embeddings)
-    config = LlavaConfig(
+    return LlavaConfig(
         vision=_clip_vision_config(c.vision_config, origin),
         decoder=_llama_config(c.text_config, origin, tied),
         image_token=c.image_token_index,
         feature_layer=c.vision_feature_layer,
         feature_select={"default": "patch", "full": "cls_patch"}[c.vision_feature_select_strategy],
     )
-    tensors = _untied(Safetensors(directory, canonical), "language_model.lm_head.weight", tied)
-    params = tables.to_params(tensors, tables.llava_table(config), tables.shapes(config), str(directory))
-    dtype = str(params["decoder"]["embed"]["embedding"].dtype)
-    return params, config.with_dtypes("float32" if dtype == "float32" else "bfloat16", dtype)
 
 
 def import_clip(directory: str | Path) -> tuple[Params, ClipConfig]:
@@ -278,7 +298,9 @@ def import_llama(directory: str | Path) -> tuple[Params, LlamaConfig]:
     c = _read_json(directory, "llama")
     config = _llama_config(c, f"{directory / 'config.json'}", bool(c.tie_word_embeddings))
     tensors = _untied(Safetensors(directory), "lm_head.weight", config.tie_embeddings)
-    return tables.to_params(tensors, tables.llama_table(config), tables.shapes(config), str(directory)), config
+    return tables.to_params(
+        tensors, tables.llama_table(config), tables.shapes(config), str(directory)
+    ), config
 
 
 def _untied(tensors: Mapping[str, np.ndarray], head: str, tied: bool) -> Mapping[str, np.ndarray]:
@@ -326,7 +348,7 @@ def export_hf(
         for name in ("bos", "eos", "pad")
         if getattr(tokenizer, f"{name}_token_id") is not None
     }
-    values |= ids
+    values |= ids | {TEMPLATE_KEY: template}
     values["text_config"] |= ids
     tensors = tables.from_params(params, tables.llava_table(config), tables.shapes(config))
     with whole_folder(out_dir) as folder:
@@ -372,7 +394,9 @@ def write_safetensors(
         file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"shard-{i}.tmp").rename(folder / file)
         weight_map |= dict.fromkeys(names, file)
-    _write(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+    _write(
+        folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
+    )
 
 
 def image_processor_json(config: LlavaConfig) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def read_config(directory: str | Path) -> tuple[LlavaConfig | ClipConfig, str]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable config.json ({error}).") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise UserError(f"{path}: not a jaxllava model folder (its \"format\" is not {FORMAT!r}).")
+        raise UserError(f'{path}: not a jaxllava model folder (its "format" is not {FORMAT!r}).')
     kind, template = values.pop("kind", "llava"), values.pop("template", "")
     if kind not in KINDS:
         raise UserError(f"{path}: unknown kind {kind!r}.")
@@ -95,7 +95,9 @@ def load_params(directory: str | Path, shardings: Params | None = None) -> Param
         return checkpointer.restore(directory / "params", unflatten(target))
 
 
-def load_model(directory: str | Path) -> tuple[Params, LlavaConfig | ClipConfig, PreTrainedTokenizerFast, str]:
+def load_model(
+    directory: str | Path,
+) -> tuple[Params, LlavaConfig | ClipConfig, PreTrainedTokenizerFast, str]:
     """(params, config, tokenizer, template name) of a model folder."""
     params = load_params(directory)
     config, template = read_config(directory)

@@ -74,7 +74,9 @@ def vision_table(name: str, path: str = "vision") -> list[Entry]:
     """CLIP's vision tower under the name prefix `name` (with its dot). `pre_layrnorm` is spelled so in every file."""
     return [
         Entry(f"{name}embeddings.class_embedding", f"{path}/embeddings/class_embedding"),
-        Entry(f"{name}embeddings.patch_embedding.weight", f"{path}/embeddings/patch_embedding/kernel", "conv"),
+        Entry(
+            f"{name}embeddings.patch_embedding.weight", f"{path}/embeddings/patch_embedding/kernel", "conv"
+        ),
         Entry(f"{name}embeddings.position_embedding.weight", f"{path}/embeddings/position_embedding"),
         *_norm(f"{name}pre_layrnorm", f"{path}/pre_layernorm"),
         *_clip_layers(name, f"{path}/layers"),
@@ -143,7 +145,10 @@ def shapes(config: LlavaConfig | ClipConfig | LlamaConfig) -> dict[str, tuple[in
 
 
 def to_params(
-    tensors: Mapping[str, np.ndarray], table: Iterable[Entry], expected: Mapping[str, tuple[int, ...]], origin: str
+    tensors: Mapping[str, np.ndarray],
+    table: Iterable[Entry],
+    expected: Mapping[str, tuple[int, ...]],
+    origin: str,
 ) -> Params:
     """Checkpoint tensors -> parameters.
 

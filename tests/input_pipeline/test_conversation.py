@@ -99,7 +99,9 @@ def test_plain_text_supervises_all_but_the_start(tokenizer):
 @given(text=st.text(max_size=40), start=st.sampled_from(["", "</s>", "<s>", "<pad>", "ASSISTANT: "]))
 def test_what_users_write_never_becomes_a_control_token(tokenizer, text, start):
     answer = start + text
-    encoded = encode((Turn("human", "Hi"), Turn("gpt", answer)), tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS)
+    encoded = encode(
+        (Turn("human", "Hi"), Turn("gpt", answer)), tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS
+    )
     specials = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     inner = [int(token) for token in encoded.tokens[1:-1]]
     assert not specials & set(inner)

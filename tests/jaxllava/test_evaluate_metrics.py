@@ -40,7 +40,7 @@ def test_spearman_by_hand_and_scipy():
     assert metrics.spearman([1, 2, 4, 3, 5], [10, 20, 30, 40, 50]).mean == pytest.approx(0.9)
     generator = np.random.default_rng(0)
     x, y = generator.integers(0, 5, size=(2, 60))  # many ties
-    assert metrics.spearman(x, y).mean == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert metrics.spearman(x, y).mean == pytest.approx(stats.spearmanr(x, y)[0])
 
 
 def test_spearman_of_a_constant_prediction_is_zero():

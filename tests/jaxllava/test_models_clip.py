@@ -53,7 +53,9 @@ def test_contrastive_parity(activation: str, eos_id: int) -> None:
     np.testing.assert_allclose(units[1], tiny.numpy(expected.text_embeds), **TOLERANCE)
     logits = model.apply(variables, pixels, tokens, method="logits")
     # Logits are cosines times the scale (about 17): the tolerance of the cosines, scaled.
-    np.testing.assert_allclose(logits, tiny.numpy(expected.logits_per_image), rtol=0, atol=2e-5 * float(units[2]))
+    np.testing.assert_allclose(
+        logits, tiny.numpy(expected.logits_per_image), rtol=0, atol=2e-5 * float(units[2])
+    )
 
 
 @pytest.mark.parametrize("layer", [-1, -2, -4, -5, 0, 2, 4])
@@ -65,7 +67,9 @@ def test_feature_layers(layer: int) -> None:
 
     def run(select: str) -> jax.Array:
         model = ClipVision(CONFIG.vision)
-        return jax.jit(lambda p, x: model.apply({"params": p}, x, layer, select, method="features"))(params, pixels)
+        return jax.jit(lambda p, x: model.apply({"params": p}, x, layer, select, method="features"))(
+            params, pixels
+        )
 
     got = run("cls_patch")
     np.testing.assert_allclose(got, tiny.numpy(expected), **TOLERANCE)

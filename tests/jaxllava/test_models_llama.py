@@ -27,7 +27,9 @@ def _tokens(rows: int = 2, length: int = 17, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(6, 101, size=(rows, length)).astype(np.int32)
 
 
-def _logits(config: LlamaConfig, params: dict, tokens: np.ndarray, positions=None, segment_ids=None) -> jax.Array:
+def _logits(
+    config: LlamaConfig, params: dict, tokens: np.ndarray, positions=None, segment_ids=None
+) -> jax.Array:
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape) if positions is None else positions
 
     def run(model: Llama) -> jax.Array:
@@ -144,7 +146,9 @@ def test_bfloat16_compute_keeps_float32_logits() -> None:
 def test_attention_is_grouped_and_masked() -> None:
     """Against a plain loop over heads in float64."""
     rng = np.random.default_rng(0)
-    query, key, value = (rng.normal(size=(2, n, h, 8)).astype(np.float32) for n, h in ((5, 6), (7, 2), (7, 2)))
+    query, key, value = (
+        rng.normal(size=(2, n, h, 8)).astype(np.float32) for n, h in ((5, 6), (7, 2), (7, 2))
+    )
     mask = rng.random((2, 5, 7)) < 0.5
     mask[:, :, 0] = True
     got = attention(query, key, value, mask=mask)

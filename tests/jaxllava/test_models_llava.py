@@ -128,7 +128,9 @@ def test_projectors() -> None:
             layer.bias.data.zero_()
             modules += [torch.nn.GELU(), layer] if i else [layer]
         expected = torch.nn.Sequential(*modules)(tiny.to_torch(x))
-        np.testing.assert_allclose(model.apply({"params": params}, x), tiny.numpy(expected), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            model.apply({"params": params}, x), tiny.numpy(expected), rtol=0, atol=1e-6
+        )
     with pytest.raises(UserError, match="mlp2x_gelu"):
         tiny.LLAVA.replace(projector="mlp2x_relu")
     with pytest.raises(UserError, match="identity"):

@@ -71,3 +71,31 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
 
 def numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().numpy()
+
+
+CORPUS = [f"the {c} {o} is on the left, {n} of 10 people like it" for n in range(10)
+          for c in ("red", "blue", "green") for o in ("ball", "box", "star")]  # fmt: skip
+
+
+def tokenizer_in(folder: Any) -> transformers.PreTrainedTokenizerFast:
+    """A small tokenizer as the pipeline trains it."""
+    from input_pipeline.tokenizer import train_tokenizer
+
+    return train_tokenizer(CORPUS, 320, folder)
+
+
+def llava_for(tokenizer: transformers.PreTrainedTokenizerFast, **changes: Any) -> LlavaConfig:
+    """The tiny LLaVA in the vocabulary of that tokenizer."""
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    decoder = DECODER.replace(vocab_size=len(tokenizer), max_positions=512)
+    return LLAVA.replace(decoder=decoder, image_token=image, **changes)
+
+
+def random_params(config: LlavaConfig, seed: int = 0) -> tables.Params:
+    """Parameters with weights large enough that answers differ and probabilities are far from uniform."""
+    rng = np.random.default_rng(seed)
+    shapes = tables.shapes(config)
+    return tables.unflatten(
+        {path: (rng.normal(size=shape) * 0.25 + path.endswith("scale")).astype(np.float32)
+         for path, shape in shapes.items()}
+    )  # fmt: skip

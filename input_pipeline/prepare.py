@@ -1,0 +1,518 @@
+"""Prepares a data set: raw files -> readers -> funnel -> templates and controls -> records on disk, by Beam.
+
+The folder it writes appears whole or not at all:
+
+    records/          the TFDS data set (read it with `input_pipeline.records`)
+    funnel.json       the cleaning funnel, step by step, as the paper's table
+    quarantine.jsonl  every rejected record: file, record, id, stage, kind, reason
+    dropped.jsonl     every post and comment that a rule of the funnel took out, and the rule
+    summary.json      splits, counts and what this was made from
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection, TaggedOutput
+from ml_collections import ConfigDict
+
+from input_pipeline import records
+from input_pipeline.behavior import funnel, samples, templates
+from input_pipeline.behavior.clean import Drop, Rules
+from input_pipeline.behavior.controls import is_heldout
+from input_pipeline.errors import UserError, nearest
+from input_pipeline.images import ImageError, open_image
+from input_pipeline.sources import llava_json, media, reddit, text, youtube
+from input_pipeline.sources.rejected import Rejected
+from input_pipeline.types import Post
+
+ARMS = ("behavior", "ad", "shuffled")
+_VERSION = 1  # raise it when the same input would give other records
+_FEW = 20  # a single file is judged by its own share of bad records from this many on
+_KEYS = {
+    "reddit", "youtube", "instruct", "captions", "text", "heldout_fraction", "seed", "arms", "template",
+    "clean", "max_bad_fraction", "beam",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file to read. `number` is its place in the config, which makes keys that do not depend on paths."""
+
+    kind: str  # reddit_posts, reddit_comments, youtube, instruct, caption, text
+    number: int
+    path: str
+    folder: str = ""  # of its media
+
+
+def prepare(
+    config: ConfigDict | Mapping[str, Any],
+    out_dir: str | Path,
+    progress: Callable[[str], None] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes the data set that `config` (see configs/prepare.py) describes and returns its summary.
+
+    An interrupted run leaves nothing that looks finished. Where `out_dir` already holds what this config and
+    these input files (by size and time of change) make, it returns at once.
+
+    Args:
+        config: the recipe.
+        out_dir: a folder that does not exist, is empty, or was written by `prepare`.
+        progress: called with a line of text as each stage begins.
+        overwrite: replace what an earlier run with another config or input wrote to `out_dir`.
+
+    Returns:
+        {"splits": {name: records}, "bad": n, "gone": n, "skipped": n, "read": n, "reasons": {...},
+        "funnel": the rows of funnel.json, "warnings": [...], "seconds": s, "fingerprint": hex, "reused":
+        bool}.
+
+    Raises:
+        UserError: a mistake in the config or paths; more bad records than `max_bad_fraction`; nothing left.
+    """
+    tell = progress or (lambda message: None)
+    started = time.monotonic()
+    out_dir = Path(out_dir)
+    settings = _plain(config)
+    rules = _check(settings)
+    inputs = _inputs(settings)
+    fingerprint = _fingerprint(settings, inputs)
+    if (done := _finished(out_dir, fingerprint, overwrite)) is not None:
+        tell(f"{out_dir} is up to date")
+        return {**done, "reused": True}
+
+    build = _new_build_folder(out_dir)
+    try:
+        media.forget()
+        _is_readable.cache_clear()
+        engine = records.Engine(settings["beam"].get("runner", ""), tuple(settings["beam"].get("flags", ())))
+        tell(f"reading and cleaning {len(inputs)} files")
+        with beam.Pipeline(runner=engine.instance(), options=engine.options()) as pipeline:
+            _lines(pipeline, inputs, settings, rules, str(build / "lines"))
+        report = _report(build, out_dir, settings["max_bad_fraction"])
+        specs = sorted((build / "lines").glob("spec.*.jsonl"))
+        tell(f"writing {', '.join(_split_name(path) for path in specs)}")
+        generators = {_split_name(path): _FromSpecs(str(path)) for path in specs}
+        lengths = records.write(generators, build / "records", engine)
+        shutil.rmtree(build / "lines")
+        summary = {
+            "splits": lengths,
+            **report,
+            "warnings": report["warnings"] + _missing_splits(lengths),
+            "seconds": round(time.monotonic() - started, 2),
+            "fingerprint": fingerprint,
+            "config": settings,
+        }
+        (build / "summary.json").write_text(json.dumps(summary, indent=1))
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        build.rename(out_dir)
+        _quarantine_beside(out_dir).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+    return {**summary, "reused": False}
+
+
+# --- the pipeline ------------------------------------------------------------------------------------------
+
+
+def _lines(
+    pipeline: beam.Pipeline, inputs: list[Input], settings: dict[str, Any], rules: Rules, folder: str
+) -> None:
+    """Builds the pipeline that ends in files of lines: spec.<split>, drops, rejected, read, counts."""
+    read = (
+        pipeline
+        | "Inputs" >> beam.Create(inputs, reshuffle=False)
+        | "Read"
+        >> beam.ParDo(_ReadFile()).with_outputs(
+            "posts", "comments", "gone", "rejected", "counts", main="specs"
+        )
+    )
+    posts, drops, unreadable, counts = funnel.clean_posts(read.posts, read.gone, read.comments, rules)
+    template = templates.get(settings["template"])
+    fraction = settings["heldout_fraction"]
+    arms = set(settings["arms"])
+    lines = [
+        read.specs
+        | "Split" >> beam.MapTuple(lambda name, key, spec: (_spec_file(name, key, fraction), _json(spec))),
+        drops | "Drop lines" >> beam.Map(lambda drop: ("drops", _json(asdict(drop)))),
+        (read.rejected, unreadable)
+        | "All rejected" >> beam.Flatten()
+        | "Rejected lines" >> beam.Map(lambda item: ("rejected", _json(asdict(item)))),
+        counts | "Read lines" >> beam.Map(lambda count: ("read", _json(asdict(count)))),
+        read.counts | "Count lines" >> beam.Map(lambda count: ("counts", _json(count))),
+    ]
+    for name, make in (("behavior", samples.behavior), ("ad", samples.ad)):
+        if name in arms:
+            lines.append(
+                posts
+                | name
+                >> beam.Map(
+                    lambda post, n, m: (_spec_file(n, post.id, fraction), _json(m(post, template))),
+                    name,
+                    make,
+                )
+            )
+    if "shuffled" in arms:
+        lines.append(
+            posts
+            | "Deal key"
+            >> beam.Map(lambda post: ((post.source, _spec_file("shuffled", post.id, fraction)), post))
+            | "Deal groups" >> beam.GroupByKey()
+            | "Deal"
+            >> beam.FlatMapTuple(
+                lambda key, group: [
+                    (key[1], _json(s)) for s in samples.shuffled(group, template, settings["seed"])
+                ]
+            )
+        )
+    _ = (
+        lines
+        | "Lines" >> beam.Flatten()
+        | "Files" >> beam.GroupByKey()
+        | "Write" >> beam.MapTuple(lambda name, group: _write_lines(folder, name, group))
+    )
+
+
+class _ReadFile(beam.DoFn):
+    """Input -> its records, by kind, on tagged outputs."""
+
+    def process(self, item: Input) -> Iterator[Any]:
+        total = 0
+        for result in _read(item):
+            total += 1
+            if isinstance(result, Rejected):
+                yield TaggedOutput("rejected", result)
+                if result.kind == "gone" and result.source:
+                    yield TaggedOutput("gone", result)  # so that its comments are counted with it
+            elif isinstance(result, Post):
+                yield TaggedOutput("posts", result)
+            elif isinstance(result, llava_json.Sample):
+                reason = next(filter(None, map(_is_readable, result.images)), "")
+                if reason:
+                    yield TaggedOutput("rejected", Rejected(result.origin, result.id, "image", reason))
+                else:
+                    key = f"{item.number}:{result.origin.rpartition(':')[2]}"
+                    yield item.kind, result.split_key, samples.conversation(result, item.kind, key)
+            elif isinstance(result, text.Document):
+                key = f"{item.number}:{result.origin.rpartition(':')[2]}"
+                yield item.kind, result.id, samples.document(result, key)
+            else:
+                post_id, comment = result
+                yield TaggedOutput("comments", (funnel.key_of("reddit", post_id), comment))
+        yield TaggedOutput("counts", {"file": item.path, "kind": item.kind, "records": total})
+
+
+def _read(item: Input) -> Iterable[Any]:
+    if item.kind == "reddit_posts":
+        return reddit.read_submissions(item.path, item.folder)
+    if item.kind == "reddit_comments":
+        return reddit.read_comments(item.path)
+    if item.kind == "youtube":
+        return [youtube.read_video(item.path)]
+    if item.kind == "text":
+        return text.read(item.path)
+    return llava_json.read(item.path, item.folder)
+
+
+@functools.lru_cache(maxsize=1 << 16)  # an image has several conversations
+def _is_readable(path: str) -> str:
+    """Returns '' or why the image cannot be read."""
+    try:
+        open_image(path)
+    except ImageError as error:
+        return error.reason
+    return ""
+
+
+def _spec_file(name: str, key: str, heldout_fraction: float) -> str:
+    return f"spec.{name}_{'heldout' if is_heldout(key, heldout_fraction) else 'train'}"
+
+
+def _split_name(path: Path) -> str:
+    return path.name.removeprefix("spec.").removesuffix(".jsonl")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write_lines(folder: str, name: str, lines: Iterable[str]) -> None:
+    path = Path(folder) / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in sorted(lines)), encoding="utf-8")
+
+
+class _FromSpecs(beam.PTransform):
+    """A file of specs -> (key, Record)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def expand(self, pipeline: Any) -> PCollection:
+        return (
+            pipeline
+            | beam.Create([self.path], reshuffle=False)
+            | beam.FlatMap(lambda path: _read_lines(Path(path)))
+            | beam.Map(samples.load)
+        )
+
+
+def _read_lines(path: Path) -> Iterator[Any]:
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+
+# --- the report --------------------------------------------------------------------------------------------
+
+
+def _report(build: Path, out_dir: Path, max_bad_fraction: float) -> dict[str, Any]:
+    """Writes funnel.json, quarantine.jsonl and dropped.jsonl; stops the run where too much is bad or nothing
+    left.
+    """
+    lines = build / "lines"
+    rejected = [Rejected(**row) for row in _read_lines(lines / "rejected.jsonl")]
+    totals = {row["file"]: row["records"] for row in _read_lines(lines / "counts.jsonl")}
+    table = funnel.table(
+        (funnel.Read(**row) for row in _read_lines(lines / "read.jsonl")),
+        (Drop(**row) for row in _read_lines(lines / "drops.jsonl")),
+    )
+    (build / "funnel.json").write_text(json.dumps(table, indent=1))
+    _write_quarantine(build / "quarantine.jsonl", rejected)
+    if (lines / "drops.jsonl").exists():
+        shutil.copyfile(lines / "drops.jsonl", build / "dropped.jsonl")
+    else:
+        (build / "dropped.jsonl").touch()
+
+    bad = [item for item in rejected if item.kind == "bad"]
+    problem = _too_bad(bad, totals, max_bad_fraction) or _all_lost(rejected, totals)
+    if not problem and not any(lines.glob("spec.*.jsonl")):
+        problem = f"nothing is left of {sum(totals.values())} records: {_common(_causes(table, rejected))}"
+    elif not problem and table["steps"][0]["kept_posts"] and not table["steps"][-1]["kept_posts"]:
+        posts = table["steps"][0]["kept_posts"]
+        problem = f"none of {posts} posts is left: {_common(_causes(table, rejected))}"
+    if problem:
+        path = _quarantine_beside(out_dir)
+        shutil.copyfile(build / "quarantine.jsonl", path)
+        raise UserError(f"{problem}; each one is in {path}")
+
+    kinds = Counter(item.kind for item in rejected)
+    summary: dict[str, Any] = {
+        "read": sum(totals.values()),
+        "bad": kinds["bad"],
+        "gone": kinds["gone"],
+        "skipped": kinds["skipped"],
+        "reasons": {
+            kind: dict(Counter(item.reason for item in rejected if item.kind == kind).most_common())
+            for kind in sorted(kinds)
+        },
+        "files": totals,
+        "funnel": table["steps"],
+        "warnings": [],
+    }
+    posts = table["steps"][0]["kept_posts"]
+    gone = sum(item.kind == "gone" and bool(item.source) for item in rejected)
+    if posts and gone > 0.5 * posts:
+        summary["warnings"].append(f"the media of {gone} of {posts} posts is gone")
+    return summary
+
+
+def _too_bad(bad: list[Rejected], totals: dict[str, int], limit: float) -> str:
+    """Returns '' or what is wrong: too large a share of bad records in all files or in one."""
+    total = sum(totals.values())
+    by_file = Counter(item.file for item in bad)
+    worst = max(by_file, key=lambda f: by_file[f] / max(totals.get(f, 1), 1), default="")
+    count, size, where, found = len(bad), total, "", bad
+    if not (total and len(bad) > limit * total):
+        over = [f for f in by_file if by_file[f] >= _FEW and by_file[f] > limit * totals.get(f, 1)]
+        if not over:
+            return ""
+        worst = max(over, key=lambda f: by_file[f])
+        count, size, where = by_file[worst], totals.get(worst, 1), f" of {worst}"
+        found = [item for item in bad if item.file == worst]
+    reasons = _common(Counter(f"{item.reason} ({item.stage})" for item in found))
+    return (
+        f"{count} of {size} records{where} are bad, more than max_bad_fraction={limit:g} allows: {reasons}"
+        + ("" if where else f"; worst file: {worst}")
+    )
+
+
+def _all_lost(rejected: list[Rejected], totals: dict[str, int]) -> str:
+    """Returns '' or which file gave no usable record at all: its media folder is likely the wrong one."""
+    lost = Counter(item.file for item in rejected if item.kind != "skipped")
+    for file, count in sorted(lost.items()):
+        # A video is a file of its own; of those, some may well be gone.
+        if count >= totals.get(file, 0) > 0 and not file.endswith(".info.json"):
+            reasons = Counter(item.reason for item in rejected if item.file == file)
+            return f"none of the {count} records of {file} can be used: {_common(reasons)}"
+    return ""
+
+
+def _causes(table: dict[str, Any], rejected: list[Rejected]) -> Counter[str]:
+    causes = Counter(item.reason for item in rejected if not item.source)
+    for reasons in table["reasons"].values():
+        for reason, counts in reasons.items():
+            causes[reason] += counts["posts"]
+    return +causes
+
+
+def _common(reasons: Counter[str]) -> str:
+    listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
+    return listed or "the files are empty"
+
+
+def _write_quarantine(path: Path, rejected: list[Rejected]) -> None:
+    def place(item: Rejected) -> tuple[str, int]:
+        line = item.origin.rpartition(":")[2]
+        return item.file, int(line) if line.isdigit() else 0
+
+    with path.open("w", encoding="utf-8") as file:
+        for item in sorted(rejected, key=place):
+            name, number = place(item)
+            row = {"file": name, "record": number, "id": item.id, "stage": item.stage, "kind": item.kind}
+            file.write(_json({**row, "reason": item.reason}) + "\n")
+
+
+def _quarantine_beside(out_dir: Path) -> Path:
+    """Where the quarantine of a run that was stopped is left."""
+    return out_dir.with_name(out_dir.name + ".quarantine.jsonl")
+
+
+def _missing_splits(lengths: Mapping[str, int]) -> list[str]:
+    names = {name.rpartition("_")[0] for name in lengths}
+    wanted = [f"{name}_{part}" for name in sorted(names) for part in ("train", "heldout")]
+    return [f"split {name} is empty and was not written" for name in wanted if name not in lengths]
+
+
+# --- config and folders ------------------------------------------------------------------------------------
+
+
+def _plain(config: Any) -> Any:
+    """ConfigDicts and tuples as JSON has them."""
+    if isinstance(config, ConfigDict | Mapping):
+        return {key: _plain(config[key]) for key in config}
+    return [_plain(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def _check(settings: dict[str, Any]) -> Rules:
+    from configs.prepare import get_config
+
+    for name in settings:
+        if name not in _KEYS:
+            raise UserError(f"prepare config: no setting {name!r}.{nearest(name, _KEYS)}")
+    for name, value in _plain(get_config()).items():
+        settings.setdefault(name, value)
+    for arm in settings["arms"]:
+        if arm not in ARMS:
+            raise UserError(f"prepare config: no arm {arm!r}.{nearest(arm, ARMS)}")
+    for name in ("heldout_fraction", "max_bad_fraction"):
+        if not isinstance(settings[name], int | float) or not 0 <= settings[name] <= 1:
+            raise UserError(f"prepare config: {name}={settings[name]!r} is not a share from 0 to 1")
+    templates.get(settings["template"])
+    return Rules.from_config(settings["clean"])
+
+
+def _inputs(settings: dict[str, Any]) -> list[Input]:
+    """Lists the files to read and checks that they are there."""
+    inputs: list[Input] = []
+
+    def add(kind: str, path: str, folder: str = "") -> None:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file (named under {kind!r} in the prepare config)")
+        if folder and not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder (of the media of {path})")
+        inputs.append(Input(kind, len(inputs), str(path), str(folder)))
+
+    for entry in settings["reddit"]:
+        submissions, comments, folder = _entry(entry, "reddit", ("submissions", "comments", "media"))
+        add("reddit_posts", submissions, folder)
+        if comments:
+            add("reddit_comments", comments)
+    for folder in settings["youtube"]:
+        for path in youtube.list_files(folder):
+            add("youtube", str(path))
+    for kind, name in (("instruct", "instruct"), ("caption", "captions")):
+        for entry in settings[name]:
+            add(kind, *_entry(entry, name, ("json", "images")))
+    for path in settings["text"]:
+        add("text", path)
+    if not inputs:
+        raise UserError(
+            "prepare config: no sources; name files under reddit, youtube, instruct, captions or text"
+        )
+    return inputs
+
+
+def _entry(entry: Any, name: str, keys: tuple[str, ...]) -> list[str]:
+    if not isinstance(entry, dict) or not set(entry) <= set(keys) or not entry.get(keys[0]):
+        raise UserError(f"prepare config: an entry of {name!r} needs {', '.join(keys)}; it is {entry!r}")
+    return [entry.get(key) or "" for key in keys]
+
+
+def _fingerprint(settings: dict[str, Any], inputs: list[Input]) -> str:
+    """A hash of the config and of the size and time of change of every input file."""
+
+    def stamp(path: Path) -> tuple[str, int, int]:
+        status = path.stat()
+        return str(path), status.st_size, status.st_mtime_ns
+
+    files = [stamp(Path(item.path)) for item in inputs]
+    for folder in sorted({item.folder for item in inputs if item.folder}):
+        files += [stamp(path) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    for item in inputs:
+        if item.kind == "youtube" and (image := media.find(str(Path(item.path).parent), _stem(item.path))):
+            files.append(stamp(Path(image)))
+    recipe = {name: value for name, value in settings.items() if name != "beam"}
+    return hashlib.sha256(json.dumps([_VERSION, recipe, files], sort_keys=True).encode()).hexdigest()
+
+
+def _stem(path: str) -> str:
+    return Path(path).name.removesuffix(".info.json")
+
+
+def _finished(out_dir: Path, fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
+    """Returns the summary of a finished run with this fingerprint; UserError where `out_dir` holds other
+    things.
+    """
+    if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
+        return None
+    summary = out_dir / "summary.json"
+    if not (summary.is_file() and (out_dir / "records").is_dir()):
+        raise UserError(f"{out_dir}: exists and was not written by prepare; give another folder")
+    done = json.loads(summary.read_text())
+    if done.get("fingerprint") == fingerprint:
+        return done
+    if overwrite:
+        return None
+    raise UserError(
+        f"{out_dir}: holds data of another config or other input files; delete it or give another folder"
+    )
+
+
+def _new_build_folder(out_dir: Path) -> Path:
+    """Makes the sibling folder to build in, and removes those that dead runs have left."""
+    prefix = f".{out_dir.name}.partial-"
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    for stale in out_dir.parent.glob(f"{prefix}*"):
+        number = stale.name.removeprefix(prefix)
+        if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    build = out_dir.with_name(f"{prefix}{os.getpid()}")
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir()
+    (build / "lines").mkdir()
+    return build

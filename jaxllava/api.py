@@ -1,0 +1,348 @@
+"""`jaxllava.load(path)` and the model it returns: logits, generation, scoring."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from transformers import PreTrainedTokenizerFast
+
+from input_pipeline.conversation import encode_prompt, get_template
+from input_pipeline.errors import UserError
+from input_pipeline.images import ImageError, open_image, preprocess
+from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
+from input_pipeline.types import Turn
+from jaxllava import generate as generation
+from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
+from jaxllava.weights import hf, orbax
+
+Picture = bytes | str | Path | Image.Image
+Prompt = str | Sequence[Turn]
+Pictures = Sequence[Picture | Sequence[Picture] | None] | None
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], images uint8 [m, H, W, 3]
+
+
+def load(path: str | Path, template: str | None = None) -> Model:
+    """Opens a jaxllava model folder or a Hugging Face LLaVA folder.
+
+    Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder that was not
+    exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template.
+    Raises UserError where the folder is missing or is neither.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such model folder.")
+    if orbax.is_model_folder(path):
+        config, _ = orbax.read_config(path)
+        if not isinstance(config, LlavaConfig):
+            raise UserError(
+                f"{path}: holds a CLIP model, not a LLaVA; it can start one (config.init), not answer."
+            )
+        params, _, tokenizer, own = orbax.load_model(path)
+    elif hf.is_hf_folder(path):
+        params, config = hf.import_hf(path)
+        params = jax.tree.map(jnp.asarray, params)
+        tokenizer, own = load_tokenizer(path), hf.template_of(path) or "v1_bare"
+    else:
+        raise UserError(
+            f"{path}: neither a jaxllava model folder (config.json, params/, tokenizer/) nor a Hugging Face LLaVA "
+            "folder (config.json with model_type llava, model.safetensors)."
+        )
+    return Model(config, params, tokenizer, template or own)
+
+
+class Model:
+    """A LLaVA with its tokenizer and prompt template.
+
+    Prompts are strings (one user turn) or lists of Turn ending with the human. `<image>` marks an image's place;
+    where images are given and no mark is, `<image>\\n` is put in front for each. Images are, per prompt, None, one
+    image or a list: a path, an encoded file's bytes, or a PIL image.
+    """
+
+    def __init__(
+        self,
+        config: LlavaConfig,
+        params: Params,
+        tokenizer: PreTrainedTokenizerFast,
+        template: str,
+        image_mode: Literal["square", "pad"] = "square",
+    ) -> None:
+        get_template(template)
+        self.config = config
+        self.params = params
+        self.tokenizer = tokenizer
+        self.template = template
+        self.image_mode: Literal["square", "pad"] = image_mode
+        self.module = LlavaModel(config)
+        self._forward = jax.jit(self._full)
+
+    # ------------------------------------------------------------ logits
+
+    def logits(self, input_ids: Any, pixel_values: Any = None, attention_mask: Any = None) -> np.ndarray:
+        """The whole forward pass, as `LlavaForConditionalGeneration` computes it.
+
+        Args:
+          input_ids: int [B, L], the image token at every position of an image.
+          pixel_values: float [N, H, W, 3], normalised; assigned in the order of the image tokens over the batch.
+          attention_mask: [B, L], 0 on padding (of either side); its logits mean nothing.
+
+        Returns float32 [B, L, V]. Raises UserError where image tokens and images do not match.
+        """
+        tokens = np.asarray(input_ids, np.int32)
+        batch = len(tokens)
+        valid = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask, np.int32)
+        is_image = tokens == self.config.image_token  # [B, L]
+        per_row = is_image.sum(axis=1)
+        size, per_image = self.config.vision.image_size, self.config.image_tokens
+        given = np.zeros((0, size, size, 3)) if pixel_values is None else np.asarray(pixel_values, np.float32)
+        if np.any(per_row % per_image) or per_row.sum() != len(given) * per_image:
+            raise UserError(
+                f"input_ids hold {per_row.tolist()} image tokens a row for {len(given)} images; "
+                f"each image takes {per_image} positions in one row."
+            )
+        counts = per_row // per_image
+        pixels = np.zeros((batch, counts.max(initial=0), size, size, 3), np.float32)
+        ends = np.cumsum(counts)
+        for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
+            pixels[row, :count] = given[end - count : end]
+        image_index = np.where(is_image, np.cumsum(is_image, axis=1) - 1, -1).astype(np.int32)
+        positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0).astype(np.int32)
+        return np.asarray(self._forward(self.params, tokens, positions, valid, pixels, image_index))
+
+    def _full(
+        self, params: Params, tokens: Any, positions: Any, segments: Any, pixels: Any, index: Any
+    ) -> jax.Array:
+        hidden = self.module.apply({"params": params}, tokens, positions, segments, pixels, index)
+        return self.module.apply({"params": params}, hidden, method="logits")  # type: ignore[return-value]
+
+    # ------------------------------------------------------------ generation
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures = None,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 16,
+        answer_prefix: str | Sequence[str] = "",
+    ) -> list[str]:
+        """One answer a prompt, in order, without special tokens and outer spaces (nor the answer prefix).
+
+        temperature 0 is greedy; otherwise `seed` decides the answers (with the batch size and the order of prompts).
+        """
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
+        prefixes = _per_prompt(answer_prefix, len(prompts))
+        rows = [
+            self._row(i, turns, pictures, prefixes[i])
+            for i, (turns, pictures) in enumerate(self._inputs(prompts, images))
+        ]
+        self._check_lengths([len(tokens) + max_new_tokens for tokens, _, _ in rows])
+        answers = [""] * len(rows)
+        key = jax.random.key(seed)
+        for number, chosen in enumerate(_batches(rows, batch_size)):
+            tokens, counts = generation.generate(
+                self.module,
+                self.params,
+                self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
+                max_new_tokens=max_new_tokens,
+                eos_id=self.tokenizer.eos_token_id,
+                temperature=temperature,
+                top_p=top_p,
+                key=jax.random.fold_in(key, number),
+            )
+            for place, i in enumerate(chosen):
+                ids = tokens[place, : counts[place]].tolist()
+                answers[i] = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return answers
+
+    # ------------------------------------------------------------ scoring
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures,
+        candidates: Sequence[str],
+        answer_prefix: str | Sequence[str] = "",
+        *,
+        reduction: Literal["sum", "mean"] = "sum",
+        end: bool | None = None,
+        batch_size: int = 16,
+    ) -> np.ndarray:
+        """Log-probabilities of candidate answers, float64 [N, C] in nats; each prompt and image is run once.
+
+        Args:
+          candidates: what the assistant may say; written directly behind `answer_prefix` (one, or one a prompt), so a
+            prefix that a word follows ends with a space.
+          reduction: the sum over a candidate's tokens, or their mean.
+          end: count the end of the answer as part of each candidate. None: only where one candidate begins with
+            another ("1" and "10"), because the shorter one could then never be the less likely.
+        """
+        if not candidates:
+            raise UserError("score: no candidates were given.")
+        sums, counts = self._continuations(
+            prompts, images, [list(candidates)] * len(prompts), answer_prefix, end, batch_size
+        )
+        return sums if reduction == "sum" else sums / np.maximum(counts, 1)
+
+    def loglikelihood(
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures,
+        answers: Sequence[str],
+        answer_prefix: str | Sequence[str] = "",
+        *,
+        end: bool = False,
+        batch_size: int = 16,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How likely one answer per prompt is: (sums of token log-probs float64 [N], token counts int [N]).
+
+        Perplexity over the answers is exp(-sums.sum() / counts.sum()).
+        """
+        if len(answers) != len(prompts):
+            raise UserError(f"loglikelihood: {len(prompts)} prompts, {len(answers)} answers.")
+        sums, counts = self._continuations(
+            prompts, images, [[a] for a in answers], answer_prefix, end, batch_size
+        )
+        return sums[:, 0], counts[:, 0]
+
+    def _continuations(
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures,
+        candidates: list[list[str]],
+        answer_prefix: str | Sequence[str],
+        end: bool | None,
+        batch_size: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not len(prompts):
+            return np.zeros((0, 0)), np.zeros((0, 0), int)
+        prefixes = _per_prompt(answer_prefix, len(prompts))
+        if end is None:
+            end = any(_one_begins_another(set(texts)) for texts in {tuple(texts) for texts in candidates})
+        encoded: dict[tuple[Any, str], np.ndarray] = {}
+        rows, tails = [], []
+        for i, (turns, pictures) in enumerate(self._inputs(prompts, images)):
+            tokens, index, pixels = self._row(i, turns, pictures, prefixes[i])
+            whole = []
+            for text in candidates[i]:
+                if not text:
+                    raise UserError(f"prompt {i}: a candidate is empty.")
+                key = (turns, prefixes[i] + text)
+                if key not in encoded:
+                    encoded[key] = self._finished(turns, prefixes[i] + text, end)
+                whole.append(encoded[key])
+            # A token may span the border of prefix and candidate: what all spellings share is the prompt.
+            shared = min(_common(tokens, other) for other in whole)
+            rows.append((tokens[:shared], index[:shared], pixels))
+            tails.append([other[shared:] for other in whole])
+        self._check_lengths([len(r[0]) + max(map(len, t)) for r, t in zip(rows, tails, strict=True)])
+        sums = np.zeros((len(rows), len(tails[0])))
+        counts = np.zeros(sums.shape, int)
+        for chosen in _batches(rows, batch_size):
+            full = min(batch_size, len(rows))
+            batch = self._stack([rows[i] for i in chosen], full)
+            padded = [tails[i] for i in chosen] + [tails[chosen[-1]]] * (full - len(chosen))
+            found = generation.score(self.module, self.params, batch, padded)
+            sums[chosen], counts[chosen] = (part[: len(chosen)] for part in found)
+        return sums, counts
+
+    # ------------------------------------------------------------ inputs
+
+    def _inputs(
+        self, prompts: Sequence[Prompt], images: Pictures
+    ) -> list[tuple[tuple[Turn, ...], list[Picture]]]:
+        """Turns with one mark per image, and the images, of every prompt."""
+        if isinstance(prompts, str):
+            raise UserError("prompts is a string; give a list of prompts.")
+        if images is not None and len(images) != len(prompts):
+            raise UserError(
+                f"{len(prompts)} prompts but images for {len(images)}; give None for a prompt without."
+            )
+        found = []
+        for i, prompt in enumerate(prompts):
+            turns = (Turn("human", prompt),) if isinstance(prompt, str) else tuple(prompt)
+            own = images[i] if images is not None else None
+            pictures: list[Picture] = (
+                [] if own is None else list(own) if isinstance(own, (list, tuple)) else [own]
+            )  # type: ignore[list-item]
+            marks = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
+            if pictures and not marks and turns:
+                front = f"{IMAGE_TOKEN}\n" * len(pictures)
+                turns = (Turn(turns[0].role, front + turns[0].text), *turns[1:])
+            elif marks != len(pictures):
+                raise UserError(f"prompt {i}: {marks} {IMAGE_TOKEN} marks for {len(pictures)} images.")
+            found.append((turns, pictures))
+        return found
+
+    def _row(self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], prefix: str) -> Row:
+        size = self.config.vision.image_size
+        pixels = np.zeros((len(pictures), size, size, 3), np.uint8)
+        for i, picture in enumerate(pictures):
+            try:
+                pixels[i] = preprocess(open_image(picture), size, self.image_mode)
+            except ImageError as error:
+                name = f" {picture}" if isinstance(picture, (str, Path)) else ""
+                raise UserError(f"prompt {number}, image {i}{name}: {error.reason}") from error
+        try:
+            encoded = encode_prompt(
+                turns, self.tokenizer, get_template(self.template), self.config.image_tokens, prefix
+            )
+        except ValueError as error:
+            raise UserError(f"prompt {number}: {error}") from error
+        return encoded.tokens, encoded.image_index, pixels
+
+    def _finished(self, turns: tuple[Turn, ...], answer: str, end: bool) -> np.ndarray:
+        """Token ids of the prompt with this answer begun, and ended too if asked."""
+        template = get_template(self.template)
+        if end and template.style == "plain":
+            answer += "\n"
+        tokens = encode_prompt(turns, self.tokenizer, template, self.config.image_tokens, answer).tokens
+        return np.append(tokens, self.tokenizer.eos_token_id) if end and template.style != "plain" else tokens
+
+    def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
+        pad = self.tokenizer.pad_token_id
+        return generation.stack_prompts(
+            rows, self.config.vision.image_size, 0 if pad is None else pad, rows_to
+        )
+
+    def _check_lengths(self, lengths: list[int]) -> None:
+        longest = int(np.argmax(lengths)) if lengths else 0
+        most = self.config.decoder.max_positions
+        if lengths and lengths[longest] > most:
+            raise UserError(
+                f"prompt {longest}: {lengths[longest]} tokens with its answer, the model has {most} positions."
+            )
+
+
+def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:
+    values = [value] * count if isinstance(value, str) else list(value)
+    if len(values) != count:
+        raise UserError(f"answer_prefix: {len(values)} given for {count} prompts.")
+    return values
+
+
+def _batches(rows: list[Row], batch_size: int) -> list[list[int]]:
+    """Row numbers in batches of like size (images first, then tokens), so that little is padding."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][2]), len(rows[i][0]), i))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def _common(first: np.ndarray, second: np.ndarray) -> int:
+    """Length of the common beginning of two id arrays."""
+    shorter = min(len(first), len(second))
+    differs = np.flatnonzero(first[:shorter] != second[:shorter])
+    return int(differs[0]) if len(differs) else shorter
+
+
+def _one_begins_another(texts: set[str]) -> bool:
+    ordered = sorted(texts)  # a beginning sorts directly in front of some text that it begins
+    return any(later.startswith(first) for first, later in itertools.pairwise(ordered))

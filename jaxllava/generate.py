@@ -1,0 +1,274 @@
+"""Prefill, decode, sampling and candidate scoring, on the device with static shapes.
+
+Lengths are rounded up to a few sizes (`bucket`), so that the number of compilations is bounded whatever the prompts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxllava.models.clip import normalise
+from jaxllava.models.llama import Cache, init_cache
+from jaxllava.models.llava import LlavaModel, Params
+
+# Candidate tokens scored against one prefilled prompt at a time; more go in several passes over the same cache.
+MAX_CANDIDATE_SLOTS = 1024
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts, padded on either side.
+
+    tokens int32 [B, P]; valid bool [B, P], False on padding; image_index int32 [B, P] into the row's M * image_tokens
+    features, -1 for text; images uint8 [B, M, H, W, 3] or float, already normalised; M may be 0.
+    """
+
+    tokens: jax.Array | np.ndarray
+    valid: jax.Array | np.ndarray
+    image_index: jax.Array | np.ndarray
+    images: jax.Array | np.ndarray
+
+
+def bucket(size: int, smallest: int = 32) -> int:
+    """The next of smallest x (1, 1.5, 2, 3, 4, 6, ...): two sizes per doubling, at most half a prompt of padding."""
+    step = smallest
+    while True:
+        if size <= step:
+            return step
+        if size <= step + step // 2:
+            return step + step // 2
+        step *= 2
+
+
+def stack_prompts(
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], size: int, pad_id: int, rows_to: int | None = None
+) -> Prompts:
+    """Pads prompts on the left into one batch.
+
+    Args: rows: (tokens [L], image_index [L], images uint8 [m, H, W, 3]) each; size: H and W; rows_to: repeat the last
+    row up to this many, so that the last batch has the shape of the others.
+    """
+    rows = rows + [rows[-1]] * ((rows_to or len(rows)) - len(rows))
+    width = bucket(max(len(tokens) for tokens, _, _ in rows))
+    most = max(len(images) for _, _, images in rows)
+    slots = most if most < 2 else bucket(most, 2)
+    tokens = np.full((len(rows), width), pad_id, np.int32)
+    image_index = np.full((len(rows), width), -1, np.int32)
+    valid = np.zeros((len(rows), width), bool)
+    pixels = np.zeros((len(rows), slots, size, size, 3), np.uint8)
+    for i, (row, index, images) in enumerate(rows):
+        tokens[i, width - len(row) :] = row
+        image_index[i, width - len(row) :] = index
+        valid[i, width - len(row) :] = True
+        pixels[i, : len(images)] = images
+    return Prompts(tokens, valid, image_index, pixels)
+
+
+def _prefill(
+    model: LlavaModel, params: Params, prompts: Prompts, slots: int
+) -> tuple[jax.Array, Cache, jax.Array]:
+    """Runs the prompts into a cache of `slots` slots. Returns (last hidden [B, D], cache, lengths int [B])."""
+    variables = {"params": params}
+    valid = jnp.asarray(prompts.valid)
+    batch, width = valid.shape
+    features = None
+    if prompts.images.shape[1]:
+        images = jnp.asarray(prompts.images)
+        pixels = normalise(images) if images.dtype == jnp.uint8 else images
+        features = model.apply(variables, pixels, method="encode_images")
+    embeds = model.apply(variables, prompts.tokens, features, prompts.image_index, method="embed")
+    places = jnp.arange(width)
+    positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)  # [B, P]
+    mask = valid[:, None, :] & (places[None, None, :] <= places[None, :, None])  # [B, P, P]
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, slots - width)))  # [B, P, S]
+    cache = init_cache(model.config.decoder, batch, slots)
+    hidden, cache = model.apply(variables, embeds, positions, cache, 0, mask, method="extend")
+    last = jnp.max(
+        jnp.where(valid, places, -1), axis=1
+    )  # [B]: the last real token, on whichever side the padding is
+    return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache, valid.sum(axis=1)
+
+
+def sample(logits: jax.Array, key: jax.Array, temperature: jax.Array, top_p: jax.Array) -> jax.Array:
+    """Draws ids int [B] from logits [B, V] at a temperature > 0, within the smallest set of mass >= top_p."""
+    logits = logits / temperature
+    descending = jnp.sort(logits, axis=-1)[:, ::-1]
+    before = jnp.cumsum(jax.nn.softmax(descending, axis=-1), axis=-1) - jax.nn.softmax(descending, axis=-1)
+    kept = jnp.sum(before < top_p, axis=-1, keepdims=True)  # [B, 1]; at least the first, unless top_p is 0
+    threshold = jnp.take_along_axis(descending, jnp.maximum(kept - 1, 0), axis=-1)
+    return jax.random.categorical(key, jnp.where(logits < threshold, -jnp.inf, logits), axis=-1)
+
+
+@partial(jax.jit, static_argnames=("model", "new_slots", "greedy"))
+def _decode(
+    params: Params,
+    prompts: Prompts,
+    limit: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array,
+    top_p: jax.Array,
+    eos_id: jax.Array,
+    *,
+    model: LlavaModel,
+    new_slots: int,
+    greedy: bool,
+) -> tuple[jax.Array, jax.Array]:
+    variables = {"params": params}
+    batch, width = prompts.tokens.shape
+    hidden, cache, lengths = _prefill(model, params, prompts, width + new_slots)
+    slots = jnp.arange(width + new_slots)
+    valid = jnp.pad(jnp.asarray(prompts.valid), ((0, 0), (0, new_slots)), constant_values=True)
+
+    def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
+        logits = model.apply(variables, hidden, method="logits")  # f32 [B, V]
+        if greedy:
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return sample(logits, jax.random.fold_in(key, step), temperature, top_p).astype(jnp.int32)
+
+    # Step t holds the token that goes to place t: written out, and not yet run through the model.
+    def running(state: tuple) -> jax.Array:
+        step, _, done, _, _ = state
+        return (step < limit) & ~jnp.all(done)
+
+    def advance(state: tuple) -> tuple:
+        step, hidden, done, out, cache = state
+        token = jnp.where(done, eos_id, choose(hidden, step))
+        out = out.at[:, step].set(token)
+        done = done | (token == eos_id)
+        embeds = model.apply(variables, token[:, None], None, None, method="embed")  # [B, 1, D]
+        mask = valid & (slots <= width + step)  # [B, S]
+        hidden, cache = model.apply(
+            variables, embeds, (lengths + step)[:, None], cache, width + step, mask[:, None], method="extend"
+        )
+        return step + 1, hidden[:, 0], done, out, cache
+
+    out = jnp.full((batch, new_slots), eos_id, jnp.int32)
+    state = (jnp.int32(0), hidden, jnp.zeros(batch, bool), out, cache)
+    _, _, _, out, _ = jax.lax.while_loop(running, advance, state)
+    ended = out == eos_id
+    counts = jnp.where(ended.any(axis=1), jnp.argmax(ended, axis=1), limit)
+    return out, jnp.minimum(counts, limit)
+
+
+def generate(
+    model: LlavaModel,
+    params: Params,
+    prompts: Prompts,
+    *,
+    max_new_tokens: int,
+    eos_id: int | None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    key: jax.Array | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Continues each prompt until EOS or `max_new_tokens`.
+
+    Args: temperature 0 is greedy; otherwise `key` decides the draw, which depends on the row's place in the batch.
+    Returns (tokens int32 [B, max_new_tokens], filled with EOS behind the end; counts int32 [B] of tokens before EOS).
+    """
+    tokens, counts = _decode(
+        params,
+        prompts,
+        jnp.int32(max_new_tokens),
+        jax.random.key(0) if key is None else key,
+        jnp.float32(temperature if temperature > 0 else 1.0),
+        jnp.float32(top_p),
+        jnp.int32(-1 if eos_id is None else eos_id),
+        model=model,
+        new_slots=bucket(max_new_tokens),
+        greedy=temperature <= 0,
+    )
+    return np.asarray(tokens)[:, :max_new_tokens], np.asarray(counts)
+
+
+@partial(jax.jit, static_argnames=("model", "slots"))
+def _start(
+    params: Params, prompts: Prompts, *, model: LlavaModel, slots: int
+) -> tuple[jax.Array, Cache, jax.Array]:
+    return _prefill(model, params, prompts, slots)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _score(
+    params: Params,
+    hidden: jax.Array,
+    cache: Cache,
+    lengths: jax.Array,
+    valid: jax.Array,
+    candidates: jax.Array,
+    *,
+    model: LlavaModel,
+) -> jax.Array:
+    """Log-probs f32 [B, C, T] of candidates int [B, C, T] after one prefilled prompt a row; garbage on padding.
+
+    All candidates of a row stand one after another behind the prompt in the same cache, and the mask hides them from
+    each other: the prompt's keys and values are neither recomputed nor copied.
+    """
+    variables = {"params": params}
+    batch, count, length = candidates.shape
+    width = valid.shape[1]
+    first = jax.nn.log_softmax(model.apply(variables, hidden, method="logits"))  # [B, V]
+    first = jnp.take_along_axis(first, candidates[:, :, 0], axis=1)[:, :, None]  # [B, C, 1]
+    if length == 1:
+        return first
+    fed = length - 1  # the last token of a candidate predicts nothing that is asked for
+    total = count * fed
+    tokens = candidates[:, :, :-1].reshape(batch, total)
+    place = jnp.arange(total)
+    positions = lengths[:, None] + (place % fed)[None]  # [B, C * fed]
+    own = (place[:, None] // fed == place[None] // fed) & (place[:, None] >= place[None])
+    rest = cache["k"].shape[2] - width - total
+    mask = jnp.concatenate(
+        [
+            jnp.broadcast_to(valid[:, None], (batch, total, width)),
+            jnp.broadcast_to(own[None], (batch, total, total)),
+            jnp.zeros((batch, total, rest), bool),
+        ],
+        axis=2,
+    )  # [B, C * fed, S]
+    embeds = model.apply(variables, tokens, None, None, method="embed")
+    out, _ = model.apply(variables, embeds, positions, cache, width, mask, method="extend")
+
+    def pick(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        hidden, target = pair  # [B, D], [B]
+        logs = jax.nn.log_softmax(model.apply(variables, hidden, method="logits"))
+        return jnp.take_along_axis(logs, target[:, None], axis=1)[:, 0]
+
+    # A few positions at a time: all logits at once would be [B, C * T, V].
+    targets = candidates[:, :, 1:].reshape(batch, total)
+    later = jax.lax.map(pick, (out.swapaxes(0, 1), targets.T), batch_size=min(64, total))  # [C * fed, B]
+    return jnp.concatenate([first, later.T.reshape(batch, count, fed)], axis=2)
+
+
+def score(
+    model: LlavaModel, params: Params, prompts: Prompts, candidates: list[list[np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of candidate continuations; each prompt (with its images) is run once.
+
+    Args: candidates[b][c]: token ids int [n >= 1] of candidate c after prompt b; C is the same for all rows.
+    Returns (sums float64 [B, C] in nats, token counts int [B, C]); sums / counts is the mean per token.
+    """
+    counts = np.array([[len(tokens) for tokens in row] for row in candidates])  # [B, C]
+    longest = int(counts.max())
+    length = longest if longest < 2 else bucket(longest, 2)
+    total = counts.shape[1]
+    at_once = max(1, min(total, MAX_CANDIDATE_SLOTS // max(1, length - 1)))
+    padded = np.zeros((counts.shape[0], -(-total // at_once) * at_once, length), np.int32)
+    for b, row in enumerate(candidates):
+        for c, tokens in enumerate(row):
+            padded[b, c, : len(tokens)] = tokens
+    slots = prompts.tokens.shape[1] + at_once * (length - 1)
+    hidden, cache, lengths = _start(params, prompts, model=model, slots=slots)
+    parts = [
+        _score(params, hidden, cache, lengths, jnp.asarray(prompts.valid), part, model=model)
+        for part in np.split(padded, padded.shape[1] // at_once, axis=1)
+    ]
+    logs = np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, :total]  # [B, C, T]
+    real = np.arange(length) < counts[:, :, None]
+    return np.where(real, logs, 0.0).sum(axis=2), counts

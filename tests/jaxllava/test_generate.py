@@ -1,0 +1,198 @@
+"""Decoding against transformers.generate, and scoring against the plain forward pass."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxllava import generate as generation
+from jaxllava.models.clip import normalise
+from jaxllava.models.llava import LlavaModel
+from tests.jaxllava import tiny_models as tiny
+
+CONFIG = tiny.LLAVA
+MODEL = LlavaModel(CONFIG)
+COUNT = CONFIG.image_tokens
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return tiny.torch_llava(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def params(reference):
+    return tiny.params_of(reference, CONFIG)
+
+
+def _row(text: int, images: int, seed: int) -> Row:
+    """A prompt of `text` text tokens with its images behind the first of them."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(6, 101, size=text + images * COUNT).astype(np.int32)
+    index = np.full(len(tokens), -1, np.int32)
+    tokens[1 : 1 + images * COUNT] = CONFIG.image_token
+    index[1 : 1 + images * COUNT] = np.arange(images * COUNT)
+    return tokens, index, rng.integers(0, 255, size=(images, 28, 28, 3), dtype=np.uint8)
+
+
+ROWS = [_row(9, 1, 0), _row(4, 0, 1), _row(30, 2, 2)]
+
+
+def _torch_inputs(rows: list[Row]) -> dict[str, torch.Tensor]:
+    width = max(len(tokens) for tokens, _, _ in rows)
+    ids = np.zeros((len(rows), width), np.int64)
+    mask = np.zeros_like(ids)
+    for i, (tokens, _, _) in enumerate(rows):
+        ids[i, width - len(tokens) :], mask[i, width - len(tokens) :] = tokens, 1
+    pixels = np.asarray(normalise(jnp.asarray(np.concatenate([images for _, _, images in rows]))))
+    inputs = {"input_ids": tiny.to_torch(ids), "attention_mask": tiny.to_torch(mask)}
+    return inputs | ({"pixel_values": tiny.to_torch(pixels.transpose(0, 3, 1, 2))} if len(pixels) else {})
+
+
+def _full_logits(params, row: Row) -> np.ndarray:
+    tokens, index, images = row
+    pixels = None if not len(images) else normalise(jnp.asarray(images))[None]
+
+    def run(model: LlavaModel) -> jax.Array:
+        return model.logits(model(tokens[None], np.arange(len(tokens))[None], None, pixels, index[None]))
+
+    return np.asarray(MODEL.apply({"params": params}, method=run))[0]
+
+
+def test_greedy_equals_transformers(reference, params) -> None:
+    """80 tokens, unequal prompts with none, one and two images, no EOS: token for token."""
+    with torch.no_grad():
+        expected = reference.generate(
+            **_torch_inputs(ROWS), max_new_tokens=80, min_new_tokens=80, do_sample=False, eos_token_id=None,
+            pad_token_id=0,
+        )[:, -80:].numpy()  # fmt: skip
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=80, eos_id=None)
+    np.testing.assert_array_equal(tokens, expected)
+    np.testing.assert_array_equal(counts, 80)
+    assert len(np.unique(expected)) > 5  # not one token over and over
+
+
+def test_eos_stops_each_row_by_itself(reference, params) -> None:
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    free, _ = generation.generate(MODEL, params, prompts, max_new_tokens=40, eos_id=None)
+    eos = int(free[0, 7])
+    firsts = [list(row).index(eos) if eos in row else 40 for row in free.tolist()]
+    tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=40, eos_id=eos)
+    np.testing.assert_array_equal(counts, firsts)
+    for row, first in enumerate(firsts):
+        np.testing.assert_array_equal(tokens[row, :first], free[row, :first])
+        assert np.all(tokens[row, first:] == eos)
+    with torch.no_grad():
+        expected = reference.generate(
+            **_torch_inputs(ROWS[:1]), max_new_tokens=40, do_sample=False, eos_token_id=eos, pad_token_id=0
+        ).numpy()[0, -firsts[0] - 1 :]
+    np.testing.assert_array_equal(tokens[0, : firsts[0] + 1], expected)
+
+
+def test_side_of_padding_does_not_matter(params) -> None:
+    left = generation.stack_prompts(ROWS, 28, pad_id=0)
+    shift = lambda x: np.stack([np.roll(r, -(len(r) - n)) for r, n in zip(x, map(len, _tokens()), strict=True)])
+    right = generation.Prompts(shift(left.tokens), shift(left.valid), shift(left.image_index), left.images)
+    assert right.valid[1, 0] and not right.valid[1, -1]
+    ours = generation.generate(MODEL, params, left, max_new_tokens=20, eos_id=None)
+    np.testing.assert_array_equal(generation.generate(MODEL, params, right, max_new_tokens=20, eos_id=None)[0], ours[0])
+
+
+def _tokens() -> list[np.ndarray]:
+    return [tokens for tokens, _, _ in ROWS]
+
+
+def test_neighbours_do_not_matter(params) -> None:
+    """A row alone, and in a batch filled up with repeats, answers the same."""
+    together, _ = generation.generate(
+        MODEL, params, generation.stack_prompts(ROWS, 28, 0, rows_to=4), max_new_tokens=20, eos_id=None
+    )
+    assert together.shape == (4, 20)
+    np.testing.assert_array_equal(together[3], together[2])
+    for i, row in enumerate(ROWS):
+        alone, _ = generation.generate(
+            MODEL, params, generation.stack_prompts([row], 28, 0), max_new_tokens=20, eos_id=None
+        )
+        np.testing.assert_array_equal(alone[0], together[i])
+
+
+def test_few_compilations(params) -> None:
+    """Prompt lengths and limits within a bucket share one program; the limit itself is not compiled in."""
+    run = lambda text, new: generation.generate(
+        MODEL, params, generation.stack_prompts([_row(text, 0, 5)], 28, 0), max_new_tokens=new, eos_id=None
+    )
+    run(3, 5)
+    before = generation._decode._cache_size()
+    shorter, longer = run(3, 5)[0], run(3, 30)[0]
+    for text in (7, 20, 32):
+        run(text, 12)
+    assert generation._decode._cache_size() == before
+    np.testing.assert_array_equal(shorter[0], longer[0, :5])
+    run(33, 5)
+    assert generation._decode._cache_size() == before + 1
+
+
+def test_buckets() -> None:
+    assert [generation.bucket(n) for n in (1, 32, 33, 48, 49, 64, 65, 97, 1000)] == [32, 32, 48, 48, 64, 64, 96, 128, 1024]
+    assert [generation.bucket(n, 2) for n in (1, 2, 3, 4, 5, 7, 9)] == [2, 2, 3, 4, 6, 8, 12]
+
+
+def test_sampling_follows_the_distribution() -> None:
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
+    draw = lambda temperature, top_p: np.bincount(
+        np.asarray(
+            jax.vmap(lambda k: generation.sample(logits, k, temperature, top_p)[0])(
+                jax.random.split(jax.random.key(0), 20000)
+            )
+        ),
+        minlength=4,
+    ) / 20000  # fmt: skip
+    np.testing.assert_allclose(draw(1.0, 1.0), [0.5, 0.3, 0.15, 0.05], atol=0.015)
+    hot = np.array([0.5, 0.3, 0.15, 0.05]) ** 0.5
+    np.testing.assert_allclose(draw(2.0, 1.0), hot / hot.sum(), atol=0.015)
+    # 0.5 + 0.3 reaches 0.7: two ids stay, in their own proportion (transformers keeps the id that crosses, too).
+    np.testing.assert_allclose(draw(1.0, 0.7), [0.625, 0.375, 0, 0], atol=0.015)
+    np.testing.assert_allclose(draw(1.0, 0.0), [1, 0, 0, 0])
+
+
+def test_sampled_text_depends_on_the_key_alone(params) -> None:
+    prompts = generation.stack_prompts(ROWS, 28, 0)
+    run = lambda seed: generation.generate(
+        MODEL, params, prompts, max_new_tokens=16, eos_id=None, temperature=1.0, key=jax.random.key(seed)
+    )[0]
+    np.testing.assert_array_equal(run(0), run(0))
+    assert not np.array_equal(run(0), run(1))
+
+
+def test_scores_equal_the_full_forward_pass(params) -> None:
+    """Candidates of unequal lengths, behind unequal prompts with images, in several passes over the cache."""
+    rng = np.random.default_rng(3)
+    candidates = [[rng.integers(6, 101, size=n).astype(np.int32) for n in (1, 4, 2, 7, 3)] for _ in ROWS]
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    expected = np.zeros((3, 5))
+    for i, (tokens, index, images) in enumerate(ROWS):
+        for j, candidate in enumerate(candidates[i]):
+            whole = np.concatenate([tokens, candidate])
+            logits = _full_logits(params, (whole, np.append(index, np.full(len(candidate), -1, np.int32)), images))
+            logs = jax.nn.log_softmax(logits[len(tokens) - 1 : -1])
+            expected[i, j] = np.take_along_axis(np.asarray(logs), candidate[:, None], axis=1).sum()
+    sums, counts = generation.score(MODEL, params, prompts, candidates)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=2e-5)
+    np.testing.assert_array_equal(counts, [[1, 4, 2, 7, 3]] * 3)
+    alone, _ = generation.score(MODEL, params, prompts, [[row[0]] for row in candidates])  # one token: no decoding
+    np.testing.assert_allclose(alone[:, 0], expected[:, 0], rtol=1e-5, atol=2e-5)
+
+
+def test_scores_in_several_passes(params, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    candidates = [[rng.integers(6, 101, size=n).astype(np.int32) for n in (2, 4, 1, 3, 4)] for _ in ROWS]
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    whole, _ = generation.score(MODEL, params, prompts, candidates)
+    monkeypatch.setattr(generation, "MAX_CANDIDATE_SLOTS", 6)
+    parts, _ = generation.score(MODEL, params, prompts, candidates)
+    np.testing.assert_allclose(parts, whole, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,142 @@
+"""The train step as a function: sums over micro-batches, packing, frozen parameters, meshes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import train as train_config
+from input_pipeline import loader, packing, token_table
+from input_pipeline.conversation import TEMPLATES
+from jaxllava import optimizer, rules, sharding
+from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
+from jaxllava.objectives import Causal
+from jaxllava.train import train_step
+
+ROW = 96
+
+
+@pytest.fixture(scope="module")
+def setup(tokenizer):
+    vision = ClipVisionConfig(16, 32, 2, 2, image_size=16, patch_size=8)
+    decoder = LlamaConfig(len(tokenizer), 16, 32, 2, 2, kv_heads=2)
+    model_config = LlavaConfig(vision, decoder, tokenizer.convert_tokens_to_ids("<image>"))
+    config = train_config.get_config("stage=behavior")
+    config.lr = 1e-2
+    objective = Causal(LlavaModel(model_config), config)
+    return objective, init_params(model_config, jax.random.key(0)), config
+
+
+def make_batch(tokenizer, records, rows: int, row_tokens: int, row_images: int, one_per_row: bool = False):
+    table = token_table.build(records, tokenizer, TEMPLATES["v1_bare"], 4, row_tokens)
+    pairs = [(0, sample) for sample in range(len(table))]
+    lengths = np.full(len(table), row_tokens) if one_per_row else table.lengths
+    plan = packing.plan(lengths, table.images, row_tokens, row_images, seed=0)
+    reader = loader.ImageReader(16)
+    packed = loader.PackedRows(
+        [table], [records], pairs, plan, row_tokens, row_images, 4, reader, tokenizer.pad_token_id
+    )
+    # Empty rows fill up the batch: they weigh nothing.
+    made = [packed[index] for index in range(len(packed))]
+    empty = {name: np.zeros_like(value) for name, value in made[0].items()} | {
+        "image_index": np.full_like(made[0]["image_index"], -1)
+    }
+    made += [empty] * (rows - len(made))
+    assert len(made) == rows
+    return {name: jnp.asarray(np.stack([row[name] for row in made])) for name in made[0]}
+
+
+def run(setup, batch, accumulate: int = 1, steps: int = 1):
+    objective, params, config = setup
+    trained, frozen = optimizer.partition(jax.tree.map(jnp.copy, params), config.lr_rules)
+    transform, _ = optimizer.make_optimizer(config, params)
+    state = transform.init(trained)
+    metrics = {}
+    for _ in range(steps):
+        trained, state, metrics = train_step(
+            trained, state, frozen, batch, loss=objective.loss, optimizer=transform, accumulate=accumulate
+        )
+    return trained, state, metrics
+
+
+def assert_same(one, other, atol: float = 2e-6) -> None:
+    for path, leaf in rules.flatten(one).items():
+        np.testing.assert_allclose(leaf, rules.flatten(other)[path], atol=atol, err_msg=path)
+
+
+@pytest.fixture(scope="module")
+def batch(tokenizer, chat_records):
+    return make_batch(tokenizer, chat_records, 8, ROW, 3)
+
+
+@pytest.mark.parametrize("accumulate", [2, 8])
+def test_micro_batches_equal_one_batch(setup, batch, accumulate):
+    """The rows hold different numbers of supervised tokens: a mean of means would differ."""
+    whole, _, one = run(setup, batch)
+    parts, _, many = run(setup, batch, accumulate)
+    np.testing.assert_allclose(one["loss"], many["loss"], rtol=1e-6)
+    np.testing.assert_allclose(one["gradient_norm"], many["gradient_norm"], rtol=1e-5)
+    assert_same(whole, parts, atol=1e-5)  # Adam's first step divides by the gradient's size
+
+
+def test_packed_rows_give_the_loss_and_gradient_of_single_ones(setup, tokenizer, chat_records, batch):
+    single = make_batch(tokenizer, chat_records, len(chat_records), ROW, 1, one_per_row=True)
+    assert (batch["segment_ids"].max(axis=1) > 1).any(), "nothing was packed"
+    objective, params, _ = setup
+    gradient = jax.jit(jax.value_and_grad(lambda p, b: objective.loss(p, b), has_aux=True))
+    (packed_loss, packed_weight), packed_grads = gradient(params, batch)
+    (single_loss, single_weight), single_grads = gradient(params, single)
+    assert packed_weight == single_weight > 0
+    np.testing.assert_allclose(packed_loss, single_loss, rtol=1e-5)
+    assert_same(packed_grads, single_grads, atol=1e-5)
+
+
+def test_frozen_parameters_have_no_state_and_the_others_move(setup, batch):
+    _, params, config = setup
+    trained, state, _ = run(setup, batch)
+    flat = rules.flatten(trained)
+    assert flat and not any(path.startswith("vision/") for path in flat)
+    moments = state[1].mu
+    assert rules.flatten(moments).keys() == flat.keys()
+    before = rules.flatten(params)
+    moved = [path for path, leaf in flat.items() if not np.array_equal(leaf, before[path])]
+    # The first warm-up step has learning rate 0.
+    assert not moved
+    trained, _, _ = run(setup, batch, steps=3)
+    assert all(not np.array_equal(leaf, before[path]) for path, leaf in rules.flatten(trained).items())
+    del config
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
+def test_a_mesh_gives_the_steps_of_one_device(setup, batch, shape):
+    objective, params, config = setup
+    alone, _, _ = run(setup, batch, steps=3)
+    mesh = sharding.make_mesh(shape)
+    laid_out = jax.tree.map(
+        jax.device_put, params, sharding.param_shardings(params, mesh, sharding.LLAVA_RULES)
+    )
+    placed = jax.device_put(batch, sharding.batch_sharding(mesh))
+    together, _, _ = run((objective, laid_out, config), placed, steps=3)
+    assert_same(alone, together, atol=2e-5)
+
+
+def test_learning_rates_by_rule_scale_the_step(setup, batch):
+    objective, params, config = setup
+    config = config.copy_and_resolve_references()
+    config.lr_rules = ((r"vision/.*", None), (r"projector/.*", 0.0), (r"decoder/.*", 1.0))
+    trained, _, _ = run((objective, params, config), batch, steps=3)
+    before = rules.flatten(params)
+    for path, leaf in rules.flatten(trained).items():
+        assert np.array_equal(leaf, before[path]) == path.startswith("projector/"), path
+
+
+def test_schedule_warms_up_to_the_peak_and_ends_at_nothing():
+    config = ConfigDict({"lr": 1.0, "warmup": 0.1, "steps": 100})
+    schedule = optimizer.cosine_schedule(config)
+    assert schedule(0) == 0
+    np.testing.assert_allclose([schedule(5), schedule(10), schedule(100)], [0.5, 1.0, 0.0], atol=1e-6)
