@@ -11,31 +11,29 @@ For files that lie elsewhere, take the config of get_config("") and fill its lis
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from input_pipeline.errors import UserError, nearest
-
-_ARGUMENTS = {"raw": str, "heldout": float, "seed": int}
+from configs.arguments import parse
+from input_pipeline.errors import UserError
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the recipe. `arg` is 'name=value' pairs joined by commas: raw, heldout, seed."""
-    given = _parse(arg)
+    given = parse(arg, raw="", heldout=0.15, seed=0)
     config = ConfigDict()
 
     # Lists of what to read; every path is absolute or relative to the working directory.
     config.reddit = ()  # {"submissions": path, "comments": path, "media": folder}
-    config.youtube = ()  # folders with *.info.json, each with its thumbnail beside it
+    config.youtube = ()  # {"folder": of *.info.json files, each with its thumbnail beside it}
     config.instruct = ()  # {"json": path, "images": folder}: LLaVA conversations
     config.captions = ()  # {"json": path, "images": folder}: LLaVA image-caption pairs
-    config.text = ()  # JSON lines with "text"
-    if given.get("raw"):
-        _fill(config, Path(given["raw"]))
+    config.text = ()  # {"jsonl": path}: lines with "text"
+    if given.raw:
+        _fill(config, Path(str(given.raw)))
 
-    config.heldout_fraction = given.get("heldout", 0.15)  # by a stable hash of the post, image or text
-    config.seed = given.get("seed", 0)  # who is dealt whose behaviour in `shuffled`; nothing else is random
+    config.heldout_fraction = given.heldout  # by a stable hash of the post, image or text
+    config.seed = given.seed  # who is dealt whose behaviour in `shuffled`; nothing else is random
     config.arms = ("behavior", "ad", "shuffled")
     config.template = "image_behavior_v1"
 
@@ -84,28 +82,13 @@ def _fill(config: ConfigDict, raw: Path) -> None:
         )
     config.reddit = tuple(found)
     if (raw / "youtube").is_dir():
-        config.youtube = (str(raw / "youtube"),)
+        config.youtube = ({"folder": str(raw / "youtube")},)
     images = str(raw / "instruct")  # the records name their images as images/<file>
     for name, file in (("instruct", "instruct.json"), ("captions", "captions.json")):
         if (raw / "instruct" / file).exists():
             config[name] = ({"json": str(raw / "instruct" / file), "images": images},)
-    config.text = tuple(str(path) for path in sorted((raw / "text").glob("*.jsonl")))
+    config.text = tuple({"jsonl": str(path)} for path in sorted((raw / "text").glob("*.jsonl")))
     if not any(config[name] for name in ("reddit", "youtube", "instruct", "captions", "text")):
         raise UserError(
             f"raw={raw}: none of reddit/, youtube/, instruct/ and text/ is there with files to read"
         )
-
-
-def _parse(arg: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for pair in filter(None, arg.split(",")):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            name, value = "raw", pair
-        if name not in _ARGUMENTS:
-            raise UserError(f"prepare config: no argument {name!r}.{nearest(name, _ARGUMENTS)}")
-        try:
-            values[name] = _ARGUMENTS[name](value)
-        except ValueError:
-            raise UserError(f"prepare config: {name}={value} is not a {_ARGUMENTS[name].__name__}") from None
-    return values

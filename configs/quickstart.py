@@ -46,16 +46,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.language = _stage(
         "instruct",
         stage="language",
-        mixture=(("text_train", 1.0),),
+        mixture=(("text_train", 1.0), ("chat_train", 1.0)),
         lr_rules=train_config.DECODER,
         row_images=0,
         batch=8,
         steps=300,
-        lr=2e-3,
+        lr=3e-3,
     )
     config.align = _stage("align", batch=8, steps=60, lr=2e-3)
-    config.instruct = _stage("instruct", batch=8, steps=300, lr=1e-3)
-    config.arm = _stage("behavior", batch=8, steps=250, lr=1e-3)
+    config.instruct = _stage("instruct", batch=8, steps=300, lr=2e-3)
+    config.arm = _stage("behavior", batch=8, steps=250, lr=2e-3)
     config.evaluate = dict(posts=400, questions=300, samples=6, new_tokens=96)
 
     if tiny:

@@ -17,20 +17,18 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.pvalue import PCollection, TaggedOutput
 from ml_collections import ConfigDict
 
 from input_pipeline import records
-from input_pipeline.behavior import funnel, samples, templates
-from input_pipeline.behavior.clean import Drop, Rules
+from input_pipeline.behavior import funnel, report, samples, templates
+from input_pipeline.behavior.clean import Rules
 from input_pipeline.behavior.controls import is_heldout
+from input_pipeline.behavior.engine import Engine, PCollection, TaggedOutput, beam
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.images import ImageError, open_image
 from input_pipeline.sources import llava_json, media, reddit, text, youtube
@@ -39,7 +37,6 @@ from input_pipeline.types import Post
 
 ARMS = ("behavior", "ad", "shuffled")
 _VERSION = 1  # raise it when the same input would give other records
-_FEW = 20  # a single file is judged by its own share of bad records from this many on
 _KEYS = {
     "reddit", "youtube", "instruct", "captions", "text", "heldout_fraction", "seed", "arms", "template",
     "clean", "max_bad_fraction", "beam",
@@ -48,7 +45,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Input:
-    """One file to read. `number` is its place in the config, which makes keys that do not depend on paths."""
+    """One file to read. `number` counts the files of its kind, for keys that do not depend on paths."""
 
     kind: str  # reddit_posts, reddit_comments, youtube, instruct, caption, text
     number: int
@@ -59,7 +56,7 @@ class Input:
 def prepare(
     config: ConfigDict | Mapping[str, Any],
     out_dir: str | Path,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes the data set that `config` (see configs/prepare.py) describes and returns its summary.
@@ -70,55 +67,57 @@ def prepare(
     Args:
         config: the recipe.
         out_dir: a folder that does not exist, is empty, or was written by `prepare`.
-        progress: called with a line of text as each stage begins.
+        progress: called as progress(done, total, note) as each stage begins.
         overwrite: replace what an earlier run with another config or input wrote to `out_dir`.
 
     Returns:
-        {"splits": {name: records}, "bad": n, "gone": n, "skipped": n, "read": n, "reasons": {...},
-        "funnel": the rows of funnel.json, "warnings": [...], "seconds": s, "fingerprint": hex, "reused":
-        bool}.
+        {"summary": a few lines to print, "splits": {name: records}, "read": n, "bad": n, "gone": n,
+        "skipped": n, "quarantine": {"count", "by_reason", "examples"}, "funnel": what funnel.json holds,
+        "warnings": [...], "seconds": s, "fingerprint": hex, "reused": bool}.
 
     Raises:
         UserError: a mistake in the config or paths; more bad records than `max_bad_fraction`; nothing left.
     """
-    tell = progress or (lambda message: None)
+    tell = progress or (lambda done, total, note: None)
     started = time.monotonic()
     out_dir = Path(out_dir)
+    media.forget()  # folders may have changed since the last run of this process
+    _is_readable.cache_clear()
     settings = _plain(config)
     rules = _check(settings)
     inputs = _inputs(settings)
     fingerprint = _fingerprint(settings, inputs)
     if (done := _finished(out_dir, fingerprint, overwrite)) is not None:
-        tell(f"{out_dir} is up to date")
+        tell(4, 4, "up to date")
         return {**done, "reused": True}
 
     build = _new_build_folder(out_dir)
     try:
-        media.forget()
-        _is_readable.cache_clear()
-        engine = records.Engine(settings["beam"].get("runner", ""), tuple(settings["beam"].get("flags", ())))
-        tell(f"reading and cleaning {len(inputs)} files")
+        engine = Engine(settings["beam"].get("runner", ""), tuple(settings["beam"].get("flags", ())))
+        tell(0, 4, f"reading and cleaning {len(inputs)} files")
         with beam.Pipeline(runner=engine.instance(), options=engine.options()) as pipeline:
             _lines(pipeline, inputs, settings, rules, str(build / "lines"))
-        report = _report(build, out_dir, settings["max_bad_fraction"])
+        found = report.write(build, out_dir, settings["max_bad_fraction"])
         specs = sorted((build / "lines").glob("spec.*.jsonl"))
-        tell(f"writing {', '.join(_split_name(path) for path in specs)}")
+        tell(2, 4, f"writing {len(specs)} splits")
         generators = {_split_name(path): _FromSpecs(str(path)) for path in specs}
         lengths = records.write(generators, build / "records", engine)
         shutil.rmtree(build / "lines")
         summary = {
             "splits": lengths,
-            **report,
-            "warnings": report["warnings"] + _missing_splits(lengths),
+            **found,
+            "warnings": found["warnings"] + report.missing_splits(lengths),
             "seconds": round(time.monotonic() - started, 2),
             "fingerprint": fingerprint,
             "config": settings,
         }
+        summary["summary"] = report.text(summary, out_dir)
         (build / "summary.json").write_text(json.dumps(summary, indent=1))
         if out_dir.exists():
             shutil.rmtree(out_dir)
         build.rename(out_dir)
-        _quarantine_beside(out_dir).unlink(missing_ok=True)
+        report.quarantine_beside(out_dir).unlink(missing_ok=True)
+        tell(4, 4, "")
     finally:
         shutil.rmtree(build, ignore_errors=True)
     return {**summary, "reused": False}
@@ -265,140 +264,44 @@ class _FromSpecs(beam.PTransform):
         return (
             pipeline
             | beam.Create([self.path], reshuffle=False)
-            | beam.FlatMap(lambda path: _read_lines(Path(path)))
+            | beam.FlatMap(lambda path: report.read_lines(Path(path)))
             | beam.Map(samples.load)
         )
 
 
-def _read_lines(path: Path) -> Iterator[Any]:
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
-
-
-# --- the report --------------------------------------------------------------------------------------------
-
-
-def _report(build: Path, out_dir: Path, max_bad_fraction: float) -> dict[str, Any]:
-    """Writes funnel.json, quarantine.jsonl and dropped.jsonl; stops the run where too much is bad or nothing
-    left.
-    """
-    lines = build / "lines"
-    rejected = [Rejected(**row) for row in _read_lines(lines / "rejected.jsonl")]
-    totals = {row["file"]: row["records"] for row in _read_lines(lines / "counts.jsonl")}
-    table = funnel.table(
-        (funnel.Read(**row) for row in _read_lines(lines / "read.jsonl")),
-        (Drop(**row) for row in _read_lines(lines / "drops.jsonl")),
-    )
-    (build / "funnel.json").write_text(json.dumps(table, indent=1))
-    _write_quarantine(build / "quarantine.jsonl", rejected)
-    if (lines / "drops.jsonl").exists():
-        shutil.copyfile(lines / "drops.jsonl", build / "dropped.jsonl")
-    else:
-        (build / "dropped.jsonl").touch()
-
-    bad = [item for item in rejected if item.kind == "bad"]
-    problem = _too_bad(bad, totals, max_bad_fraction) or _all_lost(rejected, totals)
-    if not problem and not any(lines.glob("spec.*.jsonl")):
-        problem = f"nothing is left of {sum(totals.values())} records: {_common(_causes(table, rejected))}"
-    elif not problem and table["steps"][0]["kept_posts"] and not table["steps"][-1]["kept_posts"]:
-        posts = table["steps"][0]["kept_posts"]
-        problem = f"none of {posts} posts is left: {_common(_causes(table, rejected))}"
-    if problem:
-        path = _quarantine_beside(out_dir)
-        shutil.copyfile(build / "quarantine.jsonl", path)
-        raise UserError(f"{problem}; each one is in {path}")
-
-    kinds = Counter(item.kind for item in rejected)
-    summary: dict[str, Any] = {
-        "read": sum(totals.values()),
-        "bad": kinds["bad"],
-        "gone": kinds["gone"],
-        "skipped": kinds["skipped"],
-        "reasons": {
-            kind: dict(Counter(item.reason for item in rejected if item.kind == kind).most_common())
-            for kind in sorted(kinds)
-        },
-        "files": totals,
-        "funnel": table["steps"],
-        "warnings": [],
-    }
-    posts = table["steps"][0]["kept_posts"]
-    gone = sum(item.kind == "gone" and bool(item.source) for item in rejected)
-    if posts and gone > 0.5 * posts:
-        summary["warnings"].append(f"the media of {gone} of {posts} posts is gone")
-    return summary
-
-
-def _too_bad(bad: list[Rejected], totals: dict[str, int], limit: float) -> str:
-    """Returns '' or what is wrong: too large a share of bad records in all files or in one."""
-    total = sum(totals.values())
-    by_file = Counter(item.file for item in bad)
-    worst = max(by_file, key=lambda f: by_file[f] / max(totals.get(f, 1), 1), default="")
-    count, size, where, found = len(bad), total, "", bad
-    if not (total and len(bad) > limit * total):
-        over = [f for f in by_file if by_file[f] >= _FEW and by_file[f] > limit * totals.get(f, 1)]
-        if not over:
-            return ""
-        worst = max(over, key=lambda f: by_file[f])
-        count, size, where = by_file[worst], totals.get(worst, 1), f" of {worst}"
-        found = [item for item in bad if item.file == worst]
-    reasons = _common(Counter(f"{item.reason} ({item.stage})" for item in found))
-    return (
-        f"{count} of {size} records{where} are bad, more than max_bad_fraction={limit:g} allows: {reasons}"
-        + ("" if where else f"; worst file: {worst}")
-    )
-
-
-def _all_lost(rejected: list[Rejected], totals: dict[str, int]) -> str:
-    """Returns '' or which file gave no usable record at all: its media folder is likely the wrong one."""
-    lost = Counter(item.file for item in rejected if item.kind != "skipped")
-    for file, count in sorted(lost.items()):
-        # A video is a file of its own; of those, some may well be gone.
-        if count >= totals.get(file, 0) > 0 and not file.endswith(".info.json"):
-            reasons = Counter(item.reason for item in rejected if item.file == file)
-            return f"none of the {count} records of {file} can be used: {_common(reasons)}"
-    return ""
-
-
-def _causes(table: dict[str, Any], rejected: list[Rejected]) -> Counter[str]:
-    causes = Counter(item.reason for item in rejected if not item.source)
-    for reasons in table["reasons"].values():
-        for reason, counts in reasons.items():
-            causes[reason] += counts["posts"]
-    return +causes
-
-
-def _common(reasons: Counter[str]) -> str:
-    listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
-    return listed or "the files are empty"
-
-
-def _write_quarantine(path: Path, rejected: list[Rejected]) -> None:
-    def place(item: Rejected) -> tuple[str, int]:
-        line = item.origin.rpartition(":")[2]
-        return item.file, int(line) if line.isdigit() else 0
-
-    with path.open("w", encoding="utf-8") as file:
-        for item in sorted(rejected, key=place):
-            name, number = place(item)
-            row = {"file": name, "record": number, "id": item.id, "stage": item.stage, "kind": item.kind}
-            file.write(_json({**row, "reason": item.reason}) + "\n")
-
-
-def _quarantine_beside(out_dir: Path) -> Path:
-    """Where the quarantine of a run that was stopped is left."""
-    return out_dir.with_name(out_dir.name + ".quarantine.jsonl")
-
-
-def _missing_splits(lengths: Mapping[str, int]) -> list[str]:
-    names = {name.rpartition("_")[0] for name in lengths}
-    wanted = [f"{name}_{part}" for name in sorted(names) for part in ("train", "heldout")]
-    return [f"split {name} is empty and was not written" for name in wanted if name not in lengths]
-
-
 # --- config and folders ------------------------------------------------------------------------------------
+
+
+def with_sources(config: ConfigDict, flags: Any) -> ConfigDict:
+    """Adds the files that a command line names to a config: its own lists stay where a flag is not given.
+
+    Args:
+        config: of configs/prepare.py; changed in place and returned.
+        flags: has submissions, comments, media, youtube, instruct, captions, images and text, each a path
+        or None.
+    """
+    given = {name: str(value) for name, value in vars(flags).items() if value is not None}
+    for name, needed in (("comments", "submissions"), ("media", "submissions"), ("submissions", "media")):
+        if name in given and needed not in given:
+            raise UserError(f"--{name} needs --{needed}")
+    if "submissions" in given:
+        config.reddit = (
+            {
+                "submissions": given["submissions"],
+                "comments": given.get("comments", ""),
+                "media": given["media"],
+            },
+        )
+    if "youtube" in given:
+        config.youtube = ({"folder": given["youtube"]},)
+    for name in ("instruct", "captions"):
+        if name in given:
+            if "images" not in given:
+                raise UserError(f"--{name} needs --images")
+            config[name] = ({"json": given[name], "images": given["images"]},)
+    if "text" in given:
+        config.text = ({"jsonl": given["text"]},)
+    return config
 
 
 def _plain(config: Any) -> Any:
@@ -435,21 +338,26 @@ def _inputs(settings: dict[str, Any]) -> list[Input]:
             raise UserError(f"{path}: no such file (named under {kind!r} in the prepare config)")
         if folder and not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder (of the media of {path})")
-        inputs.append(Input(kind, len(inputs), str(path), str(folder)))
+        number = sum(item.kind == kind for item in inputs)
+        inputs.append(Input(kind, number, str(path), str(folder)))
 
     for entry in settings["reddit"]:
         submissions, comments, folder = _entry(entry, "reddit", ("submissions", "comments", "media"))
         add("reddit_posts", submissions, folder)
         if comments:
             add("reddit_comments", comments)
-    for folder in settings["youtube"]:
-        for path in youtube.list_files(folder):
+    for entry in settings["youtube"]:
+        (folder,) = _entry(entry, "youtube", ("folder",))
+        found = youtube.list_files(folder)
+        if not found:
+            raise UserError(f"{folder}: holds no *.info.json of yt-dlp")
+        for path in found:
             add("youtube", str(path))
     for kind, name in (("instruct", "instruct"), ("caption", "captions")):
         for entry in settings[name]:
             add(kind, *_entry(entry, name, ("json", "images")))
-    for path in settings["text"]:
-        add("text", path)
+    for entry in settings["text"]:
+        add("text", *_entry(entry, "text", ("jsonl",)))
     if not inputs:
         raise UserError(
             "prepare config: no sources; name files under reddit, youtube, instruct, captions or text"
@@ -458,6 +366,8 @@ def _inputs(settings: dict[str, Any]) -> list[Input]:
 
 
 def _entry(entry: Any, name: str, keys: tuple[str, ...]) -> list[str]:
+    if isinstance(entry, str) and len(keys) == 1:
+        return [entry]
     if not isinstance(entry, dict) or not set(entry) <= set(keys) or not entry.get(keys[0]):
         raise UserError(f"prepare config: an entry of {name!r} needs {', '.join(keys)}; it is {entry!r}")
     return [entry.get(key) or "" for key in keys]

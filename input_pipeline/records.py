@@ -13,43 +13,21 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import apache_beam as beam
 import numpy as np
 import tensorflow_datasets as tfds
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineRunner
 
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.types import Record, Turn
 
+if TYPE_CHECKING:  # Beam is slow to import, and who reads records does not need it
+    from apache_beam import PTransform
+
+    from input_pipeline.behavior.engine import Engine
+
 HASHES = "hashes.json"
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Where Beam runs.
-
-    `runner` '' is the in-process runner, named outright because Beam's default one tries to download a
-    service. Any other name is a Beam runner ('FlinkRunner', 'DataflowRunner', ...) with its flags as on a
-    command line; its workers have to see the input and output folders under the same paths.
-    """
-
-    runner: str = ""
-    flags: tuple[str, ...] = ()
-
-    def options(self) -> PipelineOptions:
-        # Without explicit flags Beam parses sys.argv, which belongs to our own command line.
-        flags = list(self.flags) + ([f"--runner={self.runner}"] if self.runner else [])
-        # Type checks cost time on every element, and mixed outputs are meant here.
-        return PipelineOptions(flags, pipeline_type_check=False)
-
-    def instance(self) -> PipelineRunner | str:
-        return self.runner or FnApiRunner()
 
 
 class Records(tfds.core.GeneratorBasedBuilder):
@@ -59,7 +37,7 @@ class Records(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded. TFDS would look for checksums with a package that it does not declare.
     url_infos = None
 
-    def __init__(self, generators: Mapping[str, beam.PTransform] | None = None, **kwargs: Any) -> None:
+    def __init__(self, generators: Mapping[str, PTransform] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._generators = dict(generators or {})
 
@@ -77,7 +55,9 @@ class Records(tfds.core.GeneratorBasedBuilder):
         )
         return tfds.core.DatasetInfo(builder=self, features=features)
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, beam.PTransform]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, PTransform]:
+        from input_pipeline.behavior.engine import beam
+
         del dl_manager
         to_examples = beam.MapTuple(lambda key, record: (key, to_example(record)))
         return {
@@ -111,9 +91,7 @@ def from_example(example: Mapping[str, Any]) -> Record:
     )
 
 
-def write(
-    splits: Mapping[str, beam.PTransform], folder: Path, engine: Engine | None = None
-) -> dict[str, int]:
+def write(splits: Mapping[str, PTransform], folder: Path, engine: Engine | None = None) -> dict[str, int]:
     """Writes splits and returns their lengths.
 
     Args:
@@ -121,6 +99,8 @@ def write(
         folder: created; must not hold a data set yet.
         engine: where Beam runs.
     """
+    from input_pipeline.behavior.engine import Engine
+
     engine = engine or Engine()
     tfds.disable_progress_bar()
     builder = Records(splits, data_dir=str(folder))

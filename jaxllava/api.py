@@ -31,8 +31,8 @@ Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], 
 def load(path: str | Path, template: str | None = None) -> Model:
     """Opens a jaxllava model folder or a Hugging Face LLaVA folder.
 
-    Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder that was not
-    exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template.
+    Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
+    that was not exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template.
     Raises UserError where the folder is missing or is neither.
     """
     path = Path(path)
@@ -51,8 +51,8 @@ def load(path: str | Path, template: str | None = None) -> Model:
         tokenizer, own = load_tokenizer(path), hf.template_of(path) or "v1_bare"
     else:
         raise UserError(
-            f"{path}: neither a jaxllava model folder (config.json, params/, tokenizer/) nor a Hugging Face LLaVA "
-            "folder (config.json with model_type llava, model.safetensors)."
+            f"{path}: neither a jaxllava model folder (config.json, params/, tokenizer/) nor a Hugging Face "
+            "LLaVA folder (config.json with model_type llava, model.safetensors)."
         )
     return Model(config, params, tokenizer, template or own)
 
@@ -60,9 +60,9 @@ def load(path: str | Path, template: str | None = None) -> Model:
 class Model:
     """A LLaVA with its tokenizer and prompt template.
 
-    Prompts are strings (one user turn) or lists of Turn ending with the human. `<image>` marks an image's place;
-    where images are given and no mark is, `<image>\\n` is put in front for each. Images are, per prompt, None, one
-    image or a list: a path, an encoded file's bytes, or a PIL image.
+    Prompts are strings (one user turn) or lists of Turn ending with the human. `<image>` marks an image's
+    place; where images are given and no mark is, `<image>\\n` is put in front for each. Images are, per
+    prompt, None, one image or a list: a path, an encoded file's bytes, or a PIL image.
     """
 
     def __init__(
@@ -80,6 +80,10 @@ class Model:
         self.template = template
         self.image_mode: Literal["square", "pad"] = image_mode
         self.module = LlavaModel(config)
+        # transformers annotates these as anything at all.
+        self._eos_id: int = tokenizer.eos_token_id  # type: ignore[assignment]
+        pad: Any = tokenizer.pad_token_id
+        self._pad_id: int = 0 if pad is None else pad
         self._forward = jax.jit(self._full)
 
     # ------------------------------------------------------------ logits
@@ -89,8 +93,8 @@ class Model:
 
         Args:
           input_ids: int [B, L], the image token at every position of an image.
-          pixel_values: float [N, H, W, 3], normalised; assigned in the order of the image tokens over the batch.
-          attention_mask: [B, L], 0 on padding (of either side); its logits mean nothing.
+          pixel_values: float [N, H, W, 3], normalised; assigned in the order of the image tokens over the
+          batch. attention_mask: [B, L], 0 on padding (of either side); its logits mean nothing.
 
         Returns float32 [B, L, V]. Raises UserError where image tokens and images do not match.
         """
@@ -136,7 +140,8 @@ class Model:
     ) -> list[str]:
         """One answer a prompt, in order, without special tokens and outer spaces (nor the answer prefix).
 
-        temperature 0 is greedy; otherwise `seed` decides the answers (with the batch size and the order of prompts).
+        temperature 0 is greedy; otherwise `seed` decides the answers (with the batch size and the order of
+        prompts).
         """
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
@@ -154,7 +159,7 @@ class Model:
                 self.params,
                 self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
                 max_new_tokens=max_new_tokens,
-                eos_id=self.tokenizer.eos_token_id,
+                eos_id=self._eos_id,
                 temperature=temperature,
                 top_p=top_p,
                 key=jax.random.fold_in(key, number),
@@ -180,10 +185,12 @@ class Model:
         """Log-probabilities of candidate answers, float64 [N, C] in nats; each prompt and image is run once.
 
         Args:
-          candidates: what the assistant may say; written directly behind `answer_prefix` (one, or one a prompt), so a
+          candidates: what the assistant may say; written directly behind `answer_prefix` (one, or one a
+          prompt), so a
             prefix that a word follows ends with a space.
           reduction: the sum over a candidate's tokens, or their mean.
-          end: count the end of the answer as part of each candidate. None: only where one candidate begins with
+          end: count the end of the answer as part of each candidate. None: only where one candidate begins
+          with
             another ("1" and "10"), because the shorter one could then never be the less likely.
         """
         if not candidates:
@@ -306,20 +313,17 @@ class Model:
         if end and template.style == "plain":
             answer += "\n"
         tokens = encode_prompt(turns, self.tokenizer, template, self.config.image_tokens, answer).tokens
-        return np.append(tokens, self.tokenizer.eos_token_id) if end and template.style != "plain" else tokens
+        return np.append(tokens, self._eos_id) if end and template.style != "plain" else tokens
 
     def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
-        pad = self.tokenizer.pad_token_id
-        return generation.stack_prompts(
-            rows, self.config.vision.image_size, 0 if pad is None else pad, rows_to
-        )
+        return generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, rows_to)
 
     def _check_lengths(self, lengths: list[int]) -> None:
         longest = int(np.argmax(lengths)) if lengths else 0
         most = self.config.decoder.max_positions
         if lengths and lengths[longest] > most:
             raise UserError(
-                f"prompt {longest}: {lengths[longest]} tokens with its answer, the model has {most} positions."
+                f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
 
 

@@ -1,12 +1,14 @@
 """Prefill, decode, sampling and candidate scoring, on the device with static shapes.
 
-Lengths are rounded up to a few sizes (`bucket`), so that the number of compilations is bounded whatever the prompts.
+Lengths are rounded up to a few sizes (`bucket`), so that the number of compilations is bounded whatever the
+prompts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,8 @@ from jaxllava.models.clip import normalise
 from jaxllava.models.llama import Cache, init_cache
 from jaxllava.models.llava import LlavaModel, Params
 
-# Candidate tokens scored against one prefilled prompt at a time; more go in several passes over the same cache.
+# Candidate tokens scored against one prefilled prompt at a time; more go in several passes over the same
+# cache.
 MAX_CANDIDATE_SLOTS = 1024
 
 
@@ -25,8 +28,8 @@ MAX_CANDIDATE_SLOTS = 1024
 class Prompts:
     """A batch of prompts, padded on either side.
 
-    tokens int32 [B, P]; valid bool [B, P], False on padding; image_index int32 [B, P] into the row's M * image_tokens
-    features, -1 for text; images uint8 [B, M, H, W, 3] or float, already normalised; M may be 0.
+    tokens int32 [B, P]; valid bool [B, P], False on padding; image_index int32 [B, P] into the row's M *
+    image_tokens features, -1 for text; images uint8 [B, M, H, W, 3] or float, already normalised; M may be 0.
     """
 
     tokens: jax.Array | np.ndarray
@@ -36,7 +39,9 @@ class Prompts:
 
 
 def bucket(size: int, smallest: int = 32) -> int:
-    """The next of smallest x (1, 1.5, 2, 3, 4, 6, ...): two sizes per doubling, at most half a prompt of padding."""
+    """The next of smallest x (1, 1.5, 2, 3, 4, 6, ...): two sizes per doubling, at most half a prompt of
+    padding.
+    """
     step = smallest
     while True:
         if size <= step:
@@ -51,8 +56,8 @@ def stack_prompts(
 ) -> Prompts:
     """Pads prompts on the left into one batch.
 
-    Args: rows: (tokens [L], image_index [L], images uint8 [m, H, W, 3]) each; size: H and W; rows_to: repeat the last
-    row up to this many, so that the last batch has the shape of the others.
+    Args: rows: (tokens [L], image_index [L], images uint8 [m, H, W, 3]) each; size: H and W; rows_to: repeat
+    the last row up to this many, so that the last batch has the shape of the others.
     """
     rows = rows + [rows[-1]] * ((rows_to or len(rows)) - len(rows))
     width = bucket(max(len(tokens) for tokens, _, _ in rows))
@@ -70,25 +75,30 @@ def stack_prompts(
     return Prompts(tokens, valid, image_index, pixels)
 
 
+def _applied(model: LlavaModel, params: Params) -> Any:
+    """`model.apply` on these params, without its type: what it returns depends on the method."""
+    return partial(model.apply, {"params": params})
+
+
 def _prefill(
     model: LlavaModel, params: Params, prompts: Prompts, slots: int
 ) -> tuple[jax.Array, Cache, jax.Array]:
-    """Runs the prompts into a cache of `slots` slots. Returns (last hidden [B, D], cache, lengths int [B])."""
-    variables = {"params": params}
+    """Runs the prompts into a cache of `slots` slots. Returns (last hidden [B, D], cache, lengths [B])."""
+    apply = _applied(model, params)
     valid = jnp.asarray(prompts.valid)
     batch, width = valid.shape
     features = None
     if prompts.images.shape[1]:
         images = jnp.asarray(prompts.images)
         pixels = normalise(images) if images.dtype == jnp.uint8 else images
-        features = model.apply(variables, pixels, method="encode_images")
-    embeds = model.apply(variables, prompts.tokens, features, prompts.image_index, method="embed")
+        features = apply(pixels, method="encode_images")
+    embeds = apply(prompts.tokens, features, prompts.image_index, method="embed")
     places = jnp.arange(width)
     positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)  # [B, P]
     mask = valid[:, None, :] & (places[None, None, :] <= places[None, :, None])  # [B, P, P]
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, slots - width)))  # [B, P, S]
     cache = init_cache(model.config.decoder, batch, slots)
-    hidden, cache = model.apply(variables, embeds, positions, cache, 0, mask, method="extend")
+    hidden, cache = apply(embeds, positions, cache, 0, mask, method="extend")
     last = jnp.max(
         jnp.where(valid, places, -1), axis=1
     )  # [B]: the last real token, on whichever side the padding is
@@ -119,14 +129,14 @@ def _decode(
     new_slots: int,
     greedy: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    variables = {"params": params}
+    apply = _applied(model, params)
     batch, width = prompts.tokens.shape
     hidden, cache, lengths = _prefill(model, params, prompts, width + new_slots)
     slots = jnp.arange(width + new_slots)
     valid = jnp.pad(jnp.asarray(prompts.valid), ((0, 0), (0, new_slots)), constant_values=True)
 
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
-        logits = model.apply(variables, hidden, method="logits")  # f32 [B, V]
+        logits = apply(hidden, method="logits")  # f32 [B, V]
         if greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
         return sample(logits, jax.random.fold_in(key, step), temperature, top_p).astype(jnp.int32)
@@ -141,10 +151,10 @@ def _decode(
         token = jnp.where(done, eos_id, choose(hidden, step))
         out = out.at[:, step].set(token)
         done = done | (token == eos_id)
-        embeds = model.apply(variables, token[:, None], None, None, method="embed")  # [B, 1, D]
+        embeds = apply(token[:, None], None, None, method="embed")  # [B, 1, D]
         mask = valid & (slots <= width + step)  # [B, S]
-        hidden, cache = model.apply(
-            variables, embeds, (lengths + step)[:, None], cache, width + step, mask[:, None], method="extend"
+        hidden, cache = apply(
+            embeds, (lengths + step)[:, None], cache, width + step, mask[:, None], method="extend"
         )
         return step + 1, hidden[:, 0], done, out, cache
 
@@ -169,8 +179,9 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Continues each prompt until EOS or `max_new_tokens`.
 
-    Args: temperature 0 is greedy; otherwise `key` decides the draw, which depends on the row's place in the batch.
-    Returns (tokens int32 [B, max_new_tokens], filled with EOS behind the end; counts int32 [B] of tokens before EOS).
+    Args: temperature 0 is greedy; otherwise `key` decides the draw, which depends on the row's place in the
+    batch. Returns (tokens int32 [B, max_new_tokens], filled with EOS behind the end; counts int32 [B] of
+    tokens before EOS).
     """
     tokens, counts = _decode(
         params,
@@ -205,15 +216,15 @@ def _score(
     *,
     model: LlavaModel,
 ) -> jax.Array:
-    """Log-probs f32 [B, C, T] of candidates int [B, C, T] after one prefilled prompt a row; garbage on padding.
+    """Log-probs f32 [B, C, T] of candidates int [B, C, T] after a row's prefilled prompt; junk on padding.
 
-    All candidates of a row stand one after another behind the prompt in the same cache, and the mask hides them from
-    each other: the prompt's keys and values are neither recomputed nor copied.
+    All candidates of a row stand one after another behind the prompt in the same cache, and the mask hides
+    them from each other: the prompt's keys and values are neither recomputed nor copied.
     """
-    variables = {"params": params}
+    apply = _applied(model, params)
     batch, count, length = candidates.shape
     width = valid.shape[1]
-    first = jax.nn.log_softmax(model.apply(variables, hidden, method="logits"))  # [B, V]
+    first = jax.nn.log_softmax(apply(hidden, method="logits"))  # [B, V]
     first = jnp.take_along_axis(first, candidates[:, :, 0], axis=1)[:, :, None]  # [B, C, 1]
     if length == 1:
         return first
@@ -232,12 +243,12 @@ def _score(
         ],
         axis=2,
     )  # [B, C * fed, S]
-    embeds = model.apply(variables, tokens, None, None, method="embed")
-    out, _ = model.apply(variables, embeds, positions, cache, width, mask, method="extend")
+    embeds = apply(tokens, None, None, method="embed")
+    out, _ = apply(embeds, positions, cache, width, mask, method="extend")
 
     def pick(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         hidden, target = pair  # [B, D], [B]
-        logs = jax.nn.log_softmax(model.apply(variables, hidden, method="logits"))
+        logs = jax.nn.log_softmax(apply(hidden, method="logits"))
         return jnp.take_along_axis(logs, target[:, None], axis=1)[:, 0]
 
     # A few positions at a time: all logits at once would be [B, C * T, V].

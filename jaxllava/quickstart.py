@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from configs import prepare as prepare_config
 from configs.quickstart import ARMS
 from input_pipeline import records
 from input_pipeline.plaza import write as plaza
@@ -30,7 +32,7 @@ from jaxllava.progress import Stages
 from jaxllava.train import Trained, train
 from jaxllava.weights import check, hf
 
-STAGES = 12  # numbered lines on the terminal, without the repeats of --seeds
+STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 
 
 def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -48,8 +50,8 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         if not (corpus / "gold.json").exists():
             plaza.write(corpus, config.seed, **config.plaza.to_dict(), progress=bar)
     with stages.stage("prepare", "cleaning, writing records") as bar:
-        config.prepare.update(plaza_sources(corpus / "raw"))
-        prepared = prepare(config.prepare, workdir / "data", progress=bar)
+        prepare_config.fill(config.prepare, corpus / "raw")
+        prepare(config.prepare, workdir / "data", progress=lambda line: bar(0, 1, line))
         data = workdir / "data" / "records"
         tokenizer = make_tokenizer(data, workdir / "tokenizer", config.vocab_size)
 
@@ -116,8 +118,7 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             arm: [_as_dicts(plaza_tasks.estimates(c)) for c in found] for arm, found in columns.items()
         },
         "differences": {
-            other: _as_dicts(plaza_tasks.differences(columns["behavior"][0], columns[other][0]))
-            for other in ("base", "ad", "shuffled")
+            other: _differences(columns["behavior"], columns[other]) for other in ("base", "ad", "shuffled")
         },
         "chance": heldout.chance(),
         "seeds": list(range(config.seeds)),
@@ -125,8 +126,8 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "tokens_per_second": {name: result.tokens_per_second for name, result in runs.items()},
         "curves": {name: result.curve for name, result in runs.items()},
         "facts": {name: result.facts for name, result in runs.items()},
-        "funnel": prepared["funnel"],
-        "quarantine": prepared["quarantine"],
+        "funnel": json.loads((workdir / "data" / "funnel.json").read_text()),
+        "quarantine": quarantine(workdir / "data" / "quarantine.jsonl"),
         "samples": samples,
         "export": export,
         "machine": f"{os.cpu_count()} x {platform.machine()} {platform.system()}, {jax.default_backend()}, "
@@ -137,21 +138,11 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return results
 
 
-def plaza_sources(raw: Path) -> dict[str, Any]:
-    """The `sources` of a prepare config for a corpus that plaza wrote."""
-    return {
-        "reddit": (
-            {
-                "submissions": str(raw / "reddit/RS_plaza.ndjson"),
-                "comments": str(raw / "reddit/RC_plaza.ndjson"),
-                "media": str(raw / "reddit/media"),
-            },
-        ),
-        "youtube": ({"folder": str(raw / "youtube")},),
-        "instruct": ({"json": str(raw / "instruct/instruct.json"), "images": str(raw / "instruct/images")},),
-        "captions": ({"json": str(raw / "instruct/captions.json"), "images": str(raw / "instruct/images")},),
-        "text": ({"jsonl": str(raw / "text/text.jsonl")},),
-    }
+def quarantine(path: Path, examples: int = 12) -> dict[str, Any]:
+    """The rejected records of a prepared data set: how many, why, and some of them."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    by_reason = Counter(f"{row['stage']}: {row['reason']}" for row in rows)
+    return {"count": len(rows), "by_reason": dict(by_reason.most_common()), "examples": rows[:examples]}
 
 
 def make_tokenizer(data: Path, folder: Path, vocab_size: int):
@@ -214,6 +205,15 @@ def write_samples(
 def _over_seeds(found: list[plaza_tasks.Columns]) -> dict[str, dict[str, Any]]:
     per_seed = [plaza_tasks.estimates(columns) for columns in found]
     return {task: metrics.over_seeds([e[task] for e in per_seed]).to_dict() for task in plaza_tasks.TASKS}
+
+
+def _differences(
+    first: list[plaza_tasks.Columns], second: list[plaza_tasks.Columns]
+) -> dict[str, dict[str, Any]]:
+    """first - second, paired by item in each seed, then over seeds. The base has one run, which all are held against."""
+    second = second * len(first) if len(second) == 1 else second
+    per_seed = [plaza_tasks.differences(a, b) for a, b in zip(first, second, strict=True)]
+    return {task: metrics.over_seeds([d[task] for d in per_seed]).to_dict() for task in plaza_tasks.TASKS}
 
 
 def _as_dicts(found: dict[str, metrics.Estimate]) -> dict[str, dict[str, Any]]:

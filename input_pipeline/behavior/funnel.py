@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.pvalue import AsDict, PCollection, TaggedOutput
-
 from input_pipeline.behavior import clean, duplicates, verbalise
 from input_pipeline.behavior.clean import Drop, Rules
+from input_pipeline.behavior.engine import AsDict, PCollection, TaggedOutput, beam
 from input_pipeline.images import ImageError, open_image
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Comment, Post

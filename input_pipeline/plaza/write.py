@@ -2,7 +2,7 @@
 apart.
 
     raw/reddit/RS_plaza.ndjson, RC_plaza.ndjson, media/     raw/youtube/<id>.info.json, <id>.jpg
-    raw/instruct/instruct.json, captions.json, images/      raw/text/text.jsonl
+    raw/instruct/instruct.json, captions.json, images/      raw/text/text.jsonl, chat.json
     gold.json                                               truths for the evaluation; never read by `prepare`
 
 The same arguments give the same bytes: every post, picture, record and text has its own generator, seeded by
@@ -27,7 +27,7 @@ from input_pipeline.plaza import texts as documents
 
 Progress = Callable[[int, int], None]
 
-_PLAN, _POST, _IMAGE, _RECORD, _CAPTION, _TEXT = range(6)  # sections of the corpus, for seeds
+_PLAN, _POST, _IMAGE, _RECORD, _CAPTION, _TEXT, _CHAT = range(7)  # sections of the corpus, for seeds
 REDDIT_SHARE = 0.75
 IMAGES_PER_RECORD = 0.8  # instruction pictures drawn for each instruction record; captions share them
 
@@ -66,10 +66,11 @@ def write(
     posts: int = 2400,
     instruct: int = 3000,
     texts: int = 6000,
+    chats: int = 6000,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes a corpus of `posts` posts, `instruct` instruction records (and as many captions) and `texts`
-    documents.
+    """Writes a corpus of `posts` posts, `instruct` instruction records (and as many captions), `texts` documents
+    and `chats` text-only conversations (what made Vicuna of Llama).
 
     `progress`, if given, is called as progress(done, total) now and then and at the end. Returns statistics
     (also in `gold.json["stats"]`): counts, and `noise_share`, the measured share of noise among the
@@ -77,9 +78,9 @@ def write(
     """
     out_dir = Path(out_dir)
     raw = out_dir / "raw"
-    if min(seed, posts, instruct, texts) < 0:
+    if min(seed, posts, instruct, texts, chats) < 0:
         raise UserError(
-            f"plaza: seed={seed} posts={posts} instruct={instruct} texts={texts}: none may be negative."
+            f"plaza: seed={seed} posts={posts} instruct={instruct} texts={texts} chats={chats}: none may be negative."
         )
     if raw.exists() and any(raw.iterdir()):
         raise UserError(f"{raw} already holds files; name another folder or remove it first.")
@@ -94,6 +95,8 @@ def write(
         raw / "instruct", seed, instruct, images, lambda done: tell(posts + done, total)
     )
     _write_texts(raw / "text" / "text.jsonl", seed, texts)
+    chat = [records.textual(f"h{i:06d}", np.random.default_rng([seed, _CHAT, i])) for i in range(chats)]
+    _write_json_list(raw / "text" / "chat.json", chat)
     tell(total, total)
 
     genuine = Counter(
@@ -110,6 +113,7 @@ def write(
         "captions": instruct if images else 0,
         "instruct_images": images,
         "texts": texts,
+        "chats": chats,
         "dirt": {name: len(listed) for name, listed in sorted(state.dirt.items())},
     }
     gold = {
@@ -287,10 +291,15 @@ def _write_instruct(
         rng = np.random.default_rng([seed, _CAPTION, index])
         which = index % images
         captions.append(records.captioned(f"c{index:06d}", _image_name(which), scenes[which], rng))
-    for name, value in (("instruct.json", conversations), ("captions.json", captions)):
-        body = ",\n".join(_dump(record) for record in value)
-        (folder / name).write_text(f"[\n{body}\n]\n", encoding="utf-8")
+    _write_json_list(folder / "instruct.json", conversations)
+    _write_json_list(folder / "captions.json", captions)
     return {_image_name(index): drawn.truth() for index, drawn in enumerate(scenes)}
+
+
+def _write_json_list(path: Path, values: list[dict[str, Any]]) -> None:
+    """A JSON list with one record a line."""
+    body = ",\n".join(_dump(value) for value in values)
+    path.write_text(f"[\n{body}\n]\n", encoding="utf-8")
 
 
 def _image_name(index: int) -> str:

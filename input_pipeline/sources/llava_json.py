@@ -53,12 +53,20 @@ def _sample(origin: str, row: Any, root: Path) -> Sample | Rejected:
     marks = sum(turn.text.count(IMAGE) for turn in turns if turn.role == "human")
     if marks != len(names):
         return Rejected(origin, sample_id, "fields", f"number of {IMAGE} marks and of images differ")
-    paths = tuple(root / name for name in names)
+    paths = tuple(_locate(root, name) for name in names)
     if any(".." in Path(name).parts or Path(name).is_absolute() for name in names):
         return Rejected(origin, sample_id, "media", "image lies outside the images folder")
     if not all(path.is_file() for path in paths):
         return Rejected(origin, sample_id, "media", "media is gone", kind="gone")
     return Sample(sample_id, origin, tuple(map(str, paths)), turns)
+
+
+def _locate(root: Path, name: str) -> Path:
+    path = root / name
+    # Names that repeat the folder's own name are common: images/1.png in .../images.
+    if Path(name).parts[:1] == (root.name,) and not path.exists():
+        return root.parent / name
+    return path
 
 
 def _turns(rows: Any) -> tuple[Turn, ...] | str:

@@ -6,11 +6,12 @@ Equal to `transformers` CLIPModel (tests/jaxllava/test_models_clip.py). Layers a
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 
 from input_pipeline.errors import UserError
 from input_pipeline.images import CLIP_MEAN, CLIP_STD
@@ -44,7 +45,8 @@ class ClipTowerConfig(ModelConfig):
         check_choice("CLIP activation", self.activation, ACTIVATIONS)
         check_choice("remat policy", self.remat, REMAT_POLICIES)
         check_choice("attention implementation", self.attention, IMPLEMENTATIONS)
-        dtype_of(self.dtype), dtype_of(self.param_dtype)
+        for name in (self.dtype, self.param_dtype):
+            dtype_of(name)
         if self.hidden_size % self.heads:
             raise UserError(f"CLIP: hidden_size {self.hidden_size} is not a multiple of heads {self.heads}.")
 
@@ -68,7 +70,9 @@ class ClipVisionConfig(ClipTowerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ClipTextConfig(ClipTowerConfig):
-    """`eos_id` is where the text is pooled. 2 is CLIP's historical mistake: then the highest id in the row pools."""
+    """`eos_id` is where the text is pooled. 2 is CLIP's historical mistake: then the highest id in the row
+    pools.
+    """
 
     vocab_size: int = 49408
     max_positions: int = 77
@@ -120,7 +124,7 @@ class _Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        dtypes = dict(dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype))
+        dtypes = {"dtype": dtype_of(c.dtype), "param_dtype": dtype_of(c.param_dtype)}
         width = c.hidden_size
         y = nn.Dense(c.intermediate_size, **dtypes, kernel_init=_normal((2 * width) ** -0.5), name="fc1")(x)
         out_std = width**-0.5 * (2 * c.layers) ** -0.5
@@ -145,7 +149,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, causal: bool) -> tuple[jax.Array, None]:
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = with_logical_constraint(x, ("batch", "length", "embed"))
         x = x + _Attention(self.config, name="attn")(_layer_norm(self.config, "ln1")(x), causal)
         x = x + _Mlp(self.config, name="mlp")(_layer_norm(self.config, "ln2")(x))
         return x, None
@@ -160,7 +164,8 @@ def _encode(
         # The loop of scan already keeps XLA from undoing the recomputation.
         block = nn.remat(block, policy=REMAT_POLICIES[config.remat], prevent_cse=False, static_argnums=(2,))
     length = config.layers if initializing else depth
-    layers: Any = nn.scan(
+    scan: Any = nn.scan  # its annotation of in_axes does not know broadcast
+    layers: Any = scan(
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
@@ -168,7 +173,8 @@ def _encode(
         length=length,
     )
     if length < config.layers:
-        # The weights of the layers that are not needed stay in params (a checkpoint has them); they are not run.
+        # The weights of the layers that are not needed stay in params (a checkpoint has them); they are not
+        # run.
         layers = nn.map_variables(layers, "params", lambda p: jax.tree.map(lambda leaf: leaf[:length], p))
     return layers(config, name="layers")(x, causal)[0]
 
@@ -222,9 +228,9 @@ class ClipVision(nn.Module):
         return x, _layer_norm(c, "post_layernorm")(x[:, 0])
 
     def features(self, pixels: jax.Array, layer: int = -2, select: str = "patch") -> jax.Array:
-        """Returns `hidden_states[layer]` as Hugging Face counts them (0 is the embeddings; -1 the last layer's output).
+        """Returns `hidden_states[layer]` as Hugging Face counts: 0 is the embeddings, -1 the last output.
 
-        "patch" drops the class token: [B, N, D]; "cls_patch" keeps it: [B, 1+N, D]. No later layer is computed.
+        "patch" drops the class token: [B, N, D]; "cls_patch" keeps it: [B, 1+N, D]. No later layer runs.
         """
         depth = feature_depth(self.config.layers, layer)
         hidden, _ = self(pixels, depth)
@@ -254,7 +260,9 @@ class _TextEmbeddings(nn.Module):
 
 
 class ClipText(nn.Module):
-    """The text tower: `__call__(tokens int [B, L])` gives (last hidden state [B, L, D], pooled at EOS [B, D])."""
+    """The text tower: `__call__(tokens int [B, L])` gives (last hidden state [B, L, D], pooled at EOS [B,
+    D]).
+    """
 
     config: ClipTextConfig
 
@@ -323,4 +331,4 @@ def init_clip(config: ClipConfig, key: jax.Array) -> Params:
     """Fresh parameters of a ClipModel, initialised as Hugging Face does."""
     size = config.vision.image_size
     pixels, tokens = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 1), jnp.int32)
-    return ClipModel(config).init(key, pixels, tokens)["params"]
+    return cast(Params, ClipModel(config).init(key, pixels, tokens)["params"])

@@ -1,4 +1,6 @@
-"""What every model config shares: a frozen dataclass that reads from and writes to plain JSON, and dtype names."""
+"""What every model config shares: a frozen dataclass that reads from and writes to plain JSON, and dtype
+names.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ DTYPES: dict[str, Any] = {
     "float16": jnp.float16,
 }
 
-# What the backward pass may keep of a layer's forward pass. "full" recomputes everything from the layer's input.
+# What the backward pass may keep of a layer's forward pass. "full" recomputes everything from the layer's
+# input.
 REMAT_POLICIES: dict[str, Any] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -30,7 +33,9 @@ REMAT_POLICIES: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Base of the model configs. Subclasses are frozen dataclasses of numbers, strings and other ModelConfigs."""
+    """Base of the model configs. Subclasses are frozen dataclasses of numbers, strings and other
+    ModelConfigs.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """Returns a JSON-able dict; nested configs become nested dicts."""
@@ -63,7 +68,9 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _read(name: str, hint: Any, value: Any) -> Any:
-    """Checks one value against its annotation, so that a wrong config.json fails here and not inside a matmul."""
+    """Checks one value against its annotation, so that a wrong config.json fails here and not inside a
+    matmul.
+    """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if isinstance(option, type) and issubclass(option, ModelConfig) and isinstance(value, dict):

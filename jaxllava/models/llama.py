@@ -1,16 +1,18 @@
 """The Llama decoder (Llama 1/2, Vicuna, and any model of that shape), with a static key-value cache.
 
-Equal to `transformers` LlamaForCausalLM (tests/jaxllava/test_models_llama.py). Layers are stacked and scanned.
+Equal to `transformers` LlamaForCausalLM (tests/jaxllava/test_models_llama.py). Layers are stacked and
+scanned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 
 from input_pipeline.errors import UserError
 from jaxllava.models.attention import IMPLEMENTATIONS, attention, rotate
@@ -55,7 +57,8 @@ class LlamaConfig(ModelConfig):
             raise UserError(f"Llama: heads {self.heads} is not a multiple of kv_heads {self.kv_heads}.")
         check_choice("remat policy", self.remat, REMAT_POLICIES)
         check_choice("attention implementation", self.attention, IMPLEMENTATIONS)
-        dtype_of(self.dtype), dtype_of(self.param_dtype)
+        for name in (self.dtype, self.param_dtype):
+            dtype_of(name)
 
 
 class RmsNorm(nn.Module):
@@ -115,6 +118,7 @@ class _Attention(nn.Module):
                 query, key, value, segment_ids=context.segment_ids, causal=True, implementation=c.attention
             )
         else:
+            assert context.write_index is not None
             # The whole cache is carried through the scan and written in place: returning one layer's slice
             # per step would copy all of it for every token.
             start = (layer, 0, context.write_index, 0, 0)
@@ -145,7 +149,7 @@ class _Block(nn.Module):
         self, carry: tuple[jax.Array, Cache | None], layer: jax.Array, context: Context
     ) -> tuple[tuple[jax.Array, Cache | None], None]:
         x, cache = carry
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = with_logical_constraint(x, ("batch", "length", "embed"))
         attended, cache = _Attention(self.config, name="attn")(
             RmsNorm(self.config, name="input_norm")(x), context, cache, layer
         )
@@ -164,7 +168,8 @@ class Llama(nn.Module):
         block = _Block
         if c.remat != "none":
             block = nn.remat(block, policy=REMAT_POLICIES[c.remat], prevent_cse=False)
-        scanned: Any = nn.scan(
+        scan: Any = nn.scan  # its annotation of in_axes does not know broadcast
+        scanned: Any = scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
@@ -193,8 +198,9 @@ class Llama(nn.Module):
     ) -> jax.Array:
         """Causal forward pass within segments.
 
-        Args: embeds [B, L, D]; positions int [B, L], restarting per sample; segment_ids int [B, L], equal within a
-        sample (samples lie one after another in the row; None: one sample a row). Returns [B, L, D], normed.
+        Args: embeds [B, L, D]; positions int [B, L], restarting per sample; segment_ids int [B, L], equal
+        within a sample (samples lie one after another in the row; None: one sample a row). Returns [B, L, D],
+        normed.
         """
         hidden, _ = self._run(embeds, Context(positions, segment_ids=segment_ids), None)
         return hidden
@@ -211,7 +217,8 @@ class Llama(nn.Module):
 
         Args:
           embeds: [B, T, D]. positions: int [B, T], the place of each token in its own sequence.
-          cache: see `init_cache`; slots write_index .. write_index+T-1 of every row are overwritten. write_index + T
+          cache: see `init_cache`; slots write_index .. write_index+T-1 of every row are overwritten.
+          write_index + T
             must not exceed S (XLA would shift the write to fit).
           mask: bool [B, T, S]: which slots each new token may attend to, its own included. Padding of any
             kind, and order, are stated here and nowhere else.
@@ -256,4 +263,5 @@ def init_llama(config: LlamaConfig, key: jax.Array) -> Params:
     def touch(model: Llama, tokens: jax.Array) -> jax.Array:
         return model.logits(model(model.embed(tokens), tokens))
 
-    return Llama(config).init(key, jnp.zeros((1, 1), jnp.int32), method=touch)["params"]
+    variables = Llama(config).init(key, jnp.zeros((1, 1), jnp.int32), method=touch)
+    return cast(Params, variables["params"])

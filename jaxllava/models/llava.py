@@ -1,9 +1,9 @@
-"""LLaVA: a CLIP vision tower, a projector and a Llama decoder, with image features spliced in by one gather."""
+"""LLaVA: a CLIP vision tower, a projector and a Llama decoder; image features are spliced in by a gather."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,9 @@ Params = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class LlavaConfig(ModelConfig):
-    """`image_token` is the id that fills an image's positions; `feature_layer` counts as Hugging Face's hidden_states."""
+    """`image_token` is the id that fills an image's positions; `feature_layer` counts as Hugging Face's
+    hidden_states.
+    """
 
     vision: ClipVisionConfig
     decoder: LlamaConfig
@@ -79,8 +81,8 @@ class LlavaModel(nn.Module):
     ) -> jax.Array:
         """Token embeddings with image features in their places.
 
-        Args: tokens int [B, L]; features [B, M * P, D] or None; image_index int [B, L]: the row of `features` that
-        belongs here, -1 for text. Returns [B, L, D].
+        Args: tokens int [B, L]; features [B, M * P, D] or None; image_index int [B, L]: the row of `features`
+        that belongs here, -1 for text. Returns [B, L, D].
         """
         if features is None or image_index is None:
             return self.decoder.embed(tokens)
@@ -101,8 +103,9 @@ class LlavaModel(nn.Module):
         """The forward pass of training.
 
         Args:
-          tokens: int [B, L]. positions: int [B, L], restarting per sample. segment_ids: int [B, L], 0 is padding.
-          pixels: float [B, M, H, W, 3], normalised with CLIP's mean and std. With M == 0 (or None) the batch is text
+          tokens: int [B, L]. positions: int [B, L], restarting per sample. segment_ids: int [B, L], 0 is
+          padding. pixels: float [B, M, H, W, 3], normalised with CLIP's mean and std. With M == 0 (or None)
+          the batch is text
             only, and the tower is not run.
           image_index: int [B, L] into the row's M * P image features, -1 for text.
 
@@ -135,17 +138,21 @@ def init_params(config: LlavaConfig, key: jax.Array) -> Params:
     def touch(model: LlavaModel) -> jax.Array:
         return model.logits(model(tokens, tokens, tokens, jnp.zeros((1, 1, size, size, 3)), tokens))
 
-    return LlavaModel(config).init(key, method=touch)["params"]
+    return cast(Params, LlavaModel(config).init(key, method=touch)["params"])
 
 
 def output_kernel(params: Params) -> jax.Array:
-    """The [D, V] matrix of the vocabulary logits, also where it is tied to the embeddings (for a chunked loss)."""
+    """The [D, V] matrix of the vocabulary logits, also where it is tied to the embeddings (for a chunked
+    loss).
+    """
     decoder = params["decoder"]
     return decoder["lm_head"]["kernel"] if "lm_head" in decoder else decoder["embed"]["embedding"].T
 
 
 def llava_1_5(size: str = "7b", dtype: str = "bfloat16", param_dtype: str = "float32") -> LlavaConfig:
-    """LLaVA-1.5 as published: CLIP ViT-L/14 at 336 px with Vicuna 7b or 13b, in the Hugging Face vocabulary (32064)."""
+    """LLaVA-1.5 as published: CLIP ViT-L/14 at 336 px with Vicuna 7b or 13b, in the Hugging Face vocabulary
+    (32064).
+    """
     check_choice("LLaVA-1.5 size", size, ("7b", "13b"))
     width, mlp, layers, heads = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}[size]
     vision = ClipVisionConfig(1024, 4096, 24, 16, image_size=336, patch_size=14)

@@ -12,7 +12,9 @@ from jaxllava.models.config import dtype_of
 
 
 def projector_depth(kind: str) -> int:
-    """Number of linear layers in 'identity' (0), 'linear' (1) or 'mlpNx_gelu' (N); UserError for anything else."""
+    """Number of linear layers in 'identity' (0), 'linear' (1) or 'mlpNx_gelu' (N); UserError for anything
+    else.
+    """
     if kind == "identity":
         return 0
     if kind == "linear":
@@ -26,7 +28,9 @@ def projector_depth(kind: str) -> int:
 
 
 class Projector(nn.Module):
-    """linear_1, then (exact GELU, linear_i) for i = 2..N, each with bias. [..., vision width] -> [..., width]."""
+    """linear_1, then (exact GELU, linear_i) for i = 2..N, each with bias. [..., vision width] -> [...,
+    width].
+    """
 
     kind: str
     width: int

@@ -15,7 +15,7 @@ from input_pipeline.errors import UserError
 
 @contextlib.contextmanager
 def whole_folder(target: str | Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `target`, which takes the target's name when the block ends without an error.
+    """Gives a temporary folder beside `target`, which takes its name when the block ends without an error.
 
     A model folder (one with a config.json) that is already there is replaced; any other non-empty folder is a
     UserError. On several hosts every host gets the same path, and the first one makes and renames it.

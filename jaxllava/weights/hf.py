@@ -1,7 +1,7 @@
 """Hugging Face folders: LLaVA in and out, and the CLIP and Llama folders that a LLaVA is started from.
 
-Written in the spelling of transformers 4.x on disk, which every version reads; read in all three spellings that
-versions have written (see `canonical`).
+Written in the spelling of transformers 4.x on disk, which every version reads; read in all three spellings
+that versions have written (see `canonical`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline.conversation import Template, get_template
 from input_pipeline.errors import UserError
 from input_pipeline.images import CLIP_MEAN, CLIP_STD
-from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.weights import tables
+from jaxllava.weights import hf_config, tables
 from jaxllava.weights.folders import whole_folder
 from jaxllava.weights.tables import Params
 
@@ -32,9 +32,9 @@ SHARD_BYTES = 5 * 10**9
 TEMPLATE_KEY = (
     "jaxllava_template"  # config.json keeps the template's name; transformers carries it along unread
 )
-HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
 
-# In memory since 4.52, and on disk since 5.6, names lost or gained a prefix; the table knows the 4.x disk names.
+# In memory since 4.52, and on disk since 5.6, names lost or gained a prefix; the table knows the 4.x disk
+# names.
 _SPELLINGS = (
     (re.compile(r"^model\.language_model\."), "language_model.model."),
     (re.compile(r"^model\.(vision_tower|multi_modal_projector)\."), r"\1."),
@@ -48,117 +48,6 @@ def canonical(name: str) -> str:
     for pattern, replacement in _SPELLINGS:
         name = pattern.sub(replacement, name)
     return name
-
-
-# ---------------------------------------------------------------- config
-
-
-def vision_json(config: ClipVisionConfig) -> dict[str, Any]:
-    """CLIPVisionConfig arguments."""
-    return _tower_json(config) | {"image_size": config.image_size, "patch_size": config.patch_size}
-
-
-def text_json(config: ClipTextConfig) -> dict[str, Any]:
-    """CLIPTextConfig arguments."""
-    return _tower_json(config) | {
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "eos_token_id": config.eos_id,
-    }
-
-
-def _tower_json(config: ClipVisionConfig | ClipTextConfig) -> dict[str, Any]:
-    return {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "hidden_act": config.activation,
-        "layer_norm_eps": config.layer_norm_eps,
-    }
-
-
-def llama_json(config: LlamaConfig) -> dict[str, Any]:
-    """LlamaConfig arguments. `rope_theta` at the top level is read by 4.x and 5.x alike."""
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.rms_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "max_position_embeddings": config.max_positions,
-        "hidden_act": "silu",
-    }
-
-
-def llava_json(config: LlavaConfig) -> dict[str, Any]:
-    """The whole config.json of a LLaVA folder. UserError where Hugging Face's LLaVA cannot hold the model."""
-    if config.projector != "mlp2x_gelu":
-        raise UserError(
-            f"projector {config.projector!r}: Hugging Face's LLaVA has the two-layer mlp2x_gelu projector only; "
-            "keep this model as a jaxllava model folder."
-        )
-    return {
-        "architectures": ["LlavaForConditionalGeneration"],
-        "model_type": "llava",
-        "torch_dtype": config.decoder.param_dtype,
-        "image_token_index": config.image_token,
-        "image_seq_length": config.image_tokens,
-        "projector_hidden_act": "gelu",
-        "multimodal_projector_bias": True,
-        "vision_feature_layer": config.feature_layer,
-        "vision_feature_select_strategy": "default" if config.feature_select == "patch" else "full",
-        "tie_word_embeddings": config.decoder.tie_embeddings,
-        "vision_config": {"model_type": "clip_vision_model"} | vision_json(config.vision),
-        "text_config": {"model_type": "llama"} | llama_json(config.decoder),
-    }
-
-
-def _clip_vision_config(c: Any, origin: str) -> ClipVisionConfig:
-    _require(origin, "vision_config.num_channels", getattr(c, "num_channels", 3), 3)
-    return ClipVisionConfig(**_tower(c), image_size=c.image_size, patch_size=c.patch_size)
-
-
-def _tower(c: Any) -> dict[str, Any]:
-    return {
-        "hidden_size": c.hidden_size,
-        "intermediate_size": c.intermediate_size,
-        "layers": c.num_hidden_layers,
-        "heads": c.num_attention_heads,
-        "activation": c.hidden_act,
-        "layer_norm_eps": float(c.layer_norm_eps),
-    }
-
-
-def _llama_config(c: Any, origin: str, tied: bool) -> LlamaConfig:
-    for name, value in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        _require(origin, name, getattr(c, name), value)
-    rope = getattr(c, "rope_parameters", None) or {}
-    _require(origin, "rope type", rope.get("rope_type", "default"), "default")
-    theta = rope.get("rope_theta", getattr(c, "rope_theta", None) or 10000.0)
-    return LlamaConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.hidden_size,
-        intermediate_size=c.intermediate_size,
-        layers=c.num_hidden_layers,
-        heads=c.num_attention_heads,
-        kv_heads=c.num_key_value_heads,
-        head_dim=c.head_dim,
-        rope_theta=float(theta),
-        rms_eps=float(c.rms_norm_eps),
-        tie_embeddings=tied,
-        max_positions=c.max_position_embeddings,
-    )
-
-
-def _require(origin: str, name: str, value: Any, needed: Any) -> None:
-    if value != needed:
-        raise UserError(f"{origin}: {name} is {value!r}; only {needed!r} is supported.")
 
 
 def _read_json(directory: Path, model_type: str) -> Any:
@@ -237,8 +126,9 @@ class Safetensors(Mapping[str, np.ndarray]):
 def import_hf(directory: str | Path) -> tuple[Params, LlavaConfig]:
     """Reads a Hugging Face LLaVA folder of any transformers version.
 
-    Returns numpy parameters in the file's dtype, and the config; it computes in float32 where the weights are float32,
-    in bfloat16 otherwise. Raises UserError for what the model cannot hold, a missing file, or weights that do not match.
+    Returns numpy parameters in the file's dtype, and the config; it computes in float32 where the weights are
+    float32, in bfloat16 otherwise. Raises UserError for what the model cannot hold, a missing file, or
+    weights that do not match.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -252,42 +142,15 @@ def import_hf(directory: str | Path) -> tuple[Params, LlavaConfig]:
 
 def read_config(directory: str | Path) -> LlavaConfig:
     """The config of a Hugging Face LLaVA folder; dtypes are left at float32."""
-    directory = Path(directory)
-    c, origin = _read_json(directory, "llava"), f"{directory / 'config.json'}"
-    _require(origin, "text_config.model_type", c.text_config.model_type, "llama")
-    _require(origin, "vision_config.model_type", c.vision_config.model_type, "clip_vision_model")
-    _require(origin, "projector_hidden_act", c.projector_hidden_act, "gelu")
-    _require(origin, "multimodal_projector_bias", c.multimodal_projector_bias, True)
-    if not isinstance(c.vision_feature_layer, int):
-        raise UserError(
-            f"{origin}: vision_feature_layer {c.vision_feature_layer}: only one layer is supported."
-        )
-    tied = bool(c.tie_word_embeddings or c.text_config.tie_word_embeddings)
-    return LlavaConfig(
-        vision=_clip_vision_config(c.vision_config, origin),
-        decoder=_llama_config(c.text_config, origin, tied),
-        image_token=c.image_token_index,
-        feature_layer=c.vision_feature_layer,
-        feature_select={"default": "patch", "full": "cls_patch"}[c.vision_feature_select_strategy],
-    )
+    return hf_config.llava_config(_read_json(Path(directory), "llava"), str(Path(directory) / "config.json"))
 
 
 def import_clip(directory: str | Path) -> tuple[Params, ClipConfig]:
-    """Reads a Hugging Face CLIPModel folder (`openai/clip-vit-large-patch14-336`); its "vision" starts a LLaVA."""
+    """Reads a Hugging Face CLIPModel folder (`openai/clip-vit-large-patch14-336`); its "vision" starts a
+    LLaVA.
+    """
     directory = Path(directory)
-    c, origin = _read_json(directory, "clip"), f"{directory / 'config.json'}"
-    text = c.text_config
-    config = ClipConfig(
-        vision=_clip_vision_config(c.vision_config, origin),
-        text=ClipTextConfig(
-            **_tower(text),
-            vocab_size=text.vocab_size,
-            max_positions=text.max_position_embeddings,
-            eos_id=text.eos_token_id,
-        ),
-        projection_dim=c.projection_dim,
-        logit_scale=float(c.logit_scale_init_value),
-    )
+    config = hf_config.clip_config(_read_json(directory, "clip"), str(directory / "config.json"))
     table = tables.clip_table(config)
     return tables.to_params(Safetensors(directory), table, tables.shapes(config), str(directory)), config
 
@@ -296,7 +159,7 @@ def import_llama(directory: str | Path) -> tuple[Params, LlamaConfig]:
     """Reads a Hugging Face LlamaForCausalLM folder (Vicuna, Llama); its tree is the "decoder" of a LLaVA."""
     directory = Path(directory)
     c = _read_json(directory, "llama")
-    config = _llama_config(c, f"{directory / 'config.json'}", bool(c.tie_word_embeddings))
+    config = hf_config.llama_config(c, f"{directory / 'config.json'}", bool(c.tie_word_embeddings))
     tensors = _untied(Safetensors(directory), "lm_head.weight", config.tie_embeddings)
     return tables.to_params(
         tensors, tables.llama_table(config), tables.shapes(config), str(directory)
@@ -336,11 +199,12 @@ def export_hf(
 ) -> None:
     """Writes a Hugging Face LLaVA folder that loads with nothing added, in every transformers version.
 
-    Args: params in any float dtype (written as they are); template: a name of `conversation.TEMPLATES`, written as the
-    chat template. The folder appears whole or not at all. Raises UserError as `llava_json` and `whole_folder` do.
+    Args: params in any float dtype (written as they are); template: a name of `conversation.TEMPLATES`,
+    written as the chat template. The folder appears whole or not at all. Raises UserError as `llava_json` and
+    `whole_folder` do.
     """
     chat = chat_template(get_template(template))
-    values = llava_json(config)
+    values = hf_config.llava_json(config)
     embedding = params["decoder"]["embed"]["embedding"]
     values["torch_dtype"] = str(embedding.dtype)
     ids = {
@@ -431,10 +295,10 @@ def processor_json(config: LlavaConfig) -> dict[str, Any]:
 
 
 def chat_template(template: Template) -> str:
-    """The Jinja chat template that renders as `conversation.render` does, without BOS (the tokenizer adds it).
+    """The Jinja chat template that renders as `conversation.render` does, without BOS (a tokenizer adds it).
 
-    A message's content is a string, or a list of {"type": "image"} and {"type": "text", "text": ...}. As in the
-    templates of llava-hf, images come first, each on a line of its own.
+    A message's content is a string, or a list of {"type": "image"} and {"type": "text", "text": ...}. As in
+    the templates of llava-hf, images come first, each on a line of its own.
     """
     quote = json.dumps
     text = (

@@ -1,4 +1,6 @@
-"""The model folder: config.json, params/ (Orbax), tokenizer/. What `jaxllava train` leaves and `jaxllava.load` reads."""
+"""The model folder: config.json, params/ (Orbax), tokenizer/. What `jaxllava train` leaves and
+`jaxllava.load` reads.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def save_model(
     tokenizer: PreTrainedTokenizerFast,
     template: str,
 ) -> None:
-    """Writes a model folder, whole or not at all. On several hosts all of them call this (the arrays may be sharded)."""
+    """Writes a model folder, whole or not at all. On several hosts all of them call this (the arrays may be
+    sharded).
+    """
     get_template(template)
     kind = next(name for name, type_ in KINDS.items() if isinstance(config, type_))
     with whole_folder(directory) as folder:

@@ -28,7 +28,7 @@ Transform = Literal["none", "linear", "conv"]
 class Entry:
     """One row: tensor name pattern, parameter path, and how the tensor is laid out in the checkpoint.
 
-    "linear" is torch's [out, in] against our [in, out]; "conv" is torch's [out, in, h, w] against our [h, w, in, out].
+    "linear": torch's [out, in] against our [in, out]. "conv": [out, in, h, w] against our [h, w, in, out].
     """
 
     name: str
@@ -71,7 +71,9 @@ def _clip_layers(name: str, path: str) -> list[Entry]:
 
 
 def vision_table(name: str, path: str = "vision") -> list[Entry]:
-    """CLIP's vision tower under the name prefix `name` (with its dot). `pre_layrnorm` is spelled so in every file."""
+    """CLIP's vision tower under the name prefix `name` (with its dot). `pre_layrnorm` is spelled so in every
+    file.
+    """
     return [
         Entry(f"{name}embeddings.class_embedding", f"{path}/embeddings/class_embedding"),
         Entry(

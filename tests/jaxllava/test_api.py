@@ -18,7 +18,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.images import preprocess
 from input_pipeline.types import Turn
 from jaxllava.api import Model
-from jaxllava.models.clip import ClipConfig, init_clip, normalise
+from jaxllava.models.clip import ClipConfig, normalise
 from jaxllava.weights import hf, orbax
 from tests.jaxllava import tiny_models as tiny
 
@@ -40,7 +40,9 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _log_prob(model: Model, prompt: str, images: list[Image.Image], answer: str, end: bool) -> tuple[float, int]:
+def _log_prob(
+    model: Model, prompt: str, images: list[Image.Image], answer: str, end: bool
+) -> tuple[float, int]:
     """log P(answer | prompt) from the whole forward pass, by the label mask of training."""
     turns = [Turn("human", prompt), Turn("gpt", answer)]
     whole = encode(turns, model.tokenizer, get_template(model.template), model.config.image_tokens)
@@ -70,7 +72,7 @@ def test_load_errors(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither"):
         jaxllava.load(tmp_path)
     clip = ClipConfig(tiny.VISION, tiny.TEXT)
-    orbax.save_model(tmp_path / "clip", init_clip(clip, jax.random.key(0)), clip, model.tokenizer, "plain")
+    orbax.save_model(tmp_path / "clip", tiny.random_params(clip), clip, model.tokenizer, "plain")
     with pytest.raises(UserError, match="CLIP"):
         jaxllava.load(tmp_path / "clip")
     (tmp_path / "other").mkdir()
@@ -148,7 +150,9 @@ def test_score_with_prefixes(model: Model) -> None:
 
 
 def test_score_over_a_token_border(model: Model) -> None:
-    """A candidate that merges with its prefix into one token is still the same string: scores must not depend on it."""
+    """A candidate that merges with its prefix into one token is still the same string: scores must not depend
+    on it.
+    """
     text = "people"
     assert len(model.tokenizer.tokenize(" " + text)) == 1
     split = model.score(["who"], None, ["ople", "rson"], answer_prefix="pe")
@@ -157,7 +161,10 @@ def test_score_over_a_token_border(model: Model) -> None:
 
 
 def test_loglikelihood(model: Model) -> None:
-    prompts, answers = ["which colour", "how many", "what"], ["the red box", "3", "green star is on the left, 10"]
+    prompts, answers = (
+        ["which colour", "how many", "what"],
+        ["the red box", "3", "green star is on the left, 10"],
+    )
     images = [_image(6), None, _image(7)]
     sums, counts = model.loglikelihood(prompts, images, answers, batch_size=2)
     for i in range(3):
@@ -189,11 +196,14 @@ def test_mistakes_are_user_errors(model: Model, tmp_path: Path) -> None:
     cases = [
         (lambda: model.generate("one string"), "list of prompts"),
         (lambda: model.generate(["a", "b"], [_image(0)]), "2 prompts but images for 1"),
-        (lambda: model.generate(["<image> and <image>"], [_image(0)]), "prompt 0: 2 <image> marks for 1 images"),
+        (
+            lambda: model.generate(["<image> and <image>"], [_image(0)]),
+            "prompt 0: 2 <image> marks for 1 images",
+        ),
         (lambda: model.generate(["<image>"]), "1 <image> marks for 0 images"),
         (lambda: model.generate(["a", "b"], [None, tmp_path / "bad.jpg"]), "prompt 1, image 0 .*bad.jpg"),
         (lambda: model.generate(["a"], [tmp_path / "none.jpg"]), "no such file"),
-        (lambda: model.generate(["red " * 600]), "512 positions"),
+        (lambda: model.generate(["red " * 600]), "has 512 places"),
         (lambda: model.generate([[Turn("gpt", "a")]]), "prompt 0: turn 1"),
         (lambda: model.generate([[]]), "prompt 0"),
         (lambda: model.generate(["a"], max_new_tokens=0), "at least 1"),

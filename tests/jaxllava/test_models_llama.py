@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,10 @@ import torch
 
 from input_pipeline.errors import UserError
 from jaxllava.models.attention import attention
-from jaxllava.models.llama import Llama, LlamaConfig, init_cache, init_llama
+from jaxllava.models.llama import Context, Llama, LlamaConfig, init_cache, init_llama
 from tests.jaxllava import tiny_models as tiny
 
-TOLERANCE = dict(rtol=0, atol=2e-5)
+TOLERANCE = {"rtol": 0, "atol": 2e-5}
 CONFIGS = {
     "gqa": tiny.DECODER,
     "mha": tiny.DECODER.replace(kv_heads=6),
@@ -32,6 +34,11 @@ def _logits(
 ) -> jax.Array:
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape) if positions is None else positions
 
+    return _run(params, tokens, positions, segment_ids, config)
+
+
+@partial(jax.jit, static_argnums=4)
+def _run(params: dict, tokens, positions, segment_ids, config: LlamaConfig) -> jax.Array:
     def run(model: Llama) -> jax.Array:
         return model.logits(model(model.embed(tokens), positions, segment_ids))
 
@@ -56,8 +63,7 @@ def test_parity(name: str) -> None:
 
 def test_packed_equals_separate() -> None:
     config = tiny.DECODER
-    params = init_llama(config, jax.random.key(0))
-    params = jax.tree.map(lambda x: x * 5, params)
+    params = tiny.random_params(config)
     first, second = _tokens(1, 7, 1), _tokens(1, 9, 2)
     packed = np.concatenate([first, second, np.zeros((1, 4), np.int32)], axis=1)
     segments = np.array([[1] * 7 + [2] * 9 + [0] * 4], np.int32)
@@ -72,7 +78,7 @@ def test_packed_equals_separate() -> None:
 def test_cache_equals_full_forward(side: str) -> None:
     """Prefill of unequal prompts, then one token at a time, against the uncached forward pass of each row."""
     config = tiny.DECODER
-    params = jax.tree.map(lambda x: x * 5, init_llama(config, jax.random.key(0)))
+    params = tiny.random_params(config)
     lengths, width, steps = [9, 5], 9, 4
     whole = [_tokens(1, n + steps, seed=n)[0] for n in lengths]
     valid = np.zeros((2, width + steps), bool)
@@ -82,14 +88,18 @@ def test_cache_equals_full_forward(side: str) -> None:
         place = slice(width - n, width) if side == "left" else slice(0, n)
         prompt[row, place], positions[row, place], valid[row, place] = whole[row][:n], np.arange(n), True
     slots = np.arange(width + steps)
-    model = Llama(config)
+
+    @jax.jit
+    def run(params, tokens, positions, cache, start, mask):
+        def body(model: Llama):
+            hidden, new = model.extend(model.embed(tokens), positions, cache, start, mask)
+            return model.logits(hidden), new
+
+        return Llama(config).apply({"params": params}, method=body)
 
     def extend(cache, tokens, positions, start):
         mask = valid[:, None, :] & (slots[None, None, :] <= start + np.arange(tokens.shape[1])[None, :, None])
-        return model.apply(
-            {"params": params}, cache,
-            method=lambda m, c: (lambda h, new: (m.logits(h), new))(*m.extend(m.embed(tokens), positions, c, start, mask)),
-        )  # fmt: skip
+        return run(params, tokens, positions, cache, start, mask)
 
     full = [_logits(config, params, row[None])[0] for row in whole]
     logits, cache = extend(init_cache(config, 2, width + steps), prompt, positions, 0)
@@ -106,15 +116,13 @@ def test_cache_equals_full_forward(side: str) -> None:
 def test_scan_equals_layers_one_by_one() -> None:
     """Applying single-layer models to slices of the stacked params gives the scanned model."""
     config = tiny.DECODER
-    params = jax.tree.map(lambda x: x * 5, init_llama(config, jax.random.key(0)))
+    params = tiny.random_params(config)
     tokens = _tokens()
     positions = np.broadcast_to(np.arange(17), tokens.shape)
     x = Llama(config).apply({"params": params}, tokens, method="embed")
     one = Llama(config.replace(layers=1))
 
     def body(m, y):
-        from jaxllava.models.llama import Context
-
         return m.layers((y, None), jnp.arange(1), Context(positions))[0][0]
 
     for i in range(config.layers):
@@ -126,16 +134,15 @@ def test_scan_equals_layers_one_by_one() -> None:
 
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_remat_gradients(remat: str) -> None:
-    params, tokens = init_llama(tiny.DECODER, jax.random.key(0)), _tokens()
-    loss = lambda p, c: (_logits(c, p, tokens) ** 2).mean()
-    plain = jax.grad(loss)(params, tiny.DECODER)
-    again = jax.grad(loss)(params, tiny.DECODER.replace(remat=remat))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, again)
+    params, tokens = tiny.random_params(tiny.DECODER), _tokens()
+    gradient = jax.jit(jax.grad(lambda p, c: (_logits(c, p, tokens) ** 2).mean()), static_argnums=1)
+    plain, again = gradient(params, tiny.DECODER), gradient(params, tiny.DECODER.replace(remat=remat))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, again)
 
 
 def test_bfloat16_compute_keeps_float32_logits() -> None:
     config = tiny.DECODER.replace(dtype="bfloat16")
-    params = init_llama(config, jax.random.key(0))
+    params = jax.jit(lambda key: init_llama(config, key))(jax.random.key(0))
     logits = _logits(config, params, _tokens())
     exact = _logits(tiny.DECODER, params, _tokens())
     assert logits.dtype == jnp.float32 and params["norm"]["scale"].dtype == jnp.float32
@@ -163,7 +170,7 @@ def test_attention_is_grouped_and_masked() -> None:
 
 
 def test_attention_orders() -> None:
-    """Causal by positions equals causal by place where positions count up; a shorter query is the row's end."""
+    """Causal by positions equals causal by place where positions count up; a shorter query is the end."""
     rng = np.random.default_rng(1)
     query, key, value = (rng.normal(size=(1, 6, 2, 4)).astype(np.float32) for _ in range(3))
     by_place = attention(query, key, value, causal=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_
 from jaxllava.models.projector import Projector
 from tests.jaxllava import tiny_models as tiny
 
-TOLERANCE = dict(rtol=0, atol=2e-5)
+TOLERANCE = {"rtol": 0, "atol": 2e-5}
 
 
 def _batch(config: LlavaConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -32,6 +34,11 @@ def _batch(config: LlavaConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray, 
 def _logits(config: LlavaConfig, params: dict, tokens, image_index, pixels, positions=None, segments=None):
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape) if positions is None else positions
 
+    return _run(params, tokens, positions, segments, pixels, image_index, config)
+
+
+@partial(jax.jit, static_argnums=6)
+def _run(params: dict, tokens, positions, segments, pixels, image_index, config: LlavaConfig) -> jax.Array:
     def run(model: LlavaModel) -> jax.Array:
         return model.logits(model(tokens, positions, segments, pixels, image_index))
 
@@ -97,7 +104,7 @@ def test_packed_equals_separate() -> None:
 
 def test_splice_ignores_the_ids_at_image_positions() -> None:
     config = tiny.LLAVA
-    params = init_params(config, jax.random.key(0))
+    params = tiny.random_params(config)
     tokens, image_index, pixels = _batch(config)
     other = np.where(image_index >= 0, -200, tokens)
     plain = _logits(config, params, tokens, image_index, pixels)
@@ -106,7 +113,7 @@ def test_splice_ignores_the_ids_at_image_positions() -> None:
     def loss(p: dict) -> jax.Array:
         return (_logits(config, p, other, image_index, pixels) ** 2).sum()
 
-    grads = jax.grad(loss)(params)
+    grads = jax.jit(jax.grad(loss))(params)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
     used = np.unique(tokens[image_index < 0])
     moved = np.flatnonzero(np.any(np.asarray(grads["decoder"]["embed"]["embedding"]) != 0, axis=1))

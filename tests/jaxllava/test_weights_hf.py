@@ -229,7 +229,7 @@ def test_clip_and_llama_folders(tmp_path: Path) -> None:
 
 
 def test_partial_config_of_the_hub(tmp_path: Path) -> None:
-    """llava-1.5-7b-hf's config.json leaves most of both towers to the defaults; sizes come out as published."""
+    """llava-1.5-7b-hf's config.json leaves most of both towers to defaults; sizes come out as published."""
     (tmp_path / "config.json").write_text(
         json.dumps(
             {
@@ -300,7 +300,7 @@ def test_missing_and_broken_files(tmp_path: Path, exported: Path) -> None:
     with pytest.raises(UserError, match=r"config.json"):
         hf.import_hf(tmp_path)
     (tmp_path / "config.json").write_text((exported / "config.json").read_text())
-    with pytest.raises(UserError, match="no model.safetensors"):
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
         hf.import_hf(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UserError, match="unpickled"):

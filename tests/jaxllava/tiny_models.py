@@ -8,10 +8,12 @@ import numpy as np
 import torch
 import transformers
 
+from input_pipeline.tokenizer import train_tokenizer
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.weights import hf, tables
+from jaxllava.rules import unflatten
+from jaxllava.weights import hf, hf_config, tables
 
 IMAGE = 5  # the image token of the tiny models
 VISION = ClipVisionConfig(32, 64, 4, 4, image_size=28, patch_size=14)
@@ -21,7 +23,7 @@ LLAVA = LlavaConfig(VISION, DECODER, image_token=IMAGE)
 
 
 def randomize(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
-    """Every weight and bias gets its own noise: initial zeros and ones would hide a swapped or dropped one."""
+    """Every weight and bias gets its own noise: initial zeros and ones would hide a swap."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -31,14 +33,16 @@ def randomize(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
 
 def torch_llava(config: LlavaConfig, seed: int = 0) -> Any:
     model = transformers.LlavaForConditionalGeneration(
-        transformers.LlavaConfig(**{k: v for k, v in hf.llava_json(config).items() if k not in hf.HEADER})
+        transformers.LlavaConfig(
+            **{k: v for k, v in hf_config.llava_json(config).items() if k not in hf_config.HEADER}
+        )
     )
     randomize(model, seed)
     return model
 
 
 def torch_llama(config: LlamaConfig, seed: int = 0) -> Any:
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf.llama_json(config)))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf_config.llama_json(config)))
     randomize(model, seed)
     return model
 
@@ -46,8 +50,8 @@ def torch_llama(config: LlamaConfig, seed: int = 0) -> Any:
 def torch_clip(config: ClipConfig, seed: int = 0) -> Any:
     model = transformers.CLIPModel(
         transformers.CLIPConfig(
-            vision_config=hf.vision_json(config.vision),
-            text_config=hf.text_json(config.text),
+            vision_config=hf_config.vision_json(config.vision),
+            text_config=hf_config.text_json(config.text),
             projection_dim=config.projection_dim,
         )
     )
@@ -79,8 +83,6 @@ CORPUS = [f"the {c} {o} is on the left, {n} of 10 people like it" for n in range
 
 def tokenizer_in(folder: Any) -> transformers.PreTrainedTokenizerFast:
     """A small tokenizer as the pipeline trains it."""
-    from input_pipeline.tokenizer import train_tokenizer
-
     return train_tokenizer(CORPUS, 320, folder)
 
 
@@ -91,11 +93,11 @@ def llava_for(tokenizer: transformers.PreTrainedTokenizerFast, **changes: Any) -
     return LLAVA.replace(decoder=decoder, image_token=image, **changes)
 
 
-def random_params(config: LlavaConfig, seed: int = 0) -> tables.Params:
+def random_params(config: Any, seed: int = 0) -> tables.Params:
     """Parameters with weights large enough that answers differ and probabilities are far from uniform."""
     rng = np.random.default_rng(seed)
     shapes = tables.shapes(config)
-    return tables.unflatten(
+    return unflatten(
         {path: (rng.normal(size=shape) * 0.25 + path.endswith("scale")).astype(np.float32)
          for path, shape in shapes.items()}
     )  # fmt: skip

@@ -1,0 +1,159 @@
+"""Model configs in the words of Hugging Face's config.json, both ways. A model that cannot be held is a
+UserError.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from input_pipeline.errors import UserError
+from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig
+
+# Keys of a config.json that describe the file and not the model.
+HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
+
+
+def vision_json(config: ClipVisionConfig) -> dict[str, Any]:
+    """CLIPVisionConfig arguments."""
+    return _tower_json(config) | {"image_size": config.image_size, "patch_size": config.patch_size}
+
+
+def text_json(config: ClipTextConfig) -> dict[str, Any]:
+    """CLIPTextConfig arguments."""
+    return _tower_json(config) | {
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "eos_token_id": config.eos_id,
+    }
+
+
+def _tower_json(config: ClipVisionConfig | ClipTextConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.layer_norm_eps,
+    }
+
+
+def llama_json(config: LlamaConfig) -> dict[str, Any]:
+    """LlamaConfig arguments. `rope_theta` at the top level is read by 4.x and 5.x alike."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "max_position_embeddings": config.max_positions,
+        "hidden_act": "silu",
+    }
+
+
+def llava_json(config: LlavaConfig) -> dict[str, Any]:
+    """The whole config.json of a LLaVA folder. UserError where Hugging Face's LLaVA cannot hold the model."""
+    if config.projector != "mlp2x_gelu":
+        raise UserError(
+            f"projector {config.projector!r}: Hugging Face's LLaVA has only the two-layer mlp2x_gelu; "
+            "keep this model as a jaxllava model folder."
+        )
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "torch_dtype": config.decoder.param_dtype,
+        "image_token_index": config.image_token,
+        "image_seq_length": config.image_tokens,
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": True,
+        "vision_feature_layer": config.feature_layer,
+        "vision_feature_select_strategy": "default" if config.feature_select == "patch" else "full",
+        "tie_word_embeddings": config.decoder.tie_embeddings,
+        "vision_config": {"model_type": "clip_vision_model"} | vision_json(config.vision),
+        "text_config": {"model_type": "llama"} | llama_json(config.decoder),
+    }
+
+
+def vision_config(c: Any, origin: str) -> ClipVisionConfig:
+    require(origin, "vision_config.num_channels", getattr(c, "num_channels", 3), 3)
+    return ClipVisionConfig(**tower(c), image_size=c.image_size, patch_size=c.patch_size)
+
+
+def tower(c: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": c.hidden_size,
+        "intermediate_size": c.intermediate_size,
+        "layers": c.num_hidden_layers,
+        "heads": c.num_attention_heads,
+        "activation": c.hidden_act,
+        "layer_norm_eps": float(c.layer_norm_eps),
+    }
+
+
+def llama_config(c: Any, origin: str, tied: bool) -> LlamaConfig:
+    for name, value in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        require(origin, name, getattr(c, name), value)
+    rope = getattr(c, "rope_parameters", None) or {}
+    require(origin, "rope type", rope.get("rope_type", "default"), "default")
+    theta = rope.get("rope_theta", getattr(c, "rope_theta", None) or 10000.0)
+    return LlamaConfig(
+        vocab_size=c.vocab_size,
+        hidden_size=c.hidden_size,
+        intermediate_size=c.intermediate_size,
+        layers=c.num_hidden_layers,
+        heads=c.num_attention_heads,
+        kv_heads=c.num_key_value_heads,
+        head_dim=c.head_dim,
+        rope_theta=float(theta),
+        rms_eps=float(c.rms_norm_eps),
+        tie_embeddings=tied,
+        max_positions=c.max_position_embeddings,
+    )
+
+
+def require(origin: str, name: str, value: Any, needed: Any) -> None:
+    if value != needed:
+        raise UserError(f"{origin}: {name} is {value!r}; only {needed!r} is supported.")
+
+
+def llava_config(c: Any, origin: str) -> LlavaConfig:
+    """Ours for a transformers LlavaConfig; `origin` names the file in an error."""
+    require(origin, "text_config.model_type", c.text_config.model_type, "llama")
+    require(origin, "vision_config.model_type", c.vision_config.model_type, "clip_vision_model")
+    require(origin, "projector_hidden_act", c.projector_hidden_act, "gelu")
+    require(origin, "multimodal_projector_bias", c.multimodal_projector_bias, True)
+    if not isinstance(c.vision_feature_layer, int):
+        raise UserError(
+            f"{origin}: vision_feature_layer {c.vision_feature_layer}: only one layer is supported."
+        )
+    tied = bool(c.tie_word_embeddings or c.text_config.tie_word_embeddings)
+    return LlavaConfig(
+        vision=vision_config(c.vision_config, origin),
+        decoder=llama_config(c.text_config, origin, tied),
+        image_token=c.image_token_index,
+        feature_layer=c.vision_feature_layer,
+        feature_select={"default": "patch", "full": "cls_patch"}[c.vision_feature_select_strategy],
+    )
+
+
+def clip_config(c: Any, origin: str) -> ClipConfig:
+    """Ours for a transformers CLIPConfig."""
+    text = c.text_config
+    return ClipConfig(
+        vision=vision_config(c.vision_config, origin),
+        text=ClipTextConfig(
+            **tower(text),
+            vocab_size=text.vocab_size,
+            max_positions=text.max_position_embeddings,
+            eos_id=text.eos_token_id,
+        ),
+        projection_dim=c.projection_dim,
+        logit_scale=float(c.logit_scale_init_value),
+    )

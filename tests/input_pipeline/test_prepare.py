@@ -1,0 +1,381 @@
+"""The whole way from raw files to records: counts that add up, errors with a remedy, nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+import input_pipeline.prepare as prepare_module
+from configs.prepare import get_config
+from input_pipeline import records
+from input_pipeline.behavior import clean
+from input_pipeline.errors import UserError
+from input_pipeline.prepare import prepare, with_sources
+
+REAL = Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
+
+
+def _picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((48, 48)).save(path)
+
+
+def _lines(path: Path, rows: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def _say(number: int) -> str:
+    return f"word{number} speaks of river{number} and lamp{number}"
+
+
+def _corpus(raw: Path, posts: int = 40, broken: int = 1) -> None:
+    """A raw folder with one of everything that can go wrong beside `posts` posts that are right."""
+    submissions: list[Any] = []
+    comments: list[Any] = []
+
+    def post(post_id: str, picture: int | None, said: list[str], **changes: Any) -> None:
+        if picture is not None:
+            _picture(raw / f"reddit/media/{post_id}.png", picture)
+        row = {
+            "id": post_id,
+            "title": f"title of {post_id}",
+            "url": f"https://i.redd.it/{post_id}.png",
+            "author": "a",
+            "created_utc": 1.6e9 + len(submissions),
+            "score": 5,
+            "upvote_ratio": 0.5,
+            "subreddit": "pics",
+        }
+        submissions.append({**row, **changes})
+        for n, text in enumerate(said):
+            comments.append({"id": f"{post_id}c{n}", "link_id": f"t3_{post_id}", "body": text, "author": "b"})
+
+    for i in range(posts):
+        post(f"ok{i}", 1000 + i, [_say(3 * i), _say(3 * i + 1), "too short"])
+    post("nsfw", 1, [_say(1), _say(2)], over_18=True)
+    post("gone", None, [_say(1), _say(2)])
+    post("self", None, [_say(1), _say(2)], url="https://www.reddit.com/r/x/comments/self/y/", is_self=True)
+    post("again", 1000, [_say(900)], author="c")  # the picture of ok0
+    post("quiet", 2, [_say(1)])
+    post("torn", 3, [_say(1), _say(2)])
+    media = raw / "reddit/media/torn.png"
+    media.write_bytes(media.read_bytes()[:60])
+    comments.append({"id": "lost", "link_id": "t3_nowhere", "body": _say(5)})
+    comments.append(comments[0])
+    _lines(raw / "reddit/RS_x.ndjson", [*submissions, *["{broken"] * broken])
+    _lines(raw / "reddit/RC_x.ndjson", comments)
+
+    for i in range(8):
+        info = {"id": f"v{i}", "title": f"film {i}", "like_count": 10, "view_count": 20_000, "channel": "c",
+                "comments": [{"id": "k", "text": _say(50 + i), "like_count": 1}]}  # fmt: skip
+        _picture(raw / f"youtube/v{i}.jpg", 500 + i)
+        (raw / f"youtube/v{i}.info.json").write_text(json.dumps(info))
+    instruct = []
+    for i in range(30):
+        _picture(raw / f"instruct/images/{i % 10}.png", 700 + i % 10)
+        turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": f"answer {i}"}]
+        instruct.append({"id": i, "image": f"images/{i % 10}.png", "conversations": turns})
+    (raw / "instruct/instruct.json").write_text(json.dumps(instruct))
+    (raw / "instruct/captions.json").write_text(json.dumps(instruct[:10]))
+    _lines(raw / "text/t.jsonl", [{"id": i, "text": f"text {i}"} for i in range(20)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("prepare")
+    _corpus(folder / "raw")
+    notes: list[tuple[int, int, str]] = []
+    summary = prepare(get_config(f"raw={folder / 'raw'}"), folder / "out", lambda *note: notes.append(note))
+    assert notes[0][0] == 0
+    assert notes[-1][:2] == (4, 4)
+    return folder, summary
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _all(folder: Path, name: str) -> list[Any]:
+    out = folder / "out"
+    names = [split for split in records.splits(out) if split.startswith(f"{name}_")]
+    return [record for split in names for record in records.open_split(out, split)]
+
+
+def test_what_is_kept_and_dropped_at_which_step(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = made
+    table = json.loads((folder / "out/funnel.json").read_text())
+    steps = {row["step"]: row for row in table["steps"]}
+    assert list(steps) == ["read", *clean.STEPS]
+    dropped = {step: (row["dropped_posts"], row["dropped_comments"]) for step, row in steps.items()}
+    assert dropped == {
+        "read": (0, 0),
+        "join": (0, 2),  # 'lost', and one comment that was read twice
+        "media": (2, 4),  # gone, self
+        "marked": (1, 2),
+        "unreadable image": (1, 2),
+        "duplicate media": (1, 0),  # its comment went to ok0
+        "comment length": (0, 40),
+        "near-duplicate comments": (0, 0),
+        "word list": (0, 0),
+        "few comments": (1, 1),
+    }
+    assert (steps["read"]["kept_posts"], steps["read"]["kept_comments"]) == (46 + 8, 40 * 3 + 10 + 2 + 8)
+    assert steps["few comments"]["kept_posts"] == 48
+    assert table["reasons"]["media"] == {
+        "links to no image": {"posts": 1, "comments": 2},
+        "media is gone": {"posts": 1, "comments": 2},
+    }
+    assert table["sources"]["youtube"][-1]["kept_posts"] == 8
+
+
+def test_the_table_agrees_with_the_records(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = made
+    behavior = _all(folder, "behavior")
+    last = summary["funnel"]["steps"][-1]
+    assert len(behavior) == last["kept_posts"]
+    assert sum(len(record.meta["comments"]) for record in behavior) == last["kept_comments"]
+    assert len(_rows(folder / "out/dropped.jsonl")) > 0
+    assert summary["splits"] == records.splits(folder / "out")
+    assert (summary["read"], summary["bad"], summary["gone"]) == (47 + 132 + 8 + 30 + 10 + 20, 2, 1)
+
+
+def test_arms_hold_the_same_posts_and_pictures_in_the_same_splits(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = made
+    for part in ("train", "heldout"):
+        arms = {
+            arm: records.open_split(folder / "out", f"{arm}_{part}") for arm in ("behavior", "ad", "shuffled")
+        }
+        pictures = {arm: {r.id: r.images for r in source} for arm, source in arms.items()}
+        # A held-out video may be alone in its source, with nobody to take behaviour from.
+        assert pictures["behavior"] == pictures["ad"]
+        assert pictures["shuffled"].items() <= pictures["behavior"].items()
+        assert len(pictures["behavior"]) - len(pictures["shuffled"]) <= 1
+    raw = (folder / "raw/reddit/media/ok7.png").read_bytes()
+    (record,) = [r for r in _all(folder, "behavior") if r.id == "ok7"]
+    assert record.images == (raw,)
+    assert record.meta["origin"] == "RS_x.ndjson:8"
+    assert record.meta["like_rate"] == 0.5
+
+
+def test_comments_of_a_repeated_picture_go_to_the_first_post(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = made
+    (record,) = [r for r in _all(folder, "behavior") if r.id == "ok0"]
+    assert sorted(record.meta["comments"]) == sorted([_say(0), _say(1), _say(900)])
+
+
+def test_splits_are_by_picture_and_by_text(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = made
+    for name, count in (("instruct", 30), ("caption", 10), ("text", 20)):
+        assert len(_all(folder, name)) == count
+    parts = [
+        {r.meta["images"][0] for r in records.open_split(folder / "out", f"{name}_{part}")}
+        for part in ("train", "heldout")
+        for name in ("instruct", "caption")
+        if f"{name}_{part}" in records.splits(folder / "out")
+    ]
+    train = set.union(*parts[:2])
+    assert all(not train & held for held in parts[2:])
+    text = _all(folder, "text")[0]
+    assert (text.task, [turn.role for turn in text.conversations], text.images) == ("text", ["gpt"], ())
+
+
+def test_quarantine_names_every_rejected_record(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = made
+    rows = _rows(folder / "out/quarantine.jsonl")
+    assert [(Path(r["file"]).name, r["record"], r["id"], r["stage"], r["kind"]) for r in rows] == [
+        ("RS_x.ndjson", 42, "gone", "media", "gone"),
+        ("RS_x.ndjson", 46, "torn", "image", "bad"),
+        ("RS_x.ndjson", 47, "", "read", "bad"),
+    ]
+    assert summary["quarantine"]["count"] == 3
+    assert Counter(row["reason"] for row in rows) == summary["quarantine"]["by_reason"]
+
+
+def test_a_second_run_returns_at_once_and_a_changed_input_is_noticed(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, first = made
+    config = get_config(f"raw={folder / 'raw'}")
+    shutil.copytree(folder / "out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", None)  # would fail if anything were written
+        again = prepare(config, tmp_path / "out")
+    assert again["reused"]
+    assert again["splits"] == first["splits"]
+    config.seed = 1
+    with pytest.raises(UserError, match="of another config or other input files"):
+        prepare(config, tmp_path / "out")
+    with pytest.raises(UserError, match="was not written by prepare"):
+        prepare(config, folder / "raw")
+
+
+def test_the_same_raw_files_elsewhere_give_the_same_data(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = made
+    shutil.copytree(folder / "raw", tmp_path / "elsewhere")
+    config = get_config(f"raw={tmp_path / 'elsewhere'}")
+    config.update(instruct=(), captions=())  # time
+    config.arms = ("behavior", "shuffled")
+    for split in prepare(config, tmp_path / "out")["splits"]:
+        assert records.data_hash(tmp_path / "out", split) == records.data_hash(folder / "out", split), split
+
+
+def test_too_much_bad_input_stops_the_run_and_leaves_its_reasons(tmp_path: Path) -> None:
+    _corpus(tmp_path / "raw", posts=5, broken=30)
+    with pytest.raises(UserError) as caught:
+        prepare(get_config(f"raw={tmp_path / 'raw'}"), tmp_path / "out")
+    message = str(caught.value)
+    assert (
+        "31 of 136 records are bad, more than max_bad_fraction=0.05 allows: line is not JSON (read): 30"
+        in message
+    )
+    quarantine = tmp_path / "out.quarantine.jsonl"
+    assert str(quarantine) in message
+    assert len(_rows(quarantine)) == 32
+    assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out.partial*"))
+    config = get_config(f"raw={tmp_path / 'raw'}")
+    config.max_bad_fraction = 0.8
+    config.arms = ("ad",)
+    config.update(instruct=(), captions=(), text=(), youtube=(), heldout_fraction=0.0)
+    assert prepare(config, tmp_path / "out")["splits"] == {"ad_train": 5}
+    assert not quarantine.exists()
+
+
+def test_one_bad_file_is_not_hidden_by_a_large_good_one(tmp_path: Path) -> None:
+    _corpus(tmp_path / "raw", posts=5, broken=25)
+    _lines(tmp_path / "raw/text/more.jsonl", [{"text": f"t{i}"} for i in range(1000)])
+    with pytest.raises(UserError, match=r"26 of 36 records of .*RS_x.ndjson are bad"):
+        prepare(get_config(f"raw={tmp_path / 'raw'}"), tmp_path / "out")
+
+
+def test_a_wrong_media_folder_is_said(tmp_path: Path) -> None:
+    _corpus(tmp_path / "raw", posts=5)
+    shutil.rmtree(tmp_path / "raw/reddit/media")
+    (tmp_path / "raw/reddit/media").mkdir()
+    config = get_config(f"raw={tmp_path / 'raw'}")
+    config.youtube = ()
+    with pytest.raises(UserError, match=r"none of 11 posts is left: media is gone: 10, links to no image: 1"):
+        prepare(config, tmp_path / "out")
+    shutil.rmtree(tmp_path / "raw/instruct/images")
+    with pytest.raises(
+        UserError, match=r"none of the 10 records of .*captions.json can be used: media is gone: 10"
+    ):
+        prepare(config, tmp_path / "out")
+
+
+def test_an_interrupted_run_leaves_nothing_that_looks_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lines(tmp_path / "t.jsonl", [{"text": "x"}])
+    config = get_config()
+    config.text = ({"jsonl": str(tmp_path / "t.jsonl")},)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module.records, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # What a killed run leaves is removed by the next one.
+    stale = tmp_path / ".out.partial-99999999"
+    stale.mkdir()
+    assert prepare(config, tmp_path / "out")["splits"]
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heldout": 0.1}, "no setting 'heldout'. Did you mean 'heldout_fraction'"),
+        ({"heldout_fraction": 2}, "heldout_fraction=2 is not a share"),
+        ({"arms": ("behaviour",)}, "no arm 'behaviour'. Did you mean 'behavior'"),
+        ({"template": "image_behavior"}, "Did you mean 'image_behavior_v1'"),
+        ({"clean": {"redit": {}}}, "clean.redit: no such setting. Did you mean 'reddit'"),
+        ({"text": ("none.jsonl",)}, "none.jsonl: no such file"),
+        ({"text": ()}, "no sources"),
+        ({"text": (), "instruct": ({"file": "x"},)}, "an entry of 'instruct' needs json, images"),
+        ({"text": (), "youtube": ({"folder": "none"},)}, "none: no such folder"),
+    ],
+)
+def test_mistakes_in_the_config_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    _lines(tmp_path / "t.jsonl", [{"text": "x"}])
+    config = {**get_config().to_dict(), "text": (str(tmp_path / "t.jsonl"),), **change}
+    with pytest.raises(UserError) as caught:
+        prepare(config, tmp_path / "out")
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_alone_is_a_data_set(tmp_path: Path) -> None:
+    _lines(tmp_path / "t.jsonl", [{"text": f"x{i}"} for i in range(3)])
+    config = ConfigDict({"text": (str(tmp_path / "t.jsonl"),), "heldout_fraction": 0.0})
+    summary = prepare(config, tmp_path / "out")
+    assert summary["splits"] == {"text_train": 3}
+    assert summary["warnings"] == ["split text_heldout is empty and was not written"]
+
+
+def test_command_line_sources() -> None:
+    flags = dict.fromkeys(
+        ("submissions", "comments", "media", "youtube", "instruct", "captions", "images", "text")
+    )
+    config = with_sources(
+        get_config(), Namespace(**{**flags, "text": Path("t"), "submissions": Path("s"), "media": "m"})
+    )
+    assert config.reddit == ({"submissions": "s", "comments": "", "media": "m"},)
+    assert config.text == ({"jsonl": "t"},)
+    for given, needed in (("comments", "submissions"), ("submissions", "media"), ("instruct", "images")):
+        with pytest.raises(UserError, match=f"--{given} needs --{needed}"):
+            with_sources(get_config(), Namespace(**{**flags, given: "x"}))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real sample data")
+def test_real_posts_with_real_awkward_pictures(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    # The image posts of the sample that have comments, most first, and pictures that are hard to read.
+    pictures = {
+        "eoF76hj": "images/animated.webp", "Qi9rl4": "images/pil_sample_cmyk.jpg",
+        "2Gdnofw": "images/i_trns.png", "G7K3xO4": "images/hopper_orientation_6.jpg",
+        "UTDrZX4": "images/truncated_jpeg.jpg",
+        "e9zvy47lko9x": "llava/waterview.jpg", "iZv7O92": "images/tRNS_null_1x1.png",
+    }  # fmt: skip
+    for stem, name in pictures.items():
+        shutil.copyfile(REAL / name, media / f"{stem}{Path(name).suffix}")
+    config = get_config()
+    config.reddit = (
+        {
+            "submissions": str(REAL / "reddit/RS_image_posts.ndjson"),
+            "comments": str(REAL / "reddit/RC_image_posts.ndjson"),
+            "media": str(media),
+        },
+    )
+    config.clean.reddit.created_from = ""
+    config.clean.reddit.min_comments = 1
+    config.heldout_fraction = 0.0
+    summary = prepare(config, tmp_path / "out")
+    steps = {row["step"]: row for row in summary["funnel"]["steps"]}
+    assert (steps["read"]["kept_posts"], steps["read"]["kept_comments"]) == (306, 859)
+    assert (summary["bad"], summary["gone"]) == (1, 290 - len(pictures))
+    assert summary["quarantine"]["by_reason"]["broken image: image file is truncated"] == 1
+    found = {record.meta["title"]: record for record in _all(tmp_path, "behavior")}
+    fall = found["Ba Dum Tsss"]
+    assert len(fall.meta["comments"]) > 200
+    assert fall.images == ((REAL / "images/animated.webp").read_bytes(),)
+    assert all(len(record.meta["comments"]) >= 1 for record in found.values())
