@@ -4,7 +4,8 @@
     get_config("raw=my/raw,heldout=0.1,seed=1")
 
 The raw layout is the plaza's: reddit/RS_*.ndjson, RC_*.ndjson and media/, youtube/*.info.json with
-thumbnails, instruct/instruct.json, captions.json and images/, text/*.jsonl. What is not there is left out.
+thumbnails, instruct/instruct.json, captions.json and images/, text/*.jsonl and *.json. What is not there is
+left out.
 For files that lie elsewhere, take the config of get_config("") and fill its lists.
 """
 
@@ -28,9 +29,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.youtube = ()  # {"folder": of *.info.json files, each with its thumbnail beside it}
     config.instruct = ()  # {"json": path, "images": folder}: LLaVA conversations
     config.captions = ()  # {"json": path, "images": folder}: LLaVA image-caption pairs
+    config.chat = ()  # {"json": path}: text-only LLaVA conversations, for the decoder alone
     config.text = ()  # {"jsonl": path}: lines with "text"
     if given.raw:
-        _fill(config, Path(str(given.raw)))
+        fill(config, Path(str(given.raw)))
 
     config.heldout_fraction = given.heldout  # by a stable hash of the post, image or text
     config.seed = given.seed  # who is dealt whose behaviour in `shuffled`; nothing else is random
@@ -66,7 +68,8 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _fill(config: ConfigDict, raw: Path) -> None:
+def fill(config: ConfigDict, raw: Path) -> None:
+    """Names everything that the raw layout under `raw` has in the config's lists."""
     if not raw.is_dir():
         raise UserError(f"raw={raw}: no such folder")
     reddit = raw / "reddit"
@@ -83,12 +86,13 @@ def _fill(config: ConfigDict, raw: Path) -> None:
     config.reddit = tuple(found)
     if (raw / "youtube").is_dir():
         config.youtube = ({"folder": str(raw / "youtube")},)
-    images = str(raw / "instruct")  # the records name their images as images/<file>
+    images = str(raw / "instruct" / "images")
     for name, file in (("instruct", "instruct.json"), ("captions", "captions.json")):
         if (raw / "instruct" / file).exists():
             config[name] = ({"json": str(raw / "instruct" / file), "images": images},)
+    config.chat = tuple({"json": str(path)} for path in sorted((raw / "text").glob("*.json")))
     config.text = tuple({"jsonl": str(path)} for path in sorted((raw / "text").glob("*.jsonl")))
-    if not any(config[name] for name in ("reddit", "youtube", "instruct", "captions", "text")):
+    if not any(config[name] for name in ("reddit", "youtube", "instruct", "captions", "chat", "text")):
         raise UserError(
             f"raw={raw}: none of reddit/, youtube/, instruct/ and text/ is there with files to read"
         )

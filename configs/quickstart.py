@@ -37,7 +37,9 @@ def get_config(arg: str = "") -> ConfigDict:
         hidden_size=128, intermediate_size=512, layers=4, heads=4, image_size=64, patch_size=16
     )
     config.text = dict(hidden_size=64, intermediate_size=256, layers=2, heads=2, max_positions=32)
-    config.decoder = dict(hidden_size=128, intermediate_size=384, layers=4, heads=4, kv_heads=4)
+    config.decoder = dict(
+        hidden_size=128, intermediate_size=384, layers=4, heads=4, kv_heads=4, initializer_range=0.08
+    )
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
     config.clip = _stage(
@@ -59,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.evaluate = dict(posts=400, questions=300, samples=6, new_tokens=96)
 
     if tiny:
-        config.plaza = dict(posts=60, instruct=40, texts=60)
+        config.plaza = dict(posts=60, instruct=40, texts=60, chats=60)
         config.vocab_size = 400
         for name in ("clip", "language", "align", "instruct", "arm"):
             config[name].update(steps=2, batch=4)

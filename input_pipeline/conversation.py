@@ -186,7 +186,7 @@ def encode_prompt(
     image_tokens: int,
     answer_prefix: str = "",
 ) -> Encoded:
-    """A conversation that ends with the human's turn, up to where the assistant speaks, plus the start of its answer."""
+    """A conversation up to where the assistant is to speak, plus the start of its answer."""
     check_turns(turns)
     if not turns or turns[-1].role != "human":
         raise ValueError("a prompt ends with a human turn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
     add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
     add.add_argument("--images", type=Path, help="folder of the images that --instruct and --captions name")
+    add.add_argument("--chat", type=Path, help="LLaVA JSON of text-only conversations")
     add.add_argument("--text", type=Path, help="JSON lines with a 'text' field")
 
     add = command("train", "Run (or resume) one training stage.", config="train")
@@ -144,7 +146,8 @@ def _quickstart(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
-    from input_pipeline.prepare import prepare, with_sources
+    from input_pipeline.prepare import prepare
+    from input_pipeline.recipe import with_sources
     from jaxllava import config_files
     from jaxllava.progress import bar
 
@@ -243,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    logging.basicConfig(level=logging.ERROR)  # libraries' notes on what they could not import
     try:
         args, overrides = _parse(argv)
         if args.command is None:

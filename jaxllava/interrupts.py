@@ -24,7 +24,7 @@ class Interrupt:
 
 @contextmanager
 def deferred() -> Iterator[Interrupt]:
-    """Defers SIGINT and SIGTERM inside the block. Outside the main thread, where handlers cannot be set, it is inert."""
+    """Defers SIGINT and SIGTERM inside the block. Inert outside the main thread."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt

@@ -22,7 +22,7 @@ def cross_entropy_sum(
     cut into `chunks` that a checkpointed scan goes over: the logits of one chunk live at a time, forward and backward.
     The cut is along L so that the batch axis stays sharded as it is.
     """
-    batch, length, width = hidden.shape
+    batch, length, _ = hidden.shape
     while length % chunks:
         chunks -= 1
     cut = lambda x: jnp.moveaxis(x.reshape(batch, chunks, length // chunks, *x.shape[2:]), 1, 0)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
@@ -16,23 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline import packing, records, token_table
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
-from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from input_pipeline.loader import ImageReader, ImageTextPairs, PackedRows, RandomAccess
 from input_pipeline.types import Record, Turn
 from jaxllava.losses import contrastive_sum, cross_entropy_sum
-from jaxllava.models.clip import ClipConfig, ClipModel, init_clip
+from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.rules import Params
 
 Loss = Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
 Progress = Callable[[int, int], None]
-
-
-def normalise(images: jax.Array) -> jax.Array:
-    """uint8 [..., 3] -> f32, CLIP's mean and deviation. On the device, so that hosts ship bytes."""
-    mean = jnp.asarray(CLIP_MEAN, jnp.float32)
-    std = jnp.asarray(CLIP_STD, jnp.float32)
-    return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             plaza.write(corpus, config.seed, **config.plaza.to_dict(), progress=bar)
     with stages.stage("prepare", "cleaning, writing records") as bar:
         prepare_config.fill(config.prepare, corpus / "raw")
-        prepare(config.prepare, workdir / "data", progress=lambda line: bar(0, 1, line))
+        prepare(config.prepare, workdir / "data", progress=bar)
         data = workdir / "data" / "records"
         tokenizer = make_tokenizer(data, workdir / "tokenizer", config.vocab_size)
 
@@ -149,7 +149,7 @@ def make_tokenizer(data: Path, folder: Path, vocab_size: int):
     """A BPE tokenizer over the training text of every split, trained once."""
     if not folder.exists():
         texts = []
-        for split in ("text_train", "instruct_train", "behavior_train"):
+        for split in ("text_train", "chat_train", "instruct_train", "behavior_train"):
             source = records.open_split(data, split)
             for number in range(len(source)):
                 texts.extend(turn.text.replace(IMAGE_TOKEN, "") for turn in source[number].conversations)
@@ -210,7 +210,7 @@ def _over_seeds(found: list[plaza_tasks.Columns]) -> dict[str, dict[str, Any]]:
 def _differences(
     first: list[plaza_tasks.Columns], second: list[plaza_tasks.Columns]
 ) -> dict[str, dict[str, Any]]:
-    """first - second, paired by item in each seed, then over seeds. The base has one run, which all are held against."""
+    """first - second, paired by item in each seed, then over seeds. The base has but one run."""
     second = second * len(first) if len(second) == 1 else second
     per_seed = [plaza_tasks.differences(a, b) for a, b in zip(first, second, strict=True)]
     return {task: metrics.over_seeds([d[task] for d in per_seed]).to_dict() for task in plaza_tasks.TASKS}

@@ -18,7 +18,31 @@ from PIL import Image
 
 from input_pipeline.types import Record, Turn
 
-WORDS = "red blue green cups stars boats one two three What is this How many are there Nice soothing".split()
+    "red",
+    "blue",
+    "green",
+    "cups",
+    "stars",
+    "boats",
+    "one",
+    "two",
+    "three",
+    "What",
+    "is",
+    "this",
+    "How",
+    "many",
+    "are",
+    "there",
+    "Nice",
+    "soothing",
+]
+
+
+WORDS = [
+    *("red", "blue", "green", "cups", "stars", "boats", "one", "two", "three", "soothing"),
+    *("What", "is", "this", "How", "many", "are", "there", "Nice"),
+]
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,6 @@ from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dt
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]  # {"k", "v"}: [layers, B, S, K, head_dim]
 
-_INIT = nn.initializers.normal(0.02)
-
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig(ModelConfig):
@@ -38,6 +36,7 @@ class LlamaConfig(ModelConfig):
     rope_theta: float = 10000.0
     rms_eps: float = 1e-5
     tie_embeddings: bool = False
+    initializer_range: float = 0.02  # deviation of fresh matrices; about hidden_size ** -0.5 suits small ones
     max_positions: int = 4096
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -80,7 +79,7 @@ def _dense(config: LlamaConfig, width: int, name: str) -> nn.Dense:
         use_bias=False,
         dtype=dtype_of(config.dtype),
         param_dtype=dtype_of(config.param_dtype),
-        kernel_init=_INIT,
+        kernel_init=nn.initializers.normal(config.initializer_range),
         name=name,
     )
 
@@ -181,7 +180,7 @@ class Llama(nn.Module):
             c.hidden_size,
             dtype=dtype_of(c.dtype),
             param_dtype=dtype_of(c.param_dtype),
-            embedding_init=_INIT,
+            embedding_init=nn.initializers.normal(self.config.initializer_range),
             name="embed",
         )
         self.layers = scanned(c)

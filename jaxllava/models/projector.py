@@ -47,7 +47,8 @@ class Projector(nn.Module):
                 self.width,
                 dtype=dtype_of(self.dtype),
                 param_dtype=dtype_of(self.param_dtype),
-                kernel_init=nn.initializers.normal(0.02),
+                # torch's default for nn.Linear, with which the reference's projector starts.
+                kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
                 name=f"linear_{i}",
             )(x)
         return x

@@ -16,7 +16,9 @@ from input_pipeline.types import Record
 from jaxllava.api import Model
 
 
-def against_transformers(model: Model, folder: Path, records: Sequence[Record], count: int = 4) -> dict[str, Any]:
+def against_transformers(
+    model: Model, folder: Path, records: Sequence[Record], count: int = 4
+) -> dict[str, Any]:
     """`{"max_logit_difference": float | None, "reason": str, "prompts": int}` over the first `count` records' prompts.
 
     None where torch is not installed: it is no dependency of the library.

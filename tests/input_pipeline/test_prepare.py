@@ -20,7 +20,8 @@ from configs.prepare import get_config
 from input_pipeline import records
 from input_pipeline.behavior import clean
 from input_pipeline.errors import UserError
-from input_pipeline.prepare import prepare, with_sources
+from input_pipeline.prepare import prepare
+from input_pipeline.recipe import with_sources
 
 REAL = Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
 
