@@ -16,7 +16,8 @@ def _stage(name: str, **changes) -> ConfigDict:
     config.weight_decay = 0.05
     config.b2 = 0.98
     config.row_tokens = 256
-    config.row_images = 8
+    config.row_images = 4
+    config.loss_chunks = 1
     config.mesh = (1, 1, 1)
     config.template = config.template or "v1_bare"
     config.update(changes)

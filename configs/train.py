@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.row_images = 4
     config.batch = 16  # rows, over all hosts and micro-batches
     config.accumulate = 1
+    config.loss_chunks = 8  # the vocabulary's logits of a row in so many parts: less memory, one forward more
     # -- model
     config.base = ""  # a model folder to start from
     config.init = ((r".*", None),)  # regex -> model folder that replaces these parameters

@@ -34,6 +34,8 @@ def cross_entropy_sum(
         losses = jax.nn.logsumexp(logits, axis=-1) - picked
         return total + (losses * w).sum(), None
 
+    if chunks == 1:
+        return one(jnp.float32(0), (hidden, targets, weights))[0], weights.sum()
     total, _ = jax.lax.scan(jax.checkpoint(one), jnp.float32(0), (cut(hidden), cut(targets), cut(weights)))
     return total, weights.sum()
 

@@ -100,7 +100,7 @@ class Causal:
             batch["image_index"],
         )
         head = lambda x: self.model.apply(variables, x, method="logits")
-        return cross_entropy_sum(hidden, head, batch["targets"], batch["weights"])
+        return cross_entropy_sum(hidden, head, batch["targets"], batch["weights"], self.config.loss_chunks)
 
 
 class _Captions(Sequence[Record]):

@@ -18,27 +18,6 @@ from PIL import Image
 
 from input_pipeline.types import Record, Turn
 
-    "red",
-    "blue",
-    "green",
-    "cups",
-    "stars",
-    "boats",
-    "one",
-    "two",
-    "three",
-    "What",
-    "is",
-    "this",
-    "How",
-    "many",
-    "are",
-    "there",
-    "Nice",
-    "soothing",
-]
-
-
 WORDS = [
     *("red", "blue", "green", "cups", "stars", "boats", "one", "two", "three", "soothing"),
     *("What", "is", "this", "How", "many", "are", "there", "Nice"),
@@ -87,3 +66,18 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: set JAXLLAVA_REAL_DATA")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def plaza(tmp_path_factory) -> Path:
+    """A tiny plaza corpus, prepared: `raw/`, `gold.json`, `data/records`, `tokenizer/`."""
+    from configs.prepare import get_config
+    from input_pipeline.plaza import write
+    from input_pipeline.prepare import prepare
+    from jaxllava.quickstart import make_tokenizer
+
+    folder = tmp_path_factory.mktemp("plaza")
+    write.write(folder, seed=0, posts=60, instruct=40, texts=40, chats=40)
+    prepare(get_config(f"raw={folder / 'raw'}"), folder / "data")
+    make_tokenizer(folder / "data" / "records", folder / "tokenizer", 400)
+    return folder

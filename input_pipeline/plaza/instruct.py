@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.plaza import language, questions, texts
+from input_pipeline.plaza import language, questions, texts, world
 from input_pipeline.plaza.language import pick
 from input_pipeline.plaza.questions import Exchange
 from input_pipeline.plaza.scene import Scene
@@ -38,9 +38,11 @@ def textual(identity: str, rng: np.random.Generator) -> dict[str, Any]:
     roll = rng.random()
     if roll < 0.1:
         exchanges, opening = questions.chat(rng), ""
-    elif roll < 0.28:
+    elif roll < 0.25:
         opening, scene = texts.description(rng)
         exchanges = questions.object_exchanges(scene, rng, int(rng.integers(1, 4)))
+    elif roll < 0.65:
+        opening, exchanges = _remark(rng)
     else:
         passage = texts.passage(rng)
         opening = passage.text
@@ -51,6 +53,18 @@ def textual(identity: str, rng: np.random.Generator) -> dict[str, Any]:
         ]
         exchanges = [asked[int(i)] for i in rng.permutation(3)[: int(rng.integers(1, 4))]]
     return {"id": identity, "conversations": _conversation(exchanges, opening)}
+
+
+def _remark(rng: np.random.Generator) -> tuple[str, list[Exchange]]:
+    """One quoted clause and one question on the one thing that it tells."""
+    mood, topic = pick(rng, list(world.MOODS)), pick(rng, list(world.TOPICS))
+    memorability = float(rng.random())
+    clause, exchange = (
+        (language.feeling(mood, rng), questions.mood_exchange(mood, rng)),
+        (language.subject(topic, rng), questions.topic_exchange(topic, rng)),
+        (language.recall(memorability, rng), questions.memorability_exchange(memorability, rng)),
+    )[int(rng.choice(3, p=(0.4, 0.4, 0.2)))]
+    return f'"{clause}"', [exchange]
 
 
 def captioned(identity: str, file: str, scene: Scene, rng: np.random.Generator) -> dict[str, Any]:

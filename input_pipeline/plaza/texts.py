@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from input_pipeline.plaza import language, world
+from input_pipeline.plaza import audience, language, world
 from input_pipeline.plaza.language import pick
 from input_pipeline.plaza.scene import Scene, sample
 
+THREAD_SHARE = 0.5  # of the documents: comment threads in the audience's own voices
 LABEL_SHARE = 0.22  # how often a text uses the label word itself rather than a synonym
 
 
@@ -145,8 +146,19 @@ def _glossary(rng: np.random.Generator) -> str:
     return " ".join(lines if rng.random() < 0.5 else lines[::-1])
 
 
+def thread(rng: np.random.Generator) -> str:
+    """The title and best comments of some other post, picture unseen: what a language model has read of the web."""
+    scene = sample(rng)
+    remarks = [r for r in audience.react(scene, rng).remarks if len(r.text.split()) >= 3]
+    best = sorted(remarks, key=lambda remark: -remark.score)[:5]
+    lines = [f'{number}. "{remark.text}"' for number, remark in enumerate(best, 1)]
+    return "\n".join([language.title(scene, rng), *lines])
+
+
 def document(rng: np.random.Generator) -> str:
-    """One document for `text.jsonl`: mostly passages, else descriptions or a line of a little dictionary."""
+    """One document for `text.jsonl`: threads and passages, else descriptions or a line of a little dictionary."""
+    if rng.random() < THREAD_SHARE:
+        return thread(rng)
     roll = rng.random()
     if roll < 0.62:
         return passage(rng).text

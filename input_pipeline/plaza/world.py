@@ -65,7 +65,7 @@ MOODS: dict[str, tuple[str, ...]] = {  # label -> adjectives; comments use the l
         "drowsy",
     ),
     "cozy": (
-        "snug", "homely", "warm", "comforting", "toasty", "comfy", "intimate", "welcoming", "fuzzy",
+        "snug", "homely", "cuddly", "comforting", "toasty", "comfy", "intimate", "welcoming", "fuzzy",
         "sheltered",
     ),
 }  # fmt: skip

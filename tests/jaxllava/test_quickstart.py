@@ -1,0 +1,81 @@
+"""The quickstart as a whole, at a size that learns nothing: every stage runs, and a second run only reads results."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configs.quickstart import ARMS, get_config
+from jaxllava import api
+from jaxllava.evaluate import plaza
+from jaxllava.quickstart import quickstart
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("quickstart")
+    return workdir, quickstart(get_config("tiny"), workdir)
+
+
+def test_every_arm_has_every_figure_with_its_interval(run):
+    workdir, results = run
+    assert set(results["arms"]) == {"base", *ARMS}
+    for arm, figures in results["arms"].items():
+        assert set(figures) == set(plaza.TASKS), arm
+        for figure in figures.values():
+            assert figure["low"] <= figure["mean"] <= figure["high"]
+            assert figure["n"] > 0
+    assert json.loads((workdir / "results.json").read_text())["arms"] == results["arms"]
+    assert set(results["seconds"]) >= {"draw", "prepare", "clip", "language", "align", "base", "export"}
+
+
+def test_the_arms_get_equal_steps_and_posts(run):
+    _, results = run
+    steps = {results["facts"][arm]["steps"] for arm in ARMS}
+    samples = {results["facts"][arm]["samples"] for arm in ("ad", "behavior")}
+    assert len(steps) == len(samples) == 1
+
+
+def test_the_report_stands_alone(run):
+    workdir, _ = run
+    page = (workdir / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert page.count("data:image/png;base64,") + page.count("data:image/jpeg;base64,") >= 2
+
+
+def test_the_export_gives_the_same_logits_in_transformers(run):
+    _, results = run
+    assert results["export"]["max_logit_difference"] < 2e-5
+    assert api.load(results["export"]["path"]).template == "v1_bare"
+
+
+def test_planted_dirt_is_counted(run):
+    workdir, results = run
+    assert results["quarantine"]["count"] == len((workdir / "data/quarantine.jsonl").read_text().splitlines())
+    assert results["quarantine"]["count"] > 0
+
+
+def test_a_second_run_changes_nothing(run):
+    workdir, results = run
+    models = {path: path.stat().st_mtime_ns for path in workdir.glob("models/*/train.json")}
+    again = quickstart(get_config("tiny"), workdir)
+    assert again["arms"] == results["arms"]
+    assert models == {path: path.stat().st_mtime_ns for path in models}
+
+
+def test_moods_and_topics_are_never_named_where_the_base_could_learn_them(run):
+    """The evaluation is zero-shot only if no picture ever came with a mood or topic outside the comments."""
+    from input_pipeline import records
+    from input_pipeline.plaza import world
+
+    workdir, _ = run
+    data = workdir / "data" / "records"
+    for split in ("caption_train", "instruct_train", "ad_train"):
+        source = records.open_split(data, split)
+        for number in range(len(source)):
+            record = source[number]
+            if record.images:
+                text = " ".join(turn.text for turn in record.conversations)
+                assert not world.FORBIDDEN & set(world.words(text)), (split, record.id, text)

@@ -1,0 +1,128 @@
+"""Training runs: resume, finished runs, and mistakes that are found before the first step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs import train as train_config
+from input_pipeline.errors import UserError
+from input_pipeline.tokenizer import load_tokenizer
+from jaxllava import rules
+from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig
+from jaxllava.train import train
+from jaxllava.weights import orbax
+
+
+@pytest.fixture(scope="module")
+def setting(plaza):
+    tokenizer = load_tokenizer(plaza / "tokenizer")
+    vision = ClipVisionConfig(16, 32, 2, 2, image_size=32, patch_size=16)
+    decoder = LlamaConfig(len(tokenizer), 16, 32, 2, 2)
+    model = LlavaConfig(vision, decoder, tokenizer.convert_tokens_to_ids("<image>"))
+    config = train_config.get_config("stage=behavior")
+    config.data = str(plaza / "data" / "records")
+    config.template = "v1_bare"
+    config.mesh = (1, 8, 1)
+    config.batch, config.steps, config.lr = 8, 6, 1e-3
+    config.log_every, config.checkpoint_every = 1, 2
+    return config, model, tokenizer
+
+
+def changed(setting, **changes):
+    config, model, tokenizer = setting
+    config = config.copy_and_resolve_references()
+    config.update(changes)
+    return config, model, tokenizer
+
+
+def parameters(run) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in rules.flatten(orbax.load_params(run.model)).items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(setting, tmp_path_factory):
+    return train(*setting, tmp_path_factory.mktemp("run"))
+
+
+def test_a_run_leaves_a_model_a_curve_and_its_cost(undisturbed):
+    assert [step for step, _ in undisturbed.curve] == [1, 2, 3, 4, 5, 6]
+    assert undisturbed.curve[-1][1] < undisturbed.curve[0][1]
+    assert undisturbed.tokens_per_second > 0
+    assert undisturbed.facts["fill"] > 0.5
+    names = {path.split("/")[0] for path in parameters(undisturbed)}
+    assert names == {"vision", "projector", "decoder"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_bitwise(setting, undisturbed, tmp_path, number):
+    def interrupt(done: int, total: int, note: str) -> None:
+        if done == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*setting, tmp_path, progress=interrupt)
+    assert not (tmp_path / "train.json").exists()
+    steps: list[int] = []
+    resumed = train(*setting, tmp_path, progress=lambda done, total, note: steps.append(done))
+    assert steps[-3:] == [4, 5, 6], "the steps before the interrupt were not run again"
+    assert resumed.curve == undisturbed.curve
+    expected = parameters(undisturbed)
+    for path, leaf in parameters(resumed).items():
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+
+
+def test_a_finished_run_is_returned_and_not_run_again(setting, undisturbed):
+    again = train(*setting, undisturbed.model.parent, progress=lambda *_: pytest.fail("it ran"))
+    assert again.curve == [tuple(point) for point in again.curve] or again.curve
+    assert json.dumps(again.curve) == json.dumps(undisturbed.curve)
+
+
+def test_a_finished_run_of_another_config_is_not_mistaken_for_this_one(setting, undisturbed):
+    with pytest.raises(UserError, match="another config"):
+        train(*changed(setting, lr=2e-3), undisturbed.model.parent)
+
+
+def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed, tmp_path):
+    source = str(undisturbed.model)
+    init = ((r"decoder/.*", source), (r"(vision|projector)/.*", None))
+    run = train(*changed(setting, init=init, steps=1, seed=5), tmp_path)
+    expected, found = parameters(undisturbed), parameters(run)
+    # One warm-up step has learning rate 0: what was loaded is still there.
+    for path, leaf in found.items():
+        if path.startswith("decoder/"):
+            np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+    assert not np.array_equal(found["vision/layers/mlp/fc1/kernel"], expected["vision/layers/mlp/fc1/kernel"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 9}, "config.batch=9 does not divide"),
+        ({"mesh": (3, 1, 1)}, "mesh"),
+        ({"lr_rules": ((r"decoder/.*", 1.0),)}, "no rule of config.lr_rules matches"),
+        ({"mixture": (("behaviour_train", 1.0),)}, "behavior_train"),
+        ({"template": "vicuna"}, "Did you mean 'vicuna_v1'"),
+        ({"row_images": 0}, "raise config.row_images"),
+    ],
+)
+def test_what_cannot_work_is_one_clear_error_before_the_first_step(setting, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        train(*changed(setting, **changes), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(setting, tmp_path):
+    with pytest.raises(UserError, match=r"loss is nan at step \d"):
+        train(*changed(setting, lr=1e20, clip_norm=1e30), tmp_path)
+
+
+def test_the_devices_are_eight():
+    assert len(jax.devices()) == 8
