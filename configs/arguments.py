@@ -30,6 +30,6 @@ def parse(arg: str, *, choices: dict[str, Collection[str]] | None = None, **defa
     for key, valid in (choices or {}).items():
         if values[key] not in valid:
             raise UserError(
-                f"config argument {key}={values[key]!r} is not known.{nearest(values[key], valid)}"
+                f"config argument {key}={values[key]!r} is not known.{nearest(str(values[key]), valid)}"
             )
     return values

@@ -16,9 +16,11 @@ def _stage(name: str, **changes) -> ConfigDict:
     config.weight_decay = 0.05
     config.b2 = 0.98
     config.row_tokens = 256
+    config.batch = 8
+    config.method_rules = train_config.MUON
     config.row_images = 4
     config.loss_chunks = 1
-    config.mesh = (1, 1, 1)
+    config.devices = 1  # too small to share
     config.template = config.template or "v1_bare"
     config.update(changes)
     return config
@@ -30,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.seeds = 1  # how often the arms are trained, with seeds 0, 1, ...
-    config.plaza = dict(posts=2400, instruct=3000, texts=6000)
+    config.plaza = dict(posts=2400, instruct=4000, texts=8000, chats=12000)
     config.prepare = prepare.get_config()
     config.vocab_size = 1024
 
@@ -39,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.text = dict(hidden_size=64, intermediate_size=256, layers=2, heads=2, max_positions=32)
     config.decoder = dict(
-        hidden_size=128, intermediate_size=384, layers=4, heads=4, kv_heads=4, initializer_range=0.08
+        hidden_size=128, intermediate_size=384, layers=2, heads=4, kv_heads=4, initializer_range=0.08
     )
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
@@ -49,25 +51,28 @@ def get_config(arg: str = "") -> ConfigDict:
     config.language = _stage(
         "instruct",
         stage="language",
-        mixture=(("text_train", 1.0), ("chat_train", 1.0)),
+        mixture=(("chat_train", 1.0), ("text_train", 0.3)),
         lr_rules=train_config.DECODER,
+        row_tokens=128,
         row_images=0,
-        batch=8,
-        steps=300,
-        lr=3e-3,
+        steps=1100,
+        lr=2e-3,
     )
-    config.align = _stage("align", batch=8, steps=60, lr=2e-3)
-    config.instruct = _stage("instruct", batch=8, steps=300, lr=2e-3)
-    config.arm = _stage("behavior", batch=8, steps=250, lr=2e-3)
-    config.evaluate = dict(posts=400, questions=300, samples=6, new_tokens=96)
+    config.align = _stage("align", steps=100, lr=2e-3)
+    config.instruct = _stage("instruct", row_tokens=160, steps=400, lr=2e-3)
+    # Many small steps of Adam: what a picture has to do with its comments is learnt by updates, not by tokens.
+    config.arm = _stage(
+        "behavior", batch=2, row_images=2, steps=1600, lr=1.5e-3, method_rules=train_config.ADAM
+    )
+    config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=96))
 
     if tiny:
         config.plaza = dict(posts=60, instruct=40, texts=60, chats=60)
         config.vocab_size = 400
-        for name in ("clip", "language", "align", "instruct", "arm"):
-            config[name].update(steps=2, batch=4)
-        for model in ("vision", "text", "decoder"):
-            config[model].update(hidden_size=32, intermediate_size=64, layers=2, heads=2)
-        config.decoder.kv_heads = 2
+        for stage in (config.clip, config.language, config.align, config.instruct, config.arm):
+            stage.update(steps=2, batch=4)
+        for model in (config.vision, config.text, config.decoder):
+            model.update(hidden_size=32, intermediate_size=64, layers=2, heads=2)
+        config.decoder.update(kv_heads=2)
         config.evaluate.update(posts=6, questions=6, samples=2, new_tokens=8)
     return config

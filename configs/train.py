@@ -15,6 +15,8 @@ ALL_BUT_TOWER = ((r"vision/.*", None), (r"(projector|decoder)/.*", 1.0))
 PROJECTOR = ((r"projector/.*", 1.0), (r"(vision|decoder)/.*", None))
 DECODER = ((r"decoder/.*", 1.0), (r"(vision|projector)/.*", None))
 EVERYTHING = ((r".*", 1.0),)
+ADAM = ((r".*", "adam"),)
+MUON = ((r".*layers/(attn|mlp)/.*kernel|projector/.*kernel", "muon"), (r".*", "adam"))
 # Norms, biases and embeddings' positions are not decayed (the reference: no LayerNorm, no bias).
 DECAY = ((r".*(bias|scale|_embedding|logit_scale)", 0.0), (r".*", 1.0))
 
@@ -48,6 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.base = ""  # a model folder to start from
     config.init = ((r".*", None),)  # regex -> model folder that replaces these parameters
     config.frozen_dtype = "float32"
+    config.devices = 0  # how many to use, 0 is all
     config.mesh = (1, -1, 1)  # data, fsdp, tensor; -1 is what is left
     config.sharding_rules = "llava"
     # -- optimizer; learning rate, schedule and betas as LLaVA's scripts
@@ -56,6 +59,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.warmup = 0.03
     config.weight_decay = 0.0
     config.decay_rules = DECAY
+    config.method_rules = ADAM  # or "muon", for matrices of models that start from nothing
+    config.muon_scale = 5.0  # its multiple of the learning rate
     config.b1, config.b2, config.eps = 0.9, 0.999, 1e-8
     config.clip_norm = 1.0
     # -- run

@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.errors import UserError, nearest
-from input_pipeline.tokenizer import IMAGE_TOKEN, plain_encoding
+from input_pipeline.tokenizer import IMAGE_TOKEN, plain_encoding, special_id
 from input_pipeline.types import Turn
 
 IGNORE = -100  # label of an unsupervised position, as in torch and the reference
@@ -130,7 +130,8 @@ def check_turns(turns: Sequence[Turn]) -> None:
 
 def tokenize(pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerFast, image_tokens: int) -> Encoded:
     """Pieces to arrays; each image becomes `image_tokens` positions that hold the id of `<image>`."""
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    image_id = special_id(tokenizer, IMAGE_TOKEN)
+    ends = {kind: special_id(tokenizer, getattr(tokenizer, f"{kind}_token")) for kind in ("bos", "eos")}
     tokens: list[int] = []
     labels: list[int] = []
     image_index: list[int] = []
@@ -162,7 +163,7 @@ def tokenize(pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerFast, image_
             image_index.extend(range(images * image_tokens, (images + 1) * image_tokens))
             images += 1
         else:
-            token = tokenizer.bos_token_id if piece.kind == "bos" else tokenizer.eos_token_id
+            token = ends[piece.kind]
             tokens.append(token)
             labels.append(token if piece.supervised else IGNORE)
             image_index.append(-1)

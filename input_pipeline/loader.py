@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import grain
 import numpy as np
@@ -34,7 +34,7 @@ class ImageReader:
     """Decodes and preprocesses the images of records; keeps up to `keep` of them, since small sets come round often."""
 
     size: int
-    mode: str = "square"
+    mode: Literal["square", "pad"] = "square"
     keep: int = 8192
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -132,7 +132,7 @@ class ImageTextPairs:
             -1
         ]  # a cut caption still ends in </s>, whose state is its feature
         images = self.read_images(0, record, self.records)
-        return {"images": images[0], "tokens": tokens, "text_length": np.int32(length)}
+        return {"images": images[0], "tokens": tokens, "text_length": np.asarray(length, np.int32)}
 
 
 def batches(
@@ -149,7 +149,7 @@ def batches(
     if global_batch % hosts:
         raise ValueError(f"a global batch of {global_batch} does not divide over {hosts} hosts")
     dataset = (
-        grain.MapDataset.source(rows)
+        grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]
         .seed(seed)
         .shuffle()
         .repeat(None)[host::hosts]

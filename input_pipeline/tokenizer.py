@@ -63,6 +63,14 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def special_id(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int:
+    """The id of a special token; UserError where the tokenizer has none."""
+    number = tokenizer.convert_tokens_to_ids(token) if token else None
+    if not isinstance(number, int):
+        raise UserError(f"the tokenizer {tokenizer.name_or_path} has no special token {token!r}; add it")
+    return number
+
+
 def plain_encoding(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids and character offsets of `text` in which no special token can appear.
 

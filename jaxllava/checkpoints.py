@@ -42,7 +42,7 @@ class Checkpoints:
         step = self.manager.latest_step()
         if step is None:
             return None
-        saved = self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+        saved: Any = self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
         changed = [
             key
             for key in sorted(set(saved.config) | set(self.fingerprint))
@@ -54,7 +54,7 @@ class Checkpoints:
                 f"(differs in: {', '.join(changed)}); use a new workdir, or the old config"
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self.manager.restore(
+        restored: Any = self.manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         )
         return step, restored.state

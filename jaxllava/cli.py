@@ -166,7 +166,7 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     for key, meaning in (("data", "the records folder of jaxllava prepare"), ("base", "a model folder")):
         if not config[key]:
             raise UserError(f"jaxllava train: set --config.{key}=DIR ({meaning})")
-        if not Path(config[key]).is_dir():
+        if not Path(str(config[key])).is_dir():
             raise UserError(f"--config.{key}: {config[key]} does not exist")
     base = api.load(Path(config.base))
     config.template = config.template or base.template
@@ -216,9 +216,8 @@ def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.target.exists():
         raise UserError(f"--to {args.target} exists already; name a new folder")
     model = api.load(args.source)
-    save = hf.export_hf if args.format == "hf" else orbax.save_model
     if args.format == "hf":
-        save(model.params, model.config, model.tokenizer, args.target, model.template)
+        hf.export_hf(model.params, model.config, model.tokenizer, args.target, model.template)
     else:
         orbax.save_model(args.target, model.params, model.config, model.tokenizer, model.template)
     print(f"{args.format}: {args.target}")

@@ -16,6 +16,7 @@ from input_pipeline import packing, records, token_table
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.loader import ImageReader, ImageTextPairs, PackedRows, RandomAccess
+from input_pipeline.tokenizer import special_id
 from input_pipeline.types import Record, Turn
 from jaxllava.losses import contrastive_sum, cross_entropy_sum
 from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
@@ -72,7 +73,7 @@ class Causal:
             "fill": round(packed.fill, 4),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
         }
-        reader = ImageReader(self.model.config.vision.image_size, config.get("image_mode", "square"))
+        reader = ImageReader(self.model.config.vision.image_size, config.image_mode)
         rows = PackedRows(
             tables=tables,
             records=sources,
@@ -91,7 +92,7 @@ class Causal:
 
     def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         variables = {"params": params}
-        hidden = self.model.apply(
+        hidden: Any = self.model.apply(
             variables,
             batch["tokens"],
             batch["positions"],
@@ -99,7 +100,7 @@ class Causal:
             normalise(batch["images"]),
             batch["image_index"],
         )
-        head = lambda x: self.model.apply(variables, x, method="logits")
+        head: Any = lambda x: self.model.apply(variables, x, method="logits")
         return cross_entropy_sum(hidden, head, batch["targets"], batch["weights"], self.config.loss_chunks)
 
 
@@ -138,7 +139,7 @@ class Contrastive:
             table=table,
             records=source,
             text_tokens=config.row_tokens,
-            read_images=ImageReader(self.model.config.vision.image_size, config.get("image_mode", "square")),
+            read_images=ImageReader(self.model.config.vision.image_size, config.image_mode),
             pad_id=_pad_id(tokenizer),
         )
         return rows, {"samples": len(table), "left_out": {split: table.skipped}}
@@ -147,12 +148,12 @@ class Contrastive:
         return init_clip(self.model.config, key)
 
     def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        image, text, scale = self.model.apply({"params": params}, normalise(batch["images"]), batch["tokens"])
-        return contrastive_sum(image, text, scale)
+        features: Any = self.model.apply({"params": params}, normalise(batch["images"]), batch["tokens"])
+        return contrastive_sum(*features)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return special_id(tokenizer, str(tokenizer.pad_token)) if tokenizer.pad_token else 0
 
 
 def make_objective(config: ConfigDict, model_config: LlavaConfig | ClipConfig) -> Causal | Contrastive:

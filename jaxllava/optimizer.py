@@ -1,4 +1,4 @@
-"""AdamW with a schedule, and who trains: ordered (regex -> learning-rate multiple | None) rules, None is frozen."""
+"""The optimizer and its schedule, and who trains: ordered (regex -> learning-rate multiple | None), None is frozen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+from optax import contrib
 
 from jaxllava import rules as rules_lib
 from jaxllava.rules import Params
@@ -49,21 +50,39 @@ def _scale_by_path(multiples: dict[str, float]) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def _muon(scale: float) -> optax.GradientTransformation:
+    """Orthogonalised momentum (Jordan et al. 2024) for matrices [..., in, out], stacked layers each by itself."""
+
+    def axes(params: Any) -> Any:
+        return jax.tree.map(lambda x: contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1), params)
+
+    # An orthogonal update is larger than Adam's where gradients are noisy: it takes its own multiple of the rate.
+    return optax.chain(contrib.scale_by_muon(weight_dimension_numbers=axes), optax.scale(scale))
+
+
 def make_optimizer(config: ConfigDict, params: Params) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of the trained part of `params`.
 
     Decay follows torch's AdamW in the reference: `config.decay_rules` (regex -> multiple of `weight_decay`) over the
-    trained parameters; the reference excludes norms and biases.
+    trained parameters; the reference excludes norms and biases. `config.method_rules` (regex -> "adam" | "muon"):
+    the reference is all Adam; Muon is for the hidden matrices of models trained from scratch.
     """
     paths = list(rules_lib.flatten(params))
     multiples = rules_lib.match(config.lr_rules, paths, "config.lr_rules")
     trained = {path: value for path, value in multiples.items() if value is not None}
     decays = rules_lib.match(config.decay_rules, paths, "config.decay_rules")
+    methods = rules_lib.match(config.method_rules, paths, "config.method_rules")
     schedule = cosine_schedule(config)
     decay_mask = rules_lib.unflatten({path: decays[path] > 0 for path in trained})
     chain = [
         optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=jnp.float32),
+        optax.partition(
+            {
+                "adam": optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=jnp.float32),
+                "muon": _muon(config.muon_scale),
+            },
+            rules_lib.unflatten({path: methods[path] for path in trained}),
+        ),
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
         _scale_by_path(trained),
         optax.scale_by_learning_rate(schedule),

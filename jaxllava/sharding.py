@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,7 +37,7 @@ LLAVA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 REPLICATED: tuple[tuple[str, tuple[str | None, ...]], ...] = ((r".*", ()),)
 
 
-def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None = None) -> Mesh:
     """A `data x fsdp x tensor` mesh; one size may be -1 for all that is left."""
     found = list(devices if devices is not None else jax.devices())
     if len(shape) != len(AXES):
@@ -51,6 +52,13 @@ def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[jax.Device] |
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are cut along their first axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def spread(leaf: jax.Array, mesh: Mesh) -> jax.Array:
+    """A leaf that lives on the whole mesh: as it is where it does already, else a copy on every device."""
+    if leaf.sharding.device_set == set(mesh.devices.flat):
+        return leaf
+    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
 
 
 def param_shardings(

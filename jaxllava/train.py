@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
@@ -144,7 +145,7 @@ def train(
         )
 
     # -- data --------------------------------------------------------------------------------------------------------
-    mesh = sharding_lib.make_mesh(config.mesh)
+    mesh = sharding_lib.make_mesh(config.mesh, jax.devices()[: config.devices or None])
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if config.batch % (config.accumulate * shards):
         raise UserError(
@@ -164,7 +165,8 @@ def train(
     frozen = jax.tree.map(lambda x: x.astype(config.frozen_dtype), frozen)
     optimizer, schedule = optimizer_lib.make_optimizer(config, params)
     del params
-    opt_state = jax.jit(optimizer.init)(trained)
+    # Not under jit: moments are then laid out as their parameters are. Counters go to every device.
+    opt_state = jax.tree.map(partial(sharding_lib.spread, mesh=mesh), optimizer.init(trained))
     checkpoints = Checkpoints(workdir / "checkpoints", fingerprint)
     restored = checkpoints.restore({"trained": trained, "optimizer": opt_state})
     start = 0
@@ -202,7 +204,7 @@ def train(
                 line = {
                     "step": step,
                     "loss": loss,
-                    "lr": float(schedule(step - 1)),
+                    "lr": float(np.asarray(schedule(step - 1))),
                     "gradient_norm": float(metrics["gradient_norm"]),
                     "tokens_per_second": round(tokens / max(time.monotonic() - clock, 1e-9), 1),
                 }

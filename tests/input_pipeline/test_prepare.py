@@ -273,6 +273,7 @@ def test_a_wrong_media_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none of 11 posts is left: media is gone: 10, links to no image: 1"):
         prepare(config, tmp_path / "out")
     shutil.rmtree(tmp_path / "raw/instruct/images")
+    (tmp_path / "raw/instruct/images").mkdir()
     with pytest.raises(
         UserError, match=r"none of the 10 records of .*captions.json can be used: media is gone: 10"
     ):
