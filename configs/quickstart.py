@@ -62,9 +62,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.instruct = _stage("instruct", row_tokens=160, steps=400, lr=2e-3)
     # Many small steps of Adam: what a picture has to do with its comments is learnt by updates, not by tokens.
     config.arm = _stage(
-        "behavior", batch=2, row_images=2, steps=1600, lr=1.5e-3, method_rules=train_config.ADAM
+        "behavior", batch=2, row_images=2, steps=2400, lr=1.5e-3, method_rules=train_config.ADAM
     )
-    config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=96))
+    config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=140))
 
     if tiny:
         config.plaza = dict(posts=60, instruct=40, texts=60, chats=60)

@@ -181,7 +181,10 @@ def write_samples(
         model = api.load(folders[arm])
         prompts = [record.conversations[0].text for record in posts]
         images = [record.images[0] for record in posts]
-        written[arm] = model.generate(prompts, images, max_new_tokens=config.evaluate.new_tokens)
+        # Sampled: the likeliest comment of a small model is the same for every post.
+        written[arm] = model.generate(
+            prompts, images, max_new_tokens=config.evaluate.new_tokens, temperature=0.7, seed=config.seed
+        )
     samples = []
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)

@@ -49,9 +49,13 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Returns the numbers 1, 2 and 5 times a power of ten inside [low, high], low > 0."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    """Returns at most about six round numbers inside [low, high], low > 0.
+
+    1, 2 and 5 times the powers of ten; over a wide range every power, every second power, and so on.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors, step = ((1, 2, 5), 1) if last - first <= 2 else ((1,), math.ceil((last - first) / 6))
+    values = [factor * 10.0**power for power in range(first, last + 1, step) for factor in factors]
     return [value for value in values if low <= value <= high]
 
 

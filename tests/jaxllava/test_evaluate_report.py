@@ -299,6 +299,7 @@ def test_ticks():
     assert charts.ticks(0, 2000) == [0, 500, 1000, 1500, 2000]
     assert charts.ticks(3, 3) == [3]
     assert charts.log_ticks(4.8, 70) == [5, 10, 20, 50]
+    assert charts.log_ticks(4.8, 200_000) == [10, 100, 1_000, 10_000, 100_000]
 
 
 def test_interval_chart_places_dots_on_one_scale():
