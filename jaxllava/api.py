@@ -29,13 +29,13 @@ Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], 
 
 
 def load(path: str | Path, template: str | None = None) -> Model:
-    """Opens a jaxllava model folder or a Hugging Face LLaVA folder.
+    """Opens a jaxllava model folder, the workdir of a run that left one, or a Hugging Face LLaVA folder.
 
     Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
     that was not exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template.
     Raises UserError where the folder is missing or is neither.
     """
-    path = Path(path)
+    path = orbax.locate(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such model folder.")
     if orbax.is_model_folder(path):

@@ -46,6 +46,13 @@ def save_model(
             (folder / "config.json").write_text(json.dumps(header | config.to_json(), indent=1) + "\n")
 
 
+def locate(directory: str | Path) -> Path:
+    """The model folder that a path means: itself, or the `model` in the workdir of a training run."""
+    directory = Path(directory)
+    inside = directory / "model"
+    return inside if is_model_folder(inside) and not is_model_folder(directory) else directory
+
+
 def is_model_folder(directory: str | Path) -> bool:
     """Whether `save_model` wrote this folder (or one of an older make with the same layout)."""
     return (Path(directory) / "params").is_dir() and (Path(directory) / "config.json").is_file()
@@ -73,7 +80,7 @@ def load_params(directory: str | Path, shardings: Params | None = None) -> Param
     Args: shardings: a tree of Sharding like the params; None puts everything on the first local device.
     Raises UserError where the folder is missing or its tree is not the one its config describes.
     """
-    directory = Path(directory).absolute()
+    directory = locate(directory).absolute()
     if not is_model_folder(directory):
         raise UserError(f"{directory}: no model folder (config.json, params/, tokenizer/) is there.")
     config, _ = read_config(directory)

@@ -126,3 +126,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(setting, t
 
 def test_the_devices_are_eight():
     assert len(jax.devices()) == 8
+
+
+def test_a_workdir_opens_as_its_model(undisturbed):
+    from jaxllava import api
+
+    assert api.load(undisturbed.model.parent).config == api.load(undisturbed.model).config
