@@ -43,6 +43,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.decoder = dict(
         hidden_size=128, intermediate_size=384, layers=2, heads=4, kv_heads=4, initializer_range=0.08
     )
+    for model in (config.vision, config.text, config.decoder):
+        model.remat = "dots"  # on a CPU, keeping every layer's attention weights costs more than computing them again
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
     config.clip = _stage(
@@ -62,7 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.instruct = _stage("instruct", row_tokens=160, steps=400, lr=2e-3)
     # Many small steps of Adam: what a picture has to do with its comments is learnt by updates, not by tokens.
     config.arm = _stage(
-        "behavior", batch=2, row_images=2, steps=2400, lr=1.5e-3, method_rules=train_config.ADAM
+        "behavior", batch=2, row_images=2, steps=3600, lr=1.5e-3, method_rules=train_config.ADAM
     )
     config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=140))
 
