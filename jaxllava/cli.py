@@ -70,9 +70,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add = command("evaluate", "Score a model on held-out behaviour: comments, likes, and plaza's truths.")
     add.add_argument("--model", type=Path, required=True)
     add.add_argument("--data", type=Path, required=True, help="records folder of a prepared data set")
-    add.add_argument(
-        "--gold", type=Path, required=True, help="plaza's gold.json: the truths to score against"
-    )
+    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic and memorability as well")
     add.add_argument("--limit", type=int, default=400, help="held-out posts to use")
     add.add_argument("--json", type=Path, help="also write the figures here")
 

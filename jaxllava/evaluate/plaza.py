@@ -1,4 +1,4 @@
-"""What a model knows of plaza's held-out posts: zero-shot mood, topic and memorability, likes, comments, and stage 2.
+"""What a model knows of held-out posts: likes, comments, and, on plaza, mood, topic, memorability and stage 2.
 
 Protocols as in Behavior-LLaVA section 4: next-token log-probabilities over the task's words (mood, topic,
 memorability), R2 of the like percentage, perplexity of the true top comment. Per-item values are kept, so that arms
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,31 @@ from jaxllava.evaluate import metrics
 Progress = Callable[[int, int], None]
 Columns = dict[str, list[list[float]]]  # task -> the columns that its metric takes
 
-TASKS = {  # task -> its metric in `metrics`
-    "mood": "accuracy",
-    "topic": "accuracy",
-    "memorability": "spearman",
-    "likes_r2": "r2",
-    "comment_perplexity": "perplexity",
-    "stage2": "accuracy",
-}
 LIKE_GRID = tuple(range(2, 100, 4))  # per cent; the prediction is the mean over the grid
 
 
 @dataclass(frozen=True)
 class Heldout:
-    """The held-out posts with their truths, and held-out stage-2 questions."""
+    """Held-out posts and stage-2 questions. Of plaza's own posts the truths are known: one for each, or none."""
 
     posts: list[Record]
+    questions: list[Record]
     truths: list[dict[str, Any]]
     moods: list[str]
     topics: list[str]
-    questions: list[Record]
+
+    @property
+    def liked(self) -> list[Record]:
+        return [record for record in self.posts if record.meta.get("like_rate") is not None]
+
+    @property
+    def commented(self) -> list[Record]:
+        return [record for record in self.posts if record.meta.get("comments")]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that this data can answer."""
+        return [name for name, task in TASKS.items() if getattr(self, task.needs)]
 
     def chance(self) -> dict[str, float]:
         return {
@@ -55,28 +61,51 @@ class Heldout:
         }
 
 
-def load_heldout(data: Path, gold: Path, posts: int, questions: int) -> Heldout:
-    """The first `posts` held-out posts that have truths, and as many questions of held-out instruction records."""
-    truth = json.loads(gold.read_text())
+@dataclass(frozen=True)
+class Task:
+    """`metric` of `metrics` over the columns that `run` gives; it `needs` a list of Heldout that is not empty."""
+
+    metric: str
+    needs: str
+    run: Callable[[Model, Heldout], list[list[float]]]
+
+
+def load_heldout(data: Path, gold: Path | None, posts: int, questions: int) -> Heldout:
+    """The first `posts` held-out posts and `questions` of held-out instruction records.
+
+    With `gold` (plaza's gold.json) only posts that have truths, likes and comments: every task on the same posts.
+    """
+    truth = _read_gold(gold) if gold else {"posts": {}, "moods": [], "topics": []}
     source = records.open_split(data, "behavior_heldout")
-    pairs = [
-        (record, truth["posts"].get(record.meta["post_id"]))
-        for record in map(source.__getitem__, range(len(source)))
-    ]
-    usable = [
-        (r, t) for r, t in pairs if t and r.meta.get("like_rate") is not None and r.meta.get("comments")
-    ]
-    if not usable:
-        raise UserError(f"{data} has no held-out behaviour record with a truth in {gold}")
-    instruct = records.open_split(data, "instruct_heldout")
-    asked = [record for record in map(instruct.__getitem__, range(len(instruct))) if record.images]
-    return Heldout(
-        posts=[record for record, _ in usable[:posts]],
-        truths=[t for _, t in usable[:posts]],
-        moods=list(truth["moods"]),
-        topics=list(truth["topics"]),
-        questions=asked[:questions],
-    )
+    found, truths = [], []
+    for record in map(source.__getitem__, range(len(source))):
+        known = truth["posts"].get(record.meta["post_id"])
+        parts = (record.meta.get("like_rate") is not None, bool(record.meta.get("comments")))
+        if (known and all(parts)) if gold else any(parts):
+            found.append(record)
+            truths += [known] if gold else []
+        if len(found) == posts:
+            break
+    if not found:
+        raise UserError(
+            f"{data} has no held-out post with " + (f"a truth in {gold}" if gold else "reactions")
+        )
+    asked = []
+    if "instruct_heldout" in records.splits(data):
+        instruct = records.open_split(data, "instruct_heldout")
+        asked = [record for record in map(instruct.__getitem__, range(len(instruct))) if record.images]
+    return Heldout(found, asked[:questions], truths, list(truth["moods"]), list(truth["topics"]))
+
+
+def _read_gold(path: Path) -> dict[str, Any]:
+    try:
+        truth = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--gold {path}: not readable as JSON ({error})") from error
+    missing = [key for key in ("posts", "moods", "topics") if not isinstance(truth, dict) or key not in truth]
+    if missing:
+        raise UserError(f"--gold {path}: not a gold.json of plaza, {', '.join(missing)} is missing")
+    return truth
 
 
 def answer_before(record: Record, text: str) -> str:
@@ -95,51 +124,70 @@ def top_comment(record: Record) -> str:
 
 
 def evaluate(model: Model, heldout: Heldout, progress: Progress | None = None) -> Columns:
-    """All tasks of `TASKS` on one model. Returns each task's per-item columns, as its metric takes them."""
-    report = progress or (lambda done, total: None)
-    posts, images = heldout.posts, [record.images[0] for record in heldout.posts]
+    """The tasks that `heldout` can answer, on one model: each task's per-item columns, as its metric takes them."""
     columns: Columns = {}
+    for name in heldout.tasks:
+        columns[name] = TASKS[name].run(model, heldout)
+        if progress:
+            progress(len(columns), len(heldout.tasks))
+    return columns
 
-    def ask(question: str, words: Sequence[str]) -> np.ndarray:
-        return model.score([f"<image>\n{question}"] * len(posts), images, list(words))  # [N, words]
 
-    def classify(question: str, words: Sequence[str], key: str) -> list[list[float]]:
-        scores = ask(question, words)
-        truth = np.asarray([words.index(t[key]) for t in heldout.truths])
-        return [(scores.argmax(axis=1) == truth).astype(float).tolist()]
+def _ask(model: Model, posts: Sequence[Record], question: str, words: Sequence[str]) -> np.ndarray:
+    images = [record.images[0] for record in posts]
+    return model.score([f"<image>\n{question}"] * len(posts), images, list(words))  # [N, words]
 
-    columns["mood"] = classify(MOOD_QUESTION, heldout.moods, "mood")
-    report(1, len(TASKS))
-    columns["topic"] = classify(TOPIC_QUESTION, heldout.topics, "topic")
-    report(2, len(TASKS))
-    expected = _expectation(ask(MEMORABILITY_QUESTION, [str(d) for d in range(10)]), np.arange(10) / 9)
-    columns["memorability"] = [expected, [t["memorability"] for t in heldout.truths]]
-    report(3, len(TASKS))
 
+def _classify(model: Model, heldout: Heldout, *, question: str, key: str) -> list[list[float]]:
+    words = getattr(heldout, f"{key}s")
+    scores = _ask(model, heldout.posts, question, words)
+    truth = np.asarray([words.index(t[key]) for t in heldout.truths])
+    return [(scores.argmax(axis=1) == truth).astype(float).tolist()]
+
+
+def _memorability(model: Model, heldout: Heldout) -> list[list[float]]:
+    scores = _ask(model, heldout.posts, MEMORABILITY_QUESTION, [str(d) for d in range(10)])
+    return [_expectation(scores, np.arange(10) / 9), [t["memorability"] for t in heldout.truths]]
+
+
+def _likes(model: Model, heldout: Heldout) -> list[list[float]]:
+    posts = heldout.liked
     rates = [float(record.meta["like_rate"]) for record in posts]
-    questions = [record.conversations[0].text for record in posts]
     prefixes = [answer_before(r, f"{100 * rate:.1f}%") for r, rate in zip(posts, rates, strict=True)]
+    questions = [record.conversations[0].text for record in posts]
+    images = [record.images[0] for record in posts]
     scores = model.score(questions, images, [f"{v}.0%" for v in LIKE_GRID], answer_prefix=prefixes)
-    columns["likes_r2"] = [_expectation(scores, np.asarray(LIKE_GRID) / 100), rates]
-    report(4, len(TASKS))
+    return [_expectation(scores, np.asarray(LIKE_GRID) / 100), rates]
 
+
+def _comments(model: Model, heldout: Heldout) -> list[list[float]]:
+    posts = heldout.commented
     comments = [top_comment(record) for record in posts]
     prefixes = [answer_before(r, comment) for r, comment in zip(posts, comments, strict=True)]
+    questions = [record.conversations[0].text for record in posts]
+    images = [record.images[0] for record in posts]
     sums, counts = model.loglikelihood(questions, images, comments, answer_prefix=prefixes)
-    columns["comment_perplexity"] = [sums.tolist(), counts.tolist()]
-    report(5, len(TASKS))
+    return [sums.tolist(), counts.tolist()]
 
-    asked = [
-        (record, record.conversations[0].text, record.conversations[1].text) for record in heldout.questions
-    ]
-    longest = max((len(model.tokenizer(answer)["input_ids"]) for _, _, answer in asked), default=1)
+
+def _stage2(model: Model, heldout: Heldout) -> list[list[float]]:
+    asked = [(r.conversations[0].text, r.conversations[1].text, r.images[0]) for r in heldout.questions]
+    longest = max(len(model.tokenizer(answer)["input_ids"]) for _, answer, _ in asked)
     answers = model.generate(
-        [question for _, question, _ in asked], [r.images[0] for r, _, _ in asked], max_new_tokens=longest + 2
+        [question for question, _, _ in asked], [image for *_, image in asked], max_new_tokens=longest + 2
     )
     same = lambda a, b: a.strip().rstrip(".").lower() == b.strip().rstrip(".").lower()
-    columns["stage2"] = [[float(same(a, truth)) for a, (_, _, truth) in zip(answers, asked, strict=True)]]
-    report(6, len(TASKS))
-    return columns
+    return [[float(same(a, truth)) for a, (_, truth, _) in zip(answers, asked, strict=True)]]
+
+
+TASKS = {
+    "mood": Task("accuracy", "truths", partial(_classify, question=MOOD_QUESTION, key="mood")),
+    "topic": Task("accuracy", "truths", partial(_classify, question=TOPIC_QUESTION, key="topic")),
+    "memorability": Task("spearman", "truths", _memorability),
+    "likes_r2": Task("r2", "liked", _likes),
+    "comment_perplexity": Task("perplexity", "commented", _comments),
+    "stage2": Task("accuracy", "questions", _stage2),
+}
 
 
 def _expectation(scores: np.ndarray, values: np.ndarray) -> list[float]:
@@ -150,11 +198,12 @@ def _expectation(scores: np.ndarray, values: np.ndarray) -> list[float]:
 
 def estimates(columns: Columns) -> dict[str, metrics.Estimate]:
     """Each task's figure with its interval over items."""
-    return {task: getattr(metrics, metric)(*columns[task]) for task, metric in TASKS.items()}
+    return {task: getattr(metrics, TASKS[task].metric)(*found) for task, found in columns.items()}
 
 
 def differences(first: Columns, second: Columns) -> dict[str, metrics.Estimate]:
     """first - second for each task, paired by item."""
     return {
-        task: metrics.paired_difference(metric, first[task], second[task]) for task, metric in TASKS.items()
+        task: metrics.paired_difference(TASKS[task].metric, found, second[task])
+        for task, found in first.items()
     }

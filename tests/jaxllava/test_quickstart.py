@@ -7,7 +7,8 @@ import json
 import pytest
 
 from configs.quickstart import ARMS, get_config
-from jaxllava import api
+from input_pipeline.errors import UserError
+from jaxllava import api, cli
 from jaxllava.evaluate import plaza
 from jaxllava.quickstart import quickstart
 
@@ -49,6 +50,30 @@ def test_the_export_gives_the_same_logits_in_transformers(run):
     _, results = run
     assert results["export"]["max_logit_difference"] < 2e-5
     assert api.load(results["export"]["path"]).template == "v1_bare"
+
+
+def test_evaluate_gives_the_quickstart_s_own_figures(run, capsys):
+    workdir, results = run
+    data = ("--model", str(workdir / "models/base"), "--data", str(workdir / "data"))
+    out = workdir / "base.json"
+    cli.main(
+        ["evaluate", *data, "--gold", str(workdir / "plaza/gold.json"), "--limit", "6", "--json", str(out)]
+    )
+    assert json.loads(out.read_text()) == results["by_seed"]["base"][0]
+    # Without truths, what anyone's reactions can answer.
+    cli.main(["evaluate", *data, "--limit", "6", "--json", str(out)])
+    assert set(json.loads(out.read_text())) == {"likes_r2", "comment_perplexity", "stage2"}
+    assert "comment_perplexity" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"posts": {}}'])
+def test_a_gold_file_that_is_none_is_named(run, tmp_path, text):
+    workdir, _ = run
+    path = tmp_path / "gold.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=r"gold\.json"):
+        plaza.load_heldout(workdir / "data", path, 6, 6)
 
 
 def test_planted_dirt_is_counted(run):
