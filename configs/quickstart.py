@@ -43,10 +43,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.decoder = dict(
         hidden_size=128, intermediate_size=384, layers=2, heads=4, kv_heads=4, initializer_range=0.08
     )
-    for model in (config.vision, config.text, config.decoder):
-        model.remat = (
-            "dots"  # on a CPU, keeping every layer's attention weights costs more than computing them again
-        )
+    for name in ("vision", "text", "decoder"):
+        # On a CPU, keeping every layer's attention weights costs more than computing them again.
+        config[name].remat = "dots"
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
     config.clip = _stage(
