@@ -36,16 +36,23 @@ def get_config(arg: str = "") -> ConfigDict:
     config.prepare = prepare.get_config()
     config.vocab_size = 1024
 
+    # "dots": on a CPU, keeping every layer's attention weights costs more than computing them again.
+    remat = "dots"
     config.vision = dict(
-        hidden_size=128, intermediate_size=512, layers=4, heads=4, image_size=64, patch_size=16
+        hidden_size=128, intermediate_size=512, layers=4, heads=4, image_size=64, patch_size=16, remat=remat
     )
-    config.text = dict(hidden_size=64, intermediate_size=256, layers=2, heads=2, max_positions=32)
+    config.text = dict(
+        hidden_size=64, intermediate_size=256, layers=2, heads=2, max_positions=32, remat=remat
+    )
     config.decoder = dict(
-        hidden_size=128, intermediate_size=384, layers=2, heads=4, kv_heads=4, initializer_range=0.08
+        hidden_size=128,
+        intermediate_size=384,
+        layers=2,
+        heads=4,
+        kv_heads=4,
+        initializer_range=0.08,
+        remat=remat,
     )
-    for name in ("vision", "text", "decoder"):
-        # On a CPU, keeping every layer's attention weights costs more than computing them again.
-        config[name].remat = "dots"
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
     config.clip = _stage(

@@ -31,9 +31,11 @@ STAGES = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: `stage=NAME` of the table above (default `behavior`)."""
-    stage = parse(arg, stage="behavior", choices={"stage": STAGES}).stage
+    """`arg`: `stage=NAME` of the table above (default `behavior`); `alone`: without its instruction data."""
+    values = parse(arg, stage="behavior", alone=False, choices={"stage": STAGES})
+    stage = values.stage
     mixture, lr_rules, template, lr = STAGES[stage]
+    mixture = mixture[:1] if values.alone else mixture
     config = ConfigDict()
     config.stage = stage
     # -- data

@@ -70,6 +70,9 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
         raise ImageError(f"broken image: {text}") from error
 
 
+MODES = ("square", "pad")
+
+
 def preprocess(image: Image.Image, size: int, mode: Literal["square", "pad"] = "square") -> np.ndarray:
     """Returns the picture as CLIP sees it, uint8 [size, size, 3], before rescaling and normalisation.
 

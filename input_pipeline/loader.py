@@ -117,6 +117,7 @@ class ImageTextPairs:
     text_tokens: int
     read_images: ImageReader
     pad_id: int
+    end_id: int
 
     def __len__(self) -> int:
         return len(self.table)
@@ -128,9 +129,7 @@ class ImageTextPairs:
         tokens = np.full(self.text_tokens, self.pad_id, np.int32)
         length = min(len(encoded), self.text_tokens)
         tokens[:length] = encoded.tokens[:length]
-        tokens[length - 1] = encoded.tokens[
-            -1
-        ]  # a cut caption still ends in </s>, whose state is its feature
+        tokens[length - 1] = self.end_id  # a cut caption still ends in </s>, whose state is its feature
         images = self.read_images(0, record, self.records)
         return {"images": images[0], "tokens": tokens, "text_length": np.asarray(length, np.int32)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +138,8 @@ def cached(
             return TokenTable(**{name: arrays[name] for name in fields}, skipped=skipped)
     table = build(records, tokenizer, template, image_tokens, max_tokens, progress)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp.npz")
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp.npz")  # several runs may fill one cache at a time
     skipped_bytes = np.frombuffer(json.dumps(table.skipped).encode(), np.uint8)
     np.savez(unfinished, skipped=skipped_bytes, **{name: getattr(table, name) for name in fields})
-    unfinished.rename(path)
+    unfinished.replace(path)
     return table

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 def _parser() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(prog="jaxllava", description=__import__("jaxllava").__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"jaxllava {version('jaxllava')}")
     commands = parser.add_subparsers(dest="command", metavar="command", parser_class=Parser)
     made: dict[str, Parser] = {}
 
@@ -114,6 +116,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if not name.startswith("-") and name not in commands:
         raise UserError(f"jaxllava: no command is named {name!r}.{nearest(name, commands)}")
     args, rest = parser.parse_known_args(argv)
+    if args.command is None:
+        raise UserError(f"jaxllava: {argv[0]!r} is not known.{nearest(argv[0], parser.flags())}")
     overrides = [item for item in rest if item.startswith("--config.")]
     unknown = [item for item in rest if item not in overrides]
     if overrides and not hasattr(args, "config"):
@@ -170,9 +174,16 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
             raise UserError(f"--config.{key}: {config[key]} does not exist")
     base = api.load(Path(config.base))
     config.template = config.template or base.template
+    if config.template == "plain" and config.stage != "align":
+        raise UserError(
+            f"{config.base} has the template 'plain', made for align; set --config.template=v1_bare"
+        )
     with bar(f"training {config.stage}") as report:
         result = train(config, base.config, base.tokenizer, args.workdir, progress=report)
     (step, loss) = result.curve[-1]
+    left_out = {reason: n for found in result.facts["left_out"].values() for reason, n in found.items() if n}
+    if left_out:
+        print(f"left out or cut: {left_out}")
     print(f"step {step}, loss {loss:.4f}, {result.tokens_per_second:.0f} tokens/s; model: {result.model}")
 
 
@@ -181,6 +192,8 @@ def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava.evaluate import plaza
     from jaxllava.progress import bar
 
+    if args.json and not args.json.parent.is_dir():
+        raise UserError(f"--json {args.json}: {args.json.parent} is no folder")
     heldout = plaza.load_heldout(args.data, args.gold, args.limit, args.limit)
     model = api.load(args.model)
     with bar("evaluating") as report:
@@ -248,19 +261,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.ERROR)  # libraries' notes on what they could not import
     try:
         args, overrides = _parse(argv)
-        if args.command is None:
-            return
         COMMANDS[args.command](args, overrides)
     except UserError as error:
         if os.environ.get("JAXLLAVA_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # `jaxllava inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if os.environ.get("JAXLLAVA_TRACEBACK"):
+            raise
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:  # `jaxllava inspect ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ class Causal:
                 raise UserError(f"split {split!r} of {data} has no usable sample; left out: {table.skipped}")
         weights = [weight for _, weight in config.mixture]
         pairs = packing.mixture([len(table) for table in tables], weights, config.seed)
-        lengths = np.asarray([tables[table].lengths[sample] for table, sample in pairs])
+        all_lengths = [table.lengths for table in tables]
+        lengths = np.asarray([all_lengths[table][sample] for table, sample in pairs])
         images = np.asarray([tables[table].images[sample] for table, sample in pairs])
         row_images = config.row_images
         if images.max() > row_images:
@@ -141,6 +142,7 @@ class Contrastive:
             text_tokens=config.row_tokens,
             read_images=ImageReader(self.model.config.vision.image_size, config.image_mode),
             pad_id=_pad_id(tokenizer),
+            end_id=special_id(tokenizer, str(tokenizer.eos_token)),
         )
         return rows, {"samples": len(table), "left_out": {split: table.skipped}}
 

@@ -21,6 +21,9 @@ class Partition(NamedTuple):
     frozen: Params
 
 
+METHODS = ("adam", "muon")
+
+
 def partition(params: Params, lr_rules: Any) -> Partition:
     """Splits `params` by `config.lr_rules`."""
     multiples = rules_lib.match(lr_rules, rules_lib.flatten(params), "config.lr_rules")
@@ -60,6 +63,16 @@ def _muon(scale: float) -> optax.GradientTransformation:
     return optax.chain(contrib.scale_by_muon(weight_dimension_numbers=axes), optax.scale(scale))
 
 
+def _decay_by_path(decays: dict[str, float]) -> optax.GradientTransformation:
+    """Adds `decay * parameter` to each update, as optax.add_decayed_weights does with one decay for all."""
+
+    def update(updates: Any, params: Any) -> Any:
+        by_path = rules_lib.unflatten(decays)
+        return jax.tree.map(lambda u, p, decay: u + decay * p if decay else u, updates, params, by_path)
+
+    return optax.stateless(update)
+
+
 def make_optimizer(config: ConfigDict, params: Params) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of the trained part of `params`.
 
@@ -73,17 +86,16 @@ def make_optimizer(config: ConfigDict, params: Params) -> tuple[optax.GradientTr
     decays = rules_lib.match(config.decay_rules, paths, "config.decay_rules")
     methods = rules_lib.match(config.method_rules, paths, "config.method_rules")
     schedule = cosine_schedule(config)
-    decay_mask = rules_lib.unflatten({path: decays[path] > 0 for path in trained})
     chain = [
         optax.clip_by_global_norm(config.clip_norm),
         optax.partition(
-            {
+            {  # keys: METHODS
                 "adam": optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=jnp.float32),
                 "muon": _muon(config.muon_scale),
             },
             rules_lib.unflatten({path: methods[path] for path in trained}),
         ),
-        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
+        _decay_by_path({path: config.weight_decay * decays[path] for path in trained}),
         _scale_by_path(trained),
         optax.scale_by_learning_rate(schedule),
     ]

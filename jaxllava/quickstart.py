@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs import prepare as prepare_config
 from configs.quickstart import ARMS
 from input_pipeline import records
+from input_pipeline.errors import UserError
 from input_pipeline.plaza import write as plaza
 from input_pipeline.prepare import prepare
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer, train_tokenizer
@@ -38,6 +41,7 @@ STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs all stages; returns (and leaves in `workdir/results.json`) the results. See configs/quickstart.py."""
     workdir.mkdir(parents=True, exist_ok=True)
+    _claim(workdir / "quickstart.json", config)
     # The arms run the same program: the second and third find it compiled.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -48,7 +52,10 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # -- data --------------------------------------------------------------------------------------------------
     with stages.stage("draw", "drawing plaza") as bar:
         if not (corpus / "gold.json").exists():
-            plaza.write(corpus, config.seed, **config.plaza.to_dict(), progress=bar)
+            unfinished = corpus.with_name("plaza.tmp")  # of an interrupted run: the seed draws it again
+            shutil.rmtree(unfinished, ignore_errors=True)
+            plaza.write(unfinished, config.seed, **config.plaza.to_dict(), progress=bar)
+            unfinished.rename(corpus)
     with stages.stage("prepare", "cleaning, writing records") as bar:
         prepare_config.fill(config.prepare, corpus / "raw")
         prepare(config.prepare, workdir / "data", progress=bar)
@@ -138,6 +145,19 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return results
 
 
+def _claim(path: Path, config: ConfigDict) -> None:
+    """Binds a workdir to its config; only the number of seeds may grow. Every stage's result depends on the rest."""
+    flat = {key: repr(value) for key, value in flatten_dict(config.to_dict(), sep=".").items()}
+    del flat["seeds"]
+    if not path.exists():
+        _write_json(path, flat)
+    saved = json.loads(path.read_text())
+    if changed := sorted(key for key in flat.keys() | saved.keys() if flat.get(key) != saved.get(key)):
+        raise UserError(
+            f"{path.parent} holds a run with another config.{', config.'.join(changed)}; use a new --workdir"
+        )
+
+
 def quarantine(path: Path, examples: int = 12) -> dict[str, Any]:
     """The rejected records of a prepared data set: how many, why, and some of them."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -207,7 +227,7 @@ def write_samples(
 
 def _over_seeds(found: list[plaza_tasks.Columns]) -> dict[str, dict[str, Any]]:
     per_seed = [plaza_tasks.estimates(columns) for columns in found]
-    return {task: metrics.over_seeds([e[task] for e in per_seed]).to_dict() for task in plaza_tasks.TASKS}
+    return {task: metrics.over_seeds([e[task] for e in per_seed]).to_dict() for task in per_seed[0]}
 
 
 def _differences(
@@ -216,7 +236,7 @@ def _differences(
     """first - second, paired by item in each seed, then over seeds. The base has but one run."""
     second = second * len(first) if len(second) == 1 else second
     per_seed = [plaza_tasks.differences(a, b) for a, b in zip(first, second, strict=True)]
-    return {task: metrics.over_seeds([d[task] for d in per_seed]).to_dict() for task in plaza_tasks.TASKS}
+    return {task: metrics.over_seeds([d[task] for d in per_seed]).to_dict() for task in per_seed[0]}
 
 
 def _as_dicts(found: dict[str, metrics.Estimate]) -> dict[str, dict[str, Any]]:

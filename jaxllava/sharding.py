@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,13 +28,15 @@ LLAVA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder/layers/mlp/(gate|up)_proj/kernel", (None, "fsdp", "tensor")),
     (r"decoder/layers/mlp/down_proj/kernel", (None, "tensor", "fsdp")),
     (r"projector/linear_1/kernel", ("fsdp", "tensor")),
-    (r"projector/linear_\d+/kernel", ("tensor", "fsdp")),
+    (r"projector/linear_(?!1/)\d+/kernel", ("tensor", "fsdp")),
     (r"vision/layers/attn/(q|k|v)_proj/kernel", (None, "fsdp", "tensor")),
     (r"vision/layers/attn/out_proj/kernel", (None, "tensor", "fsdp")),
     (r"vision/layers/mlp/fc1/kernel", (None, "fsdp", "tensor")),
     (r"vision/layers/mlp/fc2/kernel", (None, "tensor", "fsdp")),
     (r".*(bias|scale|_embedding|patch_embedding/kernel)", ()),
 )
+# Parts that not every LLaVA has: tied embeddings need no head, a linear or identity projector few layers.
+OPTIONAL = (r"decoder/lm_head/kernel", r"projector/linear_1/kernel", r"projector/linear_(?!1/)\d+/kernel")
 REPLICATED: tuple[tuple[str, tuple[str | None, ...]], ...] = ((r".*", ()),)
 
 
@@ -66,7 +69,8 @@ def param_shardings(
 ) -> Params:
     """A tree of NamedShardings. An axis that does not divide its dimension is left out (that dimension is whole)."""
     flat = rules_lib.flatten(params)
-    axes = rules_lib.match(rules, flat, "config.sharding_rules")
+    idle = [p for p in OPTIONAL if not any(re.fullmatch(p, path) for path in flat)]
+    axes = rules_lib.match([rule for rule in rules if rule[0] not in idle], flat, "config.sharding_rules")
     shardings = {}
     for path, leaf in flat.items():
         names = axes[path] or (None,) * len(leaf.shape)

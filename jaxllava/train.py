@@ -19,13 +19,16 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import loader, records
-from input_pipeline.errors import UserError
+from input_pipeline.conversation import get_template
+from input_pipeline.errors import UserError, nearest
+from input_pipeline.images import MODES
 from jaxllava import interrupts
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
 from jaxllava.checkpoints import Checkpoints
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.config import DTYPES
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.objectives import Loss, make_objective
 from jaxllava.rules import Params
@@ -112,6 +115,24 @@ def initial_params(
     return rules_lib.unflatten(flat)
 
 
+def check(config: ConfigDict) -> None:
+    """Raises a UserError for a value that no run can work with, before anything is read or written."""
+    for key in ("steps", "batch", "accumulate", "loss_chunks", "log_every", "checkpoint_every", "row_tokens"):
+        if getattr(config, key) < 1:
+            raise UserError(f"config.{key}={getattr(config, key)}: at least 1 is needed")
+    methods = {method for _, method in config.method_rules}
+    choices = {
+        "sharding_rules": ({config.sharding_rules}, SHARDINGS),
+        "image_mode": ({config.image_mode}, MODES),
+        "frozen_dtype": ({config.frozen_dtype}, DTYPES),
+        "method_rules": (methods, optimizer_lib.METHODS),
+    }
+    for key, (given, valid) in choices.items():
+        for value in given - set(valid):
+            raise UserError(f"config.{key}: {value!r} is not known.{nearest(str(value), valid)}")
+    get_template(config.template)
+
+
 def train(
     config: ConfigDict,
     model_config: LlavaConfig | ClipConfig,
@@ -126,6 +147,7 @@ def train(
     checkpoint that cannot work, before the first step wherever that can be known then.
     """
     report = progress or (lambda done, total, note: None)
+    check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     summary_path = workdir / "train.json"
 
@@ -162,6 +184,8 @@ def train(
     given = folder.load_params(Path(config.base)) if config.base else None
     params = initial_params(objective.init, config, mesh, given)
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)
+    # Half precision cannot hold an update of 2e-5 of a weight: what trains is float32, whatever the base was.
+    trained = jax.tree.map(lambda x: x.astype(jnp.float32), trained)
     frozen = jax.tree.map(lambda x: x.astype(config.frozen_dtype), frozen)
     optimizer, schedule = optimizer_lib.make_optimizer(config, params)
     del params
@@ -173,7 +197,7 @@ def train(
     if restored:
         start, state = restored
         trained, opt_state = state["trained"], state["optimizer"]
-        _cut_log(workdir / "metrics.jsonl", start)
+    _cut_log(workdir / "metrics.jsonl", start)  # also of a run that ended before its first checkpoint
 
     # -- steps -------------------------------------------------------------------------------------------------------
     stream = loader.batches(
@@ -221,7 +245,11 @@ def train(
 
     # -- result: the model folder first, then the file that says that it is whole ------------------------------------
     full = rules_lib.merge(trained, frozen)
-    folder.save_model(workdir / "model", jax.device_get(full), model_config, tokenizer, config.template)
+    template = config.template
+    if config.base and get_template(template).style == "plain":
+        # `plain` is how a projector is trained, not how the model is spoken to.
+        template = folder.read_config(folder.locate(Path(config.base)))[1]
+    folder.save_model(workdir / "model", jax.device_get(full), model_config, tokenizer, template)
     checkpoints.close()
     curve = [(line["step"], line["loss"]) for line in map(json.loads, (workdir / "metrics.jsonl").open())]
     summary = {

@@ -22,7 +22,10 @@ def find(folder: str, name: str) -> str | None:
     names, stems = _listing(folder)
     if not name:
         return None
-    found = names.get(name.lower()) or stems.get(PurePosixPath(name).stem.lower())
+    lower = name.lower()
+    # A name may be a stem already, and a stem may hold dots ("Mr. X vs. 2.0"): only a known suffix is cut off.
+    stem = lower[: -len(PurePosixPath(lower).suffix)] if lower.endswith(IMAGE_SUFFIXES) else lower
+    found = names.get(lower) or stems.get(lower) or stems.get(stem)
     return str(Path(folder) / found) if found else None
 
 

@@ -7,6 +7,7 @@ are compared on the same items.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ class Heldout:
 
     @property
     def liked(self) -> list[Record]:
-        return [record for record in self.posts if record.meta.get("like_rate") is not None]
+        """Posts with a like rate; none where all rates are equal, as nothing is then to be explained."""
+        liked = [record for record in self.posts if record.meta.get("like_rate") is not None]
+        return liked if len({record.meta["like_rate"] for record in liked}) > 1 else []
 
     @property
     def commented(self) -> list[Record]:
@@ -75,6 +78,8 @@ def load_heldout(data: Path, gold: Path | None, posts: int, questions: int) -> H
 
     With `gold` (plaza's gold.json) only posts that have truths, likes and comments: every task on the same posts.
     """
+    if posts < 1:
+        raise UserError(f"{posts} held-out posts to use: at least 1 is needed")
     truth = _read_gold(gold) if gold else {"posts": {}, "moods": [], "topics": []}
     source = records.open_split(data, "behavior_heldout")
     found, truths = [], []
@@ -93,8 +98,9 @@ def load_heldout(data: Path, gold: Path | None, posts: int, questions: int) -> H
     asked = []
     if "instruct_heldout" in records.splits(data):
         instruct = records.open_split(data, "instruct_heldout")
-        asked = [record for record in map(instruct.__getitem__, range(len(instruct))) if record.images]
-    return Heldout(found, asked[:questions], truths, list(truth["moods"]), list(truth["topics"]))
+        pictured = (record for record in map(instruct.__getitem__, range(len(instruct))) if record.images)
+        asked = list(itertools.islice(pictured, questions))
+    return Heldout(found, asked, truths, list(truth["moods"]), list(truth["topics"]))
 
 
 def _read_gold(path: Path) -> dict[str, Any]:
@@ -171,7 +177,7 @@ def _comments(model: Model, heldout: Heldout) -> list[list[float]]:
 
 
 def _stage2(model: Model, heldout: Heldout) -> list[list[float]]:
-    asked = [(r.conversations[0].text, r.conversations[1].text, r.images[0]) for r in heldout.questions]
+    asked = [(r.conversations[0].text, r.conversations[1].text, list(r.images)) for r in heldout.questions]
     longest = max(len(model.tokenizer(answer)["input_ids"]) for _, answer, _ in asked)
     answers = model.generate(
         [question for question, _, _ in asked], [image for *_, image in asked], max_new_tokens=longest + 2

@@ -117,11 +117,14 @@ def test_the_token_cache_gives_what_was_built_and_knows_its_inputs(tmp_path, tok
     assert len(list(tmp_path.glob("tokens-*.npz"))) == 2
 
 
-def test_a_cut_caption_still_ends_in_the_end_token(tokenizer):
+@pytest.mark.parametrize("max_tokens", [500, 16])  # cut here, or by the table already
+def test_a_cut_caption_still_ends_in_the_end_token(tokenizer, max_tokens):
     record = Record("c", "caption", (b"",), (Turn("human", "<image>"), Turn("gpt", "red " * 40)))
     text = Record("c", "text", (), (Turn("gpt", "red " * 40),))
-    table = token_table.build([text], tokenizer, TEMPLATES["plain"], 0, 500)
+    table = token_table.build([text], tokenizer, TEMPLATES["plain"], 0, max_tokens)
     reader = lambda table, number, records: np.zeros((1, 4, 4, 3), np.uint8)
-    pair = loader.ImageTextPairs(table, [record], 16, reader, tokenizer.pad_token_id)[0]
+    pair = loader.ImageTextPairs(table, [record], 16, reader, tokenizer.pad_token_id, tokenizer.eos_token_id)[
+        0
+    ]
     assert pair["tokens"][-1] == tokenizer.eos_token_id
     assert pair["text_length"] == 16

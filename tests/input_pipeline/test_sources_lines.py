@@ -74,8 +74,31 @@ def test_a_cut_compressed_file_yields_what_it_can(tmp_path: Path, suffix: str) -
     path.write_bytes(whole[: len(whole) // 2])
     items = list(lines.read_objects(path))
     rejected = [item for item in items if isinstance(item, Rejected)]
-    assert len(rejected) == 1  # the break itself
+    assert [item.reason for item in rejected] == ["compressed file is broken: all after this line is lost"]
     assert _good(items)[:100] == [json.loads(line) for line in many.splitlines()[:100]]
+
+
+def test_frames_follow_each_other_and_a_cut_last_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zst"
+    frames = [zstandard.compress(b'{"n": %d}\n' % n) for n in range(3)]
+    path.write_bytes(b"".join(frames))
+    assert _good(list(lines.read_objects(path))) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    path.write_bytes(b"".join(frames)[:-1])
+    *_, last = lines.read_objects(path)
+    assert isinstance(last, Rejected)
+    assert "broken" in last.reason
+
+
+@pytest.mark.parametrize("suffix", ["zst", "gz"])
+def test_a_cut_compressed_list_yields_what_it_can(tmp_path: Path, suffix: str) -> None:
+    text = json.dumps([{"id": str(n), "x": str(hash((n, 7)))} for n in range(20_000)]).encode()
+    whole = zstandard.compress(text) if suffix == "zst" else gzip.compress(text)
+    path = tmp_path / f"a.json.{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    *good, last = lines.read_list(path)
+    assert isinstance(last, Rejected)
+    assert "broken" in last.reason
+    assert len(good) > 100
 
 
 def test_a_missing_file_is_the_users_mistake(tmp_path: Path) -> None:

@@ -39,6 +39,16 @@ def _read(folder: Path, info: Any, thumbnail: str = "v1.webp") -> Post | Rejecte
     return youtube.read_video(path)
 
 
+def test_a_stem_with_dots_finds_its_thumbnail_and_no_other(tmp_path: Path) -> None:
+    # yt-dlp's default names: the title may hold dots.
+    for name in ("Mr. X vs. 2.0 [v1].jpg", "Mr. X vs. 2.webp", "a.b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    media.forget()
+    assert media.find(str(tmp_path), "Mr. X vs. 2.0 [v1]") == str(tmp_path / "Mr. X vs. 2.0 [v1].jpg")
+    assert media.find(str(tmp_path), "a.b.jpg") == str(tmp_path / "a.b.png")
+    assert media.find(str(tmp_path), "Mr. X vs. 2.5") is None
+
+
 def test_a_video_becomes_a_post(tmp_path: Path) -> None:
     post = _read(tmp_path, _INFO)
     assert isinstance(post, Post)

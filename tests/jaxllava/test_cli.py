@@ -30,6 +30,11 @@ def fail(capsys, *argv: str) -> str:
             ["train", "--workdirr", "x", "--workdir", "y"],
             "'--workdirr' is not known. Did you mean '--workdir'?",
         ),
+        (["--verbose"], "'--verbose' is not known"),
+        (
+            ["train", "--workdir", "README.md/x", "--config.data=/tmp", "--config.base=/"],
+            "neither a jaxllava model folder",
+        ),
         (["train"], "required: --workdir"),
         (["train", "--workdir", "x", "--config.step=3"], "no config key 'step'. Did you mean 'steps'?"),
         (["train", "--workdir", "x", "--config.steps=many"], "config.steps=many"),

@@ -91,6 +91,31 @@ def test_a_second_run_changes_nothing(run):
     assert models == {path: path.stat().st_mtime_ns for path in models}
 
 
+def test_a_workdir_belongs_to_its_config(run):
+    workdir, _ = run
+    config = get_config("tiny")
+    config.plaza.posts = 61
+    with pytest.raises(UserError, match=r"another config\.plaza\.posts"):
+        quickstart(config, workdir)
+
+
+def test_an_unfinished_drawing_is_drawn_again(tmp_path, monkeypatch):
+    from input_pipeline.plaza import write
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    config = get_config("tiny")
+    monkeypatch.setattr(write, "_write_texts", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart(config, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("jaxllava.quickstart.prepare", interrupt)  # what comes after the drawing
+    with pytest.raises(KeyboardInterrupt):
+        quickstart(config, tmp_path)
+    assert (tmp_path / "plaza" / "gold.json").is_file()
+
+
 def test_moods_and_topics_are_never_named_where_the_base_could_learn_them(run):
     """The evaluation is zero-shot only if no picture ever came with a mood or topic outside the comments."""
     from input_pipeline import records

@@ -7,16 +7,17 @@ import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import train as train_config
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import load_tokenizer
-from jaxllava import rules
+from jaxllava import rules, sharding
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
-from jaxllava.models.llava import LlavaConfig
+from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.train import train
 from jaxllava.weights import orbax
 
@@ -111,12 +112,61 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
         ({"mixture": (("behaviour_train", 1.0),)}, "behavior_train"),
         ({"template": "vicuna"}, "Did you mean 'vicuna_v1'"),
         ({"row_images": 0}, "raise config.row_images"),
+        ({"steps": 0}, "config.steps=0: at least 1"),
+        ({"log_every": 0}, "config.log_every=0: at least 1"),
+        ({"sharding_rules": "lava"}, "config.sharding_rules: 'lava' is not known. Did you mean 'llava'"),
+        ({"image_mode": "padd"}, "Did you mean 'pad'"),
+        ({"method_rules": ((r".*", "muom"),)}, "Did you mean 'muon'"),
     ],
 )
 def test_what_cannot_work_is_one_clear_error_before_the_first_step(setting, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         train(*changed(setting, **changes), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_half_precision_base_learns_from_updates_that_half_precision_cannot_hold(setting, tmp_path):
+    config, model, tokenizer = changed(setting, lr=2e-5, steps=2, warmup=0.0)
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), init_params(model, jax.random.key(0)))
+    orbax.save_model(tmp_path / "base", params, model, tokenizer, "v1_bare")
+    config.base = str(tmp_path / "base")
+    found = parameters(train(config, model, tokenizer, tmp_path / "run"))
+    before = rules.flatten(orbax.load_params(tmp_path / "base"))
+    name = "decoder/layers/mlp/up_proj/kernel"
+    assert found[name].dtype == np.float32
+    assert (found[name] != np.asarray(before[name], np.float32)).mean() > 0.5
+
+
+def test_a_projector_trained_on_captions_keeps_its_base_s_template(setting, undisturbed, tmp_path):
+    changes = train_config.get_config("stage=align")
+    run = train(
+        *changed(
+            setting,
+            mixture=changes.mixture,
+            lr_rules=changes.lr_rules,
+            template="plain",
+            base=str(undisturbed.model),
+            steps=1,
+        ),
+        tmp_path,
+    )
+    assert orbax.read_config(run.model)[1] == "v1_bare"
+
+
+def test_a_second_attempt_before_the_first_checkpoint_starts_its_log_anew(setting, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n')
+    assert [step for step, _ in train(*changed(setting, steps=2), tmp_path).curve] == [1, 2]
+
+
+@pytest.mark.parametrize("changes", [{"tie_embeddings": True}, {"projector": "linear"}])
+def test_a_model_without_a_head_or_with_a_linear_projector_is_laid_out(setting, changes):
+    config = setting[1]
+    if "projector" in changes:
+        config = config.replace(**changes)
+    else:
+        config = config.replace(decoder=config.decoder.replace(**changes))
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    sharding.param_shardings(shapes, sharding.make_mesh((1, -1, 1)), sharding.LLAVA_RULES)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(setting, tmp_path):
