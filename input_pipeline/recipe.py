@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from input_pipeline.behavior import templates
+from input_pipeline.behavior import nsfw_words, templates
 from input_pipeline.behavior.clean import Rules
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.sources import media, youtube
@@ -90,7 +90,9 @@ def check(settings: dict[str, Any]) -> Rules:
         if not isinstance(settings[name], int | float) or not 0 <= settings[name] <= 1:
             raise UserError(f"prepare config: {name}={settings[name]!r} is not a share from 0 to 1")
     templates.get(settings["template"])
-    return Rules.from_config(settings["clean"])
+    rules = Rules.from_config(settings["clean"])
+    nsfw_words.pattern(rules.nsfw_words)  # its errors belong here, not into a worker
+    return rules
 
 
 def list_inputs(settings: dict[str, Any]) -> list[Input]:

@@ -8,6 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
+LINK_SUFFIXES = (
+    *IMAGE_SUFFIXES,
+    ".gifv",
+    ".mp4",
+    ".webm",
+    ".jfif",
+    ".heic",
+)  # what links say of what is an image
+
 
 def url_name(url: str) -> str:
     """Returns the last path component of a URL, without its query ('' where there is none)."""
@@ -24,7 +33,7 @@ def find(folder: str, name: str) -> str | None:
         return None
     lower = name.lower()
     # A name may be a stem already, and a stem may hold dots ("Mr. X vs. 2.0"): only a known suffix is cut off.
-    stem = lower[: -len(PurePosixPath(lower).suffix)] if lower.endswith(IMAGE_SUFFIXES) else lower
+    stem = lower[: -len(PurePosixPath(lower).suffix)] if lower.endswith(LINK_SUFFIXES) else lower
     found = names.get(lower) or stems.get(lower) or stems.get(stem)
     return str(Path(folder) / found) if found else None
 

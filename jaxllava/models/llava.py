@@ -141,14 +141,6 @@ def init_params(config: LlavaConfig, key: jax.Array) -> Params:
     return cast(Params, LlavaModel(config).init(key, method=touch)["params"])
 
 
-def output_kernel(params: Params) -> jax.Array:
-    """The [D, V] matrix of the vocabulary logits, also where it is tied to the embeddings (for a chunked
-    loss).
-    """
-    decoder = params["decoder"]
-    return decoder["lm_head"]["kernel"] if "lm_head" in decoder else decoder["embed"]["embedding"].T
-
-
 def llava_1_5(size: str = "7b", dtype: str = "bfloat16", param_dtype: str = "float32") -> LlavaConfig:
     """LLaVA-1.5 as published: CLIP ViT-L/14 at 336 px with Vicuna 7b or 13b, in the Hugging Face vocabulary
     (32064).

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from input_pipeline.errors import UserError
-from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_5, output_kernel
+from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_5
 from jaxllava.models.projector import Projector
 from tests.jaxllava import tiny_models as tiny
 
@@ -150,7 +150,6 @@ def test_full_size_shapes(size: str, millions: int) -> None:
     config = llava_1_5(size)
     params = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) // 10**6 == millions
-    assert output_kernel(params).shape == (config.decoder.hidden_size, 32064)
     row = jax.ShapeDtypeStruct((2, 640), jnp.int32)
     pixels = jax.ShapeDtypeStruct((2, 1, 336, 336, 3), jnp.float32)
     hidden = jax.eval_shape(

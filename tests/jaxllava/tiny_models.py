@@ -32,6 +32,7 @@ def randomize(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
 
 
 def torch_llava(config: LlavaConfig, seed: int = 0) -> Any:
+    torch.manual_seed(seed)  # for what the constructor draws
     model = transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(
             **{k: v for k, v in hf_config.llava_json(config).items() if k not in hf_config.HEADER}
@@ -42,12 +43,14 @@ def torch_llava(config: LlavaConfig, seed: int = 0) -> Any:
 
 
 def torch_llama(config: LlamaConfig, seed: int = 0) -> Any:
+    torch.manual_seed(seed)  # for what the constructor draws
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf_config.llama_json(config)))
     randomize(model, seed)
     return model
 
 
 def torch_clip(config: ClipConfig, seed: int = 0) -> Any:
+    torch.manual_seed(seed)  # for what the constructor draws
     model = transformers.CLIPModel(
         transformers.CLIPConfig(
             vision_config=hf_config.vision_json(config.vision),
