@@ -41,7 +41,6 @@ STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs all stages; returns (and leaves in `workdir/results.json`) the results. See configs/quickstart.py."""
     workdir.mkdir(parents=True, exist_ok=True)
-    _claim(workdir / "quickstart.json", config)
     # The arms run the same program: the second and third find it compiled.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -56,6 +55,7 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             shutil.rmtree(unfinished, ignore_errors=True)
             plaza.write(unfinished, config.seed, **config.plaza.to_dict(), progress=bar)
             unfinished.rename(corpus)
+        _claim(workdir / "quickstart.json", config)
     with stages.stage("prepare", "cleaning, writing records") as bar:
         prepare_config.fill(config.prepare, corpus / "raw")
         prepare(config.prepare, workdir / "data", progress=bar)
@@ -146,9 +146,16 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def _claim(path: Path, config: ConfigDict) -> None:
-    """Binds a workdir to its config; only the number of seeds may grow. Every stage's result depends on the rest."""
-    flat = {key: repr(value) for key, value in flatten_dict(config.to_dict(), sep=".").items()}
-    del flat["seeds"]
+    """Binds a workdir to what its corpus, tokenizer and evaluations were made with; `prepare` and `train` know theirs.
+
+    Called when the corpus is whole, so that a mistake in the command does not claim the folder.
+    """
+    parts = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key in ("seed", "plaza", "vocab_size", "evaluate")
+    }
+    flat = {key: repr(value) for key, value in flatten_dict(parts, sep=".").items()}
     if not path.exists():
         _write_json(path, flat)
     saved = json.loads(path.read_text())

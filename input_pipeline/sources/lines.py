@@ -34,7 +34,6 @@ def open_bytes(path: Path) -> IO[bytes]:
     except (IsADirectoryError, PermissionError) as error:
         raise UserError(f"{path}: cannot be read as a file ({error.strerror})") from None
     if path.suffix == ".zst":
-        # Monthly dumps are compressed with --long=31; the default decoder refuses windows that large.
         return io.BufferedReader(_ZstdReader(raw), _CHUNK)
     if path.suffix == ".gz":
         return gzip.open(raw)  # type: ignore[return-value]

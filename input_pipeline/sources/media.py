@@ -7,15 +7,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-
-LINK_SUFFIXES = (
-    *IMAGE_SUFFIXES,
-    ".gifv",
-    ".mp4",
-    ".webm",
-    ".jfif",
-    ".heic",
-)  # what links say of what is an image
+# What links say of things of which an image may lie in the folder.
+LINK_SUFFIXES = (*IMAGE_SUFFIXES, ".gifv", ".mp4", ".webm", ".jfif", ".heic")
 
 
 def url_name(url: str) -> str:
