@@ -56,7 +56,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
     config.clip = _stage(
-        "align", stage="clip", batch=64, row_tokens=32, steps=240, lr=1e-3, template="plain", **everything
+        "align",
+        stage="clip",
+        mixture=(("ad_train", 1.0), ("caption_train", 1.0)),  # posts' titles, and captions of other pictures
+        batch=64,
+        row_tokens=32,
+        steps=240,
+        lr=1e-3,
+        template="plain",
+        **everything,
     )
     config.language = _stage(
         "instruct",

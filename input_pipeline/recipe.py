@@ -17,7 +17,7 @@ from input_pipeline.errors import UserError, nearest
 from input_pipeline.sources import media, youtube
 
 ARMS = ("behavior", "ad", "shuffled")
-_VERSION = 1  # raise it when the same input would give other records
+_VERSION = 2  # raise it when the same input would give other records
 _KEYS = {
     "reddit", "youtube", "instruct", "captions", "chat", "text", "heldout_fraction", "seed", "arms", "template",
     "clean", "max_bad_fraction", "beam",

@@ -105,24 +105,44 @@ class Causal:
         return cross_entropy_sum(hidden, head, batch["targets"], batch["weights"], self.config.loss_chunks)
 
 
-class _Captions(Sequence[Record]):
-    """A caption split as plain documents, for the text tower."""
+@dataclass(frozen=True)
+class _Mixed(Sequence[Record]):
+    """Records of several splits in the order of a mixture."""
 
-    def __init__(self, source: Sequence[Record]):
-        self.source = source
+    sources: Sequence[Sequence[Record]]
+    pairs: Sequence[tuple[int, int]]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.pairs)
 
     def __getitem__(self, index: Any) -> Record:
-        record = self.source[index]
-        caption = next(turn.text for turn in record.conversations if turn.role == "gpt")
-        return Record(record.id, "text", (), (Turn("gpt", caption),))
+        source, number = self.pairs[index]
+        return self.sources[source][number]
+
+
+@dataclass(frozen=True)
+class _Titles(Sequence[Record]):
+    """What stands beside each record's one image, as a plain document: a post's title, else the first answer."""
+
+    records: Sequence[Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Record:
+        record = self.records[index]
+        if len(record.images) != 1:
+            raise UserError(
+                f"record {record.id} ({record.task}) has {len(record.images)} images and a contrastive stage needs "
+                "one each; take splits of posts or captions for config.mixture"
+            )
+        answers = (turn.text for turn in record.conversations if turn.role == "gpt")
+        return Record(record.id, "text", (), (Turn("gpt", record.meta.get("title") or next(answers)),))
 
 
 @dataclass(frozen=True, eq=False)
 class Contrastive:
-    """CLIP: which caption belongs to which image, over the whole global batch."""
+    """CLIP: which text belongs to which image, over the whole global batch."""
 
     model: ClipModel
     config: ConfigDict
@@ -130,21 +150,24 @@ class Contrastive:
     def rows(
         self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
     ) -> tuple[RandomAccess, dict[str, Any]]:
+        """The image-text pairs of `config.mixture` and facts about them for the log."""
         config = self.config
-        ((split, _),) = config.mixture
-        source = records.open_split(Path(config.data), split)
+        sources = [records.open_split(Path(config.data), split) for split, _ in config.mixture]
+        weights = [weight for _, weight in config.mixture]
+        pairs = packing.mixture([len(source) for source in sources], weights, config.seed)
+        mixed = _Mixed(sources, pairs)
         table = token_table.build(
-            _Captions(source), tokenizer, get_template("plain"), 0, config.row_tokens, progress
+            _Titles(mixed), tokenizer, get_template("plain"), 0, config.row_tokens, progress
         )
         rows = ImageTextPairs(
             table=table,
-            records=source,
+            records=mixed,
             text_tokens=config.row_tokens,
             read_images=ImageReader(self.model.config.vision.image_size, config.image_mode),
             pad_id=_pad_id(tokenizer),
             end_id=special_id(tokenizer, str(tokenizer.eos_token)),
         )
-        return rows, {"samples": len(table), "left_out": {split: table.skipped}}
+        return rows, {"samples": len(table), "left_out": {"pairs": table.skipped}}
 
     def init(self, key: jax.Array) -> Params:
         return init_clip(self.model.config, key)

@@ -14,6 +14,7 @@ from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Comment, Post
 
 _IMAGE_HOSTS = ("i.redd.it", "i.reddituploads.com", "imgur.com", "preview.redd.it")
+_URLS = ("url_overridden_by_dest", "url")
 _REMOVED_TITLES = ("[removed]", "[deleted]", "[deleted by user]", "[ removed by reddit ]")
 
 
@@ -69,6 +70,10 @@ def _submission(origin: str, row: dict[str, Any], folder: str) -> Post | Rejecte
     if title is None:
         kind = "a comment among submissions" if "body" in row else "submission without a title"
         return Rejected(origin, post_id, "fields", kind, source="reddit")
+    removed = _removed(row, title)
+    linked = row.get("gallery_data") or any(fields.text(row, key) for key in _URLS)
+    if not (linked or removed or fields.flag(row, "is_self")):
+        return Rejected(origin, post_id, "fields", "submission without a url", source="reddit")
     names = _media_names(row)
     found = [path for path in (media.find(folder, name) for name in names) if path]
     if names and not found:
@@ -87,7 +92,7 @@ def _submission(origin: str, row: dict[str, Any], folder: str) -> Post | Rejecte
         nsfw=fields.flag(row, "over_18"),
         likes=fields.integer(row, "ups") if score is None else score,
         like_rate=ratio if ratio is not None and 0 <= ratio <= 1 else None,
-        extra={"removed": _removed(row, title), "url": fields.text(row, "url") or ""},
+        extra={"removed": removed, "url": fields.text(row, "url") or ""},
     )
 
 
@@ -122,7 +127,7 @@ def _media_names(row: dict[str, Any]) -> list[str]:
         names = [fields.text(item, "media_id") for item in items if isinstance(item, dict)]
         if any(names):
             return [name for name in names if name]
-    for key in ("url_overridden_by_dest", "url"):
+    for key in _URLS:
         url = html.unescape(fields.text(row, key) or "")
         name = media.url_name(url)
         if name and _is_image(url, name, row):

@@ -79,8 +79,7 @@ def test_media_is_found_by_file_name(tmp_path: Path, row: dict[str, Any], file: 
         {"url": "https://news.org/ab12"},
         {"url": "http://imgur.com/a/ab12"},
         {"url": "http://["},
-        {"url": None},
-        {},
+        {"is_self": True},  # old dumps, and posts that Reddit emptied
         {"url": "https://i.redd.it/"},
     ],
 )
@@ -96,6 +95,8 @@ def test_gone_media_and_missing_fields_are_rejected_with_their_reason(tmp_path: 
         {"id": "p1", "title": "t", "url": "https://i.redd.it/gone.png"},
         {"title": "t"},
         {"id": "p2"},
+        {"id": "p3", "title": "t"},
+        {"id": "p4", "title": "t", "url": None, "is_self": False},
         {"id": "c1", "body": "hi", "link_id": "t3_p"},
         {"id": "a/../b", "title": "t"},
     )
@@ -103,10 +104,12 @@ def test_gone_media_and_missing_fields_are_rejected_with_their_reason(tmp_path: 
         ("p1", "media", "media is gone", "gone"),
         ("", "fields", "submission without an id", "bad"),
         ("p2", "fields", "submission without a title", "bad"),
+        ("p3", "fields", "submission without a url", "bad"),
+        ("p4", "fields", "submission without a url", "bad"),
         ("c1", "fields", "a comment among submissions", "bad"),
         ("", "fields", "submission without an id", "bad"),
     ]
-    assert items[4].origin.endswith("RS.ndjson:5")
+    assert items[6].origin.endswith("RS.ndjson:7")
 
 
 @pytest.mark.parametrize(
