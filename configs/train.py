@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ""  # a folder of records that `jaxllava prepare` wrote
     config.mixture = mixture
     config.template = template
+    config.reference_quirks = False  # the label masks of LLaVA's own code, counting mistakes included
     config.image_mode = "square"
     config.row_tokens = 512  # a packed row
     config.row_images = 4

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import grain
 import numpy as np
 
-from input_pipeline.conversation import IGNORE
+from input_pipeline.encoding import IGNORE
 from input_pipeline.images import open_image, preprocess
 from input_pipeline.packing import PackPlan
 from input_pipeline.token_table import TokenTable

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline.conversation import IGNORE, Encoded, Template, encode, encode_text
+from input_pipeline.conversation import Template
+from input_pipeline.encoding import IGNORE, Encoded, encode, encode_text
 from input_pipeline.types import Record
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,16 @@ class TokenTable:
 
 
 def encode_record(
-    record: Record, tokenizer: PreTrainedTokenizerFast, template: Template, image_tokens: int
+    record: Record,
+    tokenizer: PreTrainedTokenizerFast,
+    template: Template,
+    image_tokens: int,
+    reference_quirks: bool = False,
 ) -> Encoded:
     """Tokens and labels of one record; a record of task `text` is a plain document."""
     if record.task == "text":
         return encode_text(record.conversations[0].text, tokenizer)
-    return encode(record.conversations, tokenizer, template, image_tokens)
+    return encode(record.conversations, tokenizer, template, image_tokens, reference_quirks=reference_quirks)
 
 
 def build(
@@ -63,6 +68,7 @@ def build(
     image_tokens: int,
     max_tokens: int,
     progress: Progress | None = None,
+    reference_quirks: bool = False,
 ) -> TokenTable:
     """Encodes every record. Too long ones are cut at `max_tokens`; ones that would lose an image are skipped."""
     encoded: list[Encoded] = []
@@ -71,14 +77,15 @@ def build(
 
     def skip(reason: str, record: Record) -> None:
         skipped[reason] = skipped.get(reason, 0) + 1
-        log.info("record %s skipped: %s", record.id, reason)
+        if skipped[reason] <= 3:
+            log.warning("record %s skipped: %s", record.id, reason)
 
     for number in range(len(records)):
         record = records[number]
         if progress:
             progress(number + 1, len(records))
         try:
-            sample = encode_record(record, tokenizer, template, image_tokens)
+            sample = encode_record(record, tokenizer, template, image_tokens, reference_quirks)
         except ValueError as error:
             skip(str(error), record)
             continue
@@ -95,9 +102,10 @@ def build(
                 sample.labels[:max_tokens],
                 sample.image_index[:max_tokens],
                 sample.images,
+                sample.note,
             )
         if not (sample.labels[1:] != IGNORE).any():
-            skip("nothing in it is supervised", record)
+            skip(sample.note or "nothing in it is supervised", record)
             continue
         encoded.append(sample)
         numbers.append(number)
@@ -127,16 +135,19 @@ def cached(
     image_tokens: int,
     max_tokens: int,
     progress: Progress | None = None,
+    reference_quirks: bool = False,
 ) -> TokenTable:
     """`build`, or its earlier result where data, tokenizer, template and lengths are the same."""
-    key = json.dumps([data_hash, tokenizer_hash(tokenizer), repr(template), image_tokens, max_tokens])
+    key = json.dumps(
+        [data_hash, tokenizer_hash(tokenizer), repr(template), image_tokens, max_tokens, reference_quirks]
+    )
     path = cache_dir / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz"
     fields = ("tokens", "labels", "image_index", "offsets", "images", "record")
     if path.exists():
         with np.load(path) as arrays:
             skipped = json.loads(bytes(arrays["skipped"]).decode())
             return TokenTable(**{name: arrays[name] for name in fields}, skipped=skipped)
-    table = build(records, tokenizer, template, image_tokens, max_tokens, progress)
+    table = build(records, tokenizer, template, image_tokens, max_tokens, progress, reference_quirks)
     cache_dir.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp.npz")  # several runs may fill one cache at a time
     skipped_bytes = np.frombuffer(json.dumps(table.skipped).encode(), np.uint8)

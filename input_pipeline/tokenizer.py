@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import generate_merges
 
 from input_pipeline.errors import UserError
 
@@ -51,16 +54,74 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out_dir: Path) -> Pre
     return tokenizer
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
-    """Loads a tokenizer folder; `<image>` must be one of its tokens."""
-    if not Path(path).is_dir():
+def load_tokenizer(
+    path: str | Path, image_token: bool = True, legacy: bool | None = None
+) -> PreTrainedTokenizerFast:
+    """Loads a tokenizer folder, or a SentencePiece model: the file, or a folder that has nothing but tokenizer.model.
+
+    Args:
+        image_token: `<image>` must be one of its tokens.
+        legacy: overrides what the folder says of SentencePiece's `legacy`; a bare model is not legacy.
+    """
+    path = Path(path)
+    if path.is_file():
+        tokenizer = load_sentencepiece(path, bool(legacy))
+    elif not path.is_dir():
         raise UserError(f"tokenizer folder {path} does not exist")
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UserError(f"tokenizer in {path} has no fast (tokenizers) backend; save it with one")
-    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
+    elif not (path / "tokenizer.json").exists() and (path / "tokenizer.model").exists():
+        settings = path / "tokenizer_config.json"
+        said = json.loads(settings.read_text()).get("legacy", True) if settings.exists() else False
+        tokenizer = load_sentencepiece(path / "tokenizer.model", bool(said) if legacy is None else legacy)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path} holds no tokenizer that transformers reads: {_first_line(error)}"
+            ) from error
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise UserError(f"tokenizer in {path} has no fast (tokenizers) backend; save it with one")
+        space = _metaspace(tokenizer)
+        if space and legacy is not None:
+            scheme = "always" if legacy else "first"
+            tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+                space.replacement, scheme, space.split
+            )
+    if image_token and tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
         raise UserError(f"tokenizer in {path} has no {IMAGE_TOKEN!r} token; add it as a special token")
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def load_sentencepiece(path: str | Path, legacy: bool = False) -> PreTrainedTokenizerFast:
+    """Llama's tokenizer from a SentencePiece model file, with `<s>` in front and `<unk>` as padding as in LLaVA.
+
+    Args: legacy: the behaviour of tokenizers before transformers 4.31, which LLaVA's checkpoints ask for.
+    """
+    try:
+        model = SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} is not a SentencePiece model") from error
+    numbers = range(model.get_piece_size())
+    vocab = {model.id_to_piece(number): number for number in numbers}
+    control = [model.id_to_piece(number) for number in numbers if model.is_control(number)]
+    unknown = model.id_to_piece(model.unk_id())
+    return LlamaTokenizer(
+        vocab=vocab,
+        merges=generate_merges(vocab),
+        legacy=legacy,
+        unk_token=unknown,
+        pad_token=unknown,
+        bos_token=model.id_to_piece(model.bos_id()),
+        eos_token=model.id_to_piece(model.eos_id()),
+        additional_special_tokens=[token for token in control if token not in ("<s>", "</s>")],
+        add_bos_token=True,
+        model_max_length=2048,
+        padding_side="right",
+    )
 
 
 def special_id(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int:
@@ -71,15 +132,50 @@ def special_id(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int:
     return number
 
 
-def plain_encoding(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def added_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """The control tokens of a tokenizer and their ids."""
+    added = {
+        token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    return {**added, **{t: special_id(tokenizer, t) for t in tokenizer.all_special_tokens}}
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer puts `<s>` in front by itself."""
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and ids[0] == tokenizer.bos_token_id
+
+
+def _metaspace(tokenizer: PreTrainedTokenizerFast) -> pre_tokenizers.Metaspace | None:
+    found = tokenizer.backend_tokenizer.pre_tokenizer
+    return found if isinstance(found, pre_tokenizers.Metaspace) else None
+
+
+def is_legacy(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a SentencePiece tokenizer puts its `▁` behind control tokens too (`legacy=True`)."""
+    space = _metaspace(tokenizer)
+    return space is None or space.prepend_scheme == "always"
+
+
+def plain_encoding(
+    tokenizer: PreTrainedTokenizerFast, text: str, prefix: bool = True
+) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids and character offsets of `text` in which no special token can appear.
 
     What users wrote (`</s>`, `<image>`) is spelt out in ordinary tokens: control tokens come from templates alone.
+
+    Args: prefix: whether a SentencePiece tokenizer puts its `▁` in front; others have none to put.
     """
     backend = tokenizer.backend_tokenizer
+    space = _metaspace(tokenizer)
+    scheme = space.prepend_scheme if space else ""
     backend.encode_special_tokens = True
     try:
+        if space and not prefix:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace(space.replacement, "never", space.split)
         encoding = backend.encode(text, add_special_tokens=False)
     finally:
         backend.encode_special_tokens = False
+        if space and not prefix:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace(space.replacement, scheme, space.split)
     return encoding.ids, encoding.offsets

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline.conversation import encode_prompt, get_template
+from input_pipeline.conversation import get_template
+from input_pipeline.encoding import encode_prompt
 from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image, preprocess
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer

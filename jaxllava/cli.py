@@ -90,19 +90,31 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--format", choices=("hf", "orbax"), default="hf")
 
     add = command(
-        "inspect", "Look inside: `sample` prints a record token by token, `data` and `model` sum up."
+        "inspect",
+        "Look inside: `sample` prints a record token by token, `tokens` a LLaVA JSON as ids and labels, `data` and "
+        "`model` sum up.",
     )
-    add.add_argument("what", choices=("sample", "data", "model"))
+    add.add_argument("what", choices=("sample", "tokens", "data", "model"))
     add.add_argument("--data", type=Path, help="records folder (sample, data)")
     add.add_argument("--split", default="behavior_train", help="split (sample)")
     add.add_argument("--index", type=int, default=0, help="record number (sample)")
     add.add_argument(
         "--model", type=Path, help="model folder: its tokenizer and template (sample), or what to sum up"
     )
-    add.add_argument("--tokenizer", type=Path, help="tokenizer folder, instead of --model (sample)")
-    add.add_argument("--template", help="prompt template (sample)")
     add.add_argument(
-        "--image-tokens", type=int, help="positions of an image, where there is no --model (sample)"
+        "--tokenizer",
+        type=Path,
+        help="tokenizer folder, instead of --model (sample); also a SentencePiece model (tokens)",
+    )
+    add.add_argument("--template", help="prompt template (sample, tokens)")
+    add.add_argument("--json", type=Path, help="a LLaVA JSON list (tokens)")
+    add.add_argument("--legacy", action="store_true", help="SentencePiece's legacy spaces (tokens)")
+    add.add_argument(
+        "--reference-quirks", action="store_true", help="labels with the original's mistakes (tokens)"
+    )
+    add.add_argument("--no-expand", action="store_true", help="an image is one -200 (tokens)")
+    add.add_argument(
+        "--image-tokens", type=int, help="positions of an image, where there is no --model (sample, tokens)"
     )
     return parser, made
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from input_pipeline import records, token_table
-from input_pipeline.conversation import IGNORE, get_template
+from input_pipeline.conversation import get_template
+from input_pipeline.encoding import IGNORE, encode
 from input_pipeline.errors import UserError
-from input_pipeline.tokenizer import load_tokenizer
+from input_pipeline.sources import llava_json
+from input_pipeline.sources.rejected import Rejected
+from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
+
+IMAGE_ID = -200  # what the reference writes at an image's place (IMAGE_TOKEN_INDEX)
 
 
 def sample(args: argparse.Namespace) -> str:
@@ -54,6 +60,33 @@ def sample(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def tokens(args: argparse.Namespace) -> str:
+    """A LLaVA JSON list as the ids and labels that training sees, one JSON line per conversation."""
+    if not (args.json and args.tokenizer):
+        raise UserError(
+            "jaxllava inspect tokens: set --json FILE (a LLaVA JSON list) and --tokenizer (a folder, or a "
+            "SentencePiece model)"
+        )
+    tokenizer = load_tokenizer(args.tokenizer, image_token=False, legacy=True if args.legacy else None)
+    template = get_template(args.template or "vicuna_v1")
+    image_id = IMAGE_ID if args.no_expand else tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    if not isinstance(image_id, int) or image_id == tokenizer.unk_token_id:
+        image_id = IMAGE_ID
+    lines = []
+    for found in llava_json.read_turns(args.json):
+        if isinstance(found, Rejected):
+            lines.append(json.dumps({"id": found.id, "origin": found.origin, "error": found.reason}))
+            continue
+        name, turns = found
+        image_tokens = 1 if args.no_expand else args.image_tokens or 576
+        encoded = encode(
+            turns, tokenizer, template, image_tokens, image_id, reference_quirks=args.reference_quirks
+        )
+        line = {"id": name, "input_ids": encoded.tokens.tolist(), "labels": encoded.labels.tolist()}
+        lines.append(json.dumps({**line, "note": encoded.note} if encoded.note else line))
+    return "\n".join(lines)
+
+
 def data(args: argparse.Namespace) -> str:
     """The splits of a prepared data set and their sizes."""
     if not args.data:
@@ -74,4 +107,4 @@ def model(args: argparse.Namespace) -> str:
     return "\n".join([*lines, "", f"{total:,} parameters, template {loaded.template}"])
 
 
-COMMANDS = {"sample": sample, "data": data, "model": model}
+COMMANDS = {"sample": sample, "tokens": tokens, "data": data, "model": model}

@@ -53,6 +53,7 @@ class Causal:
                 image_tokens,
                 config.row_tokens,
                 progress,
+                config.reference_quirks,
             )
             for source, (split, _) in zip(sources, config.mixture, strict=True)
         ]

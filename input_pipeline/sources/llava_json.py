@@ -39,6 +39,18 @@ def read(path: str | Path, images_root: str | Path) -> Iterator[Sample | Rejecte
         yield item if isinstance(item, Rejected) else _sample(*item, Path(images_root))
 
 
+def read_turns(path: str | Path) -> Iterator[tuple[str, tuple[Turn, ...]] | Rejected]:
+    """Yields (id, turns) per record, whatever its media: for looking at tokens."""
+    for item in lines.read_list(path):
+        if isinstance(item, Rejected):
+            yield item
+            continue
+        origin, row = item
+        name = (fields.text(row, "id") if isinstance(row, dict) else None) or origin.rpartition("/")[2]
+        turns = _turns(row.get("conversations")) if isinstance(row, dict) else "element is not an object"
+        yield Rejected(origin, name, "fields", turns) if isinstance(turns, str) else (name, turns)
+
+
 def _sample(origin: str, row: Any, root: Path) -> Sample | Rejected:
     if not isinstance(row, dict):
         return Rejected(origin, "", "read", "element is not an object")

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.conversation import encode_prompt, get_template
+from input_pipeline.conversation import get_template
+from input_pipeline.encoding import encode_prompt
 from input_pipeline.images import CLIP_MEAN, CLIP_STD, open_image, preprocess
 from input_pipeline.types import Record
 from jaxllava.api import Model

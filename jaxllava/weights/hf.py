@@ -18,13 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline.conversation import Template, get_template
+from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.weights import hf_config, tables
+from jaxllava.weights.chat_template import chat_template
 from jaxllava.weights.folders import whole_folder
 from jaxllava.weights.tables import Params
 
@@ -292,47 +293,6 @@ def processor_json(config: LlavaConfig) -> dict[str, Any]:
         "num_additional_image_tokens": 1,
         "vision_feature_select_strategy": "default" if config.feature_select == "patch" else "full",
     }
-
-
-def chat_template(template: Template) -> str:
-    """The Jinja chat template that renders as `conversation.render` does, without BOS (a tokenizer adds it).
-
-    A message's content is a string, or a list of {"type": "image"} and {"type": "text", "text": ...}. As in
-    the templates of llava-hf, images come first, each on a line of its own.
-    """
-    quote = json.dumps
-    text = (
-        "{%- macro words(content) -%}{%- if content is string -%}{{ content }}{%- else -%}"
-        "{%- for item in content if item['type'] == 'text' -%}{{ item['text'] }}{%- endfor -%}"
-        "{%- endif -%}{%- endmacro -%}"
-    )
-    if template.style == "plain":
-        return text + (
-            "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
-            "{{ words(message['content']) + '\\n' }}{%- elif message['content'] is not string -%}"
-            "{%- for item in message['content'] if item['type'] == 'image' -%}{{ '<image>' }}{%- endfor -%}"
-            "{%- else -%}{{ '<image>' * (message['content'].split('<image>') | length - 1) }}"
-            "{%- endif -%}{%- endfor -%}"
-        )
-    system = template.system
-    return text + (
-        "{%- macro images(content) -%}{%- if content is not string -%}"
-        "{%- for item in content if item['type'] == 'image' -%}{{ '<image>\\n' }}{%- endfor -%}"
-        "{%- endif -%}{%- endmacro -%}"
-        f"{{%- set ns = namespace(system={quote(system)}) -%}}"
-        "{%- if messages and messages[0]['role'] == 'system' -%}"
-        "{%- set ns.system = words(messages[0]['content']) -%}{%- endif -%}"
-        "{%- if ns.system -%}{{ ns.system + ' ' }}{%- endif -%}"
-        "{%- for message in messages -%}"
-        "{%- if message['role'] == 'user' -%}"
-        f"{{{{ {quote(template.human + ': ')} + images(message['content']) + words(message['content']) }}}}"
-        "{%- if add_generation_prompt or not loop.last -%}"
-        f"{{{{ {quote(' ' + template.gpt + ':')} }}}}"
-        "{%- endif -%}"
-        "{%- elif message['role'] == 'assistant' -%}"
-        "{{ ' ' + words(message['content']) + eos_token }}"
-        "{%- endif -%}{%- endfor -%}"
-    )
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import loader, packing, token_table
-from input_pipeline.conversation import IGNORE, TEMPLATES
+from input_pipeline.conversation import TEMPLATES
+from input_pipeline.encoding import IGNORE
 from input_pipeline.types import Record, Turn
 
 IMAGE_TOKENS = 4

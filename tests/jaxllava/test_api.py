@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import jaxllava
-from input_pipeline.conversation import encode, encode_prompt, get_template
+from input_pipeline.conversation import get_template
+from input_pipeline.encoding import encode, encode_prompt
 from input_pipeline.errors import UserError
 from input_pipeline.images import preprocess
 from input_pipeline.types import Turn

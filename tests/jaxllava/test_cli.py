@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
+from input_pipeline.tokenizer import load_tokenizer
 from jaxllava import cli
 
 
@@ -84,6 +86,25 @@ def test_a_whole_sample_can_be_inspected(capsys, plaza):
     answer = next(i for i, line in enumerate(lines) if "ASSISTANT" in line or line.endswith("':'"))
     assert not any("* " in line for line in lines[4:answer]), "nothing of the question is supervised"
     assert any("* '</s>'" in line for line in lines), "the end of the answer is"
+
+
+def test_the_tokens_of_a_llava_json_can_be_inspected(capsys, plaza, tmp_path):
+    turns = [{"from": "human", "value": "What? <image>"}, {"from": "gpt", "value": "Two cups."}]
+    rows = [{"id": "a", "image": "x.png", "conversations": turns}, {"id": "b", "conversations": turns[:1]}]
+    (tmp_path / "chat.json").write_text(json.dumps(rows))
+    where = ["--json", str(tmp_path / "chat.json"), "--tokenizer", str(plaza / "tokenizer")]
+    cli.main(["inspect", "tokens", *where, "--template", "v1_bare", "--no-expand"])
+    good, bad = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert bad["id"] == "b" and bad["error"] == "conversation does not end with an answer"
+    tokenizer = load_tokenizer(plaza / "tokenizer")
+    image = good["input_ids"].index(-200)
+    assert tokenizer.decode(good["input_ids"][:image]) == "<s>USER: "
+    assert tokenizer.decode(good["input_ids"][image + 1 :]) == "\nWhat? ASSISTANT: Two cups.</s>"
+    assert tokenizer.decode([label for label in good["labels"] if label != -100]) == " Two cups.</s>"
+    cli.main(["inspect", "tokens", *where, "--template", "v1_bare", "--image-tokens", "5"])
+    expanded = json.loads(capsys.readouterr().out.splitlines()[0])["input_ids"]
+    assert expanded.count(tokenizer.convert_tokens_to_ids("<image>")) == 5
+    assert "set --json FILE" in fail(capsys, "inspect", "tokens", *where[2:])
 
 
 def test_a_data_set_can_be_inspected(capsys, plaza):
