@@ -1,4 +1,4 @@
-"""One attention function for every model, and rotary positions."""
+"""One attention function for every model."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def attention(
     segment_ids: jax.Array | None = None,
     positions: jax.Array | None = None,
     causal: bool = False,
+    window: int = 0,
     implementation: str = "xla",
 ) -> jax.Array:
     """Scaled dot-product attention with grouped queries.
@@ -33,6 +34,7 @@ def attention(
       segment_ids: int [B, T] for self-attention (T == S): a token attends only within its own segment.
       positions: int [B, T], with `causal`: the order within a segment. None means the order in the row.
       causal: attend only to the same or an earlier place.
+      window: with `causal`: to places fewer than this many back, 0 is to all.
       implementation: "xla" (reference, softmax in float32) or "cudnn" (NVIDIA GPU, half precision only).
 
     Returns [B, T, H, D] in the dtype of `query`.
@@ -40,7 +42,9 @@ def attention(
     check_choice("attention implementation", implementation, IMPLEMENTATIONS)
     batch, length, heads, dim = query.shape
     kv_heads = key.shape[2]
-    allowed = _allowed(length, key.shape[1], mask, segment_ids, positions, causal)  # [B or 1, T, S] or None
+    allowed = _allowed(
+        length, key.shape[1], mask, segment_ids, positions, causal, window
+    )  # [B or 1, T, S] or None
 
     if implementation == "cudnn":
         bias_mask = (
@@ -65,34 +69,23 @@ def _allowed(
     segment_ids: jax.Array | None,
     positions: jax.Array | None,
     causal: bool,
+    window: int,
 ) -> jax.Array | None:
     parts = [] if mask is None else [mask]
     if segment_ids is not None:
         parts.append(segment_ids[:, :, None] == segment_ids[:, None, :])
     if causal:
         if positions is None:
-            order = jnp.arange(length)[:, None] + (keys - length) >= jnp.arange(keys)[None, :]
-            parts.append(order[None])
+            back = jnp.arange(length)[:, None] + (keys - length) - jnp.arange(keys)[None, :]
+            back = back[None]
         else:
-            parts.append(positions[:, :, None] >= positions[:, None, :])
+            back = positions[:, :, None] - positions[:, None, :]  # [B or 1, T, S]: how far back each key lies
+        parts.append(back >= 0)
+        if window:
+            parts.append(back < window)
     if not parts:
         return None
     allowed = parts[0]
     for part in parts[1:]:
         allowed = allowed & part
     return allowed
-
-
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding in the half-split convention of Hugging Face Llama.
-
-    The two halves of each head are the real and imaginary parts (the original Llama code interleaves them).
-
-    Args: x [B, T, H, D]; positions int [B, T]. Returns [B, T, H, D] in x's dtype; the angles are float32.
-    """
-    half = x.shape[-1] // 2
-    frequency = 1.0 / theta ** (jnp.arange(half, dtype=jnp.float32) / half)  # [D/2]
-    angle = positions[..., None, None].astype(jnp.float32) * frequency  # [B, T, 1, D/2]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    real, imag = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([real * cos - imag * sin, imag * cos + real * sin], axis=-1).astype(x.dtype)

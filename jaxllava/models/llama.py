@@ -1,7 +1,7 @@
-"""The Llama decoder (Llama 1/2, Vicuna, and any model of that shape), with a static key-value cache.
+"""The decoder of Llama 1 to 3, Vicuna, Mistral, Qwen2 and Qwen3, with a static key-value cache.
 
-Equal to `transformers` LlamaForCausalLM (tests/jaxllava/test_models_llama.py). Layers are stacked and
-scanned.
+A family is a config: grouped queries, stretched positions, a sliding window, biases, normed queries and keys. Equal to
+`transformers` (tests/jaxllava/test_models_llama.py). Layers are stacked and scanned.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 
 from input_pipeline.errors import UserError
-from jaxllava.models.attention import IMPLEMENTATIONS, attention, rotate
+from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
+from jaxllava.models.rope import RopeScaling, frequencies, rotate
 
 Params = dict[str, Any]
-Cache = dict[str, jax.Array]  # {"k", "v"}: [layers, B, S, K, head_dim]
+# {"k", "v"}: [layers, B, S, K, head_dim]; with a sliding window also "positions": int32 [1, B, S]
+Cache = dict[str, jax.Array]
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model_type of a config.json
 
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig(ModelConfig):
-    """`kv_heads` 0 means as many as `heads`; `head_dim` 0 means hidden_size / heads. Both are filled in."""
+    """`kv_heads` 0 means as many as `heads`; `head_dim` 0 means hidden_size / heads. Both are filled in.
+
+    Args:
+        family: the name under which Hugging Face knows such a model; the other fields say all that it means.
+        qkv_bias: queries, keys and values have biases (Qwen2). qk_norm: queries and keys are normed per head (Qwen3).
+        sliding_window: a token sees this many tokens, itself included; 0 is all (Mistral 7B v0.1 has 4096).
+    """
 
     vocab_size: int
     hidden_size: int
@@ -38,6 +47,11 @@ class LlamaConfig(ModelConfig):
     tie_embeddings: bool = False
     initializer_range: float = 0.02  # deviation of fresh matrices; about hidden_size ** -0.5 suits small ones
     max_positions: int = 4096
+    family: str = "llama"
+    rope_scaling: RopeScaling | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int = 0
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
@@ -54,6 +68,7 @@ class LlamaConfig(ModelConfig):
             object.__setattr__(self, "head_dim", self.hidden_size // self.heads)
         if self.heads % self.kv_heads:
             raise UserError(f"Llama: heads {self.heads} is not a multiple of kv_heads {self.kv_heads}.")
+        check_choice("decoder family", self.family, FAMILIES)
         check_choice("remat policy", self.remat, REMAT_POLICIES)
         check_choice("attention implementation", self.attention, IMPLEMENTATIONS)
         for name in (self.dtype, self.param_dtype):
@@ -73,10 +88,10 @@ class RmsNorm(nn.Module):
         return (y * scale.astype(jnp.float32)).astype(dtype_of(self.config.dtype))
 
 
-def _dense(config: LlamaConfig, width: int, name: str) -> nn.Dense:
+def _dense(config: LlamaConfig, width: int, name: str, bias: bool = False) -> nn.Dense:
     return nn.Dense(
         width,
-        use_bias=False,
+        use_bias=bias,
         dtype=dtype_of(config.dtype),
         param_dtype=dtype_of(config.param_dtype),
         kernel_init=nn.initializers.normal(config.initializer_range),
@@ -106,15 +121,27 @@ class _Attention(nn.Module):
         batch, length, _ = x.shape
 
         def heads(name: str, count: int) -> jax.Array:
-            return _dense(c, count * c.head_dim, name)(x).reshape(batch, length, count, c.head_dim)
+            flat = _dense(c, count * c.head_dim, name, c.qkv_bias)(x)
+            return flat.reshape(batch, length, count, c.head_dim)
 
-        query = rotate(heads("q_proj", c.heads), context.positions, c.rope_theta)  # [B, T, H, Dh]
-        key = rotate(heads("k_proj", c.kv_heads), context.positions, c.rope_theta)  # [B, T, K, Dh]
+        query, key = heads("q_proj", c.heads), heads("k_proj", c.kv_heads)  # [B, T, H or K, Dh]
         value = heads("v_proj", c.kv_heads)
+        if c.qk_norm:
+            query, key = RmsNorm(c, name="q_norm")(query), RmsNorm(c, name="k_norm")(key)
+        frequency, factor = frequencies(
+            c.rope_theta, c.head_dim, c.max_positions, c.rope_scaling, context.positions
+        )
+        query, key = (rotate(part, context.positions, frequency, factor) for part in (query, key))
         if cache is None:
             # A row holds its samples one after another: order in the row is order in the sample.
             out = attention(
-                query, key, value, segment_ids=context.segment_ids, causal=True, implementation=c.attention
+                query,
+                key,
+                value,
+                segment_ids=context.segment_ids,
+                causal=True,
+                window=c.sliding_window,
+                implementation=c.attention,
             )
         else:
             assert context.write_index is not None
@@ -224,10 +251,18 @@ class Llama(nn.Module):
 
         Returns (hidden [B, T, D], normed; the new cache).
         """
-        context = Context(positions, mask=mask, write_index=jnp.asarray(write_index, jnp.int32))
-        hidden, new_cache = self._run(embeds, context, cache)
+        start = jnp.asarray(write_index, jnp.int32)
+        kept = {name: cache[name] for name in ("k", "v")}
+        places = {}
+        if self.config.sliding_window:
+            known = jax.lax.dynamic_update_slice(
+                cache["positions"], positions[None].astype(jnp.int32), (0, 0, start)
+            )
+            places = {"positions": known}
+            mask = mask & (positions[:, :, None] - known[0][:, None, :] < self.config.sliding_window)
+        hidden, new_cache = self._run(embeds, Context(positions, mask=mask, write_index=start), kept)
         assert new_cache is not None
-        return hidden, new_cache
+        return hidden, new_cache | places
 
     def _run(
         self, embeds: jax.Array, context: Context, cache: Cache | None
@@ -251,9 +286,15 @@ class Llama(nn.Module):
 
 
 def init_cache(config: LlamaConfig, batch: int, slots: int) -> Cache:
-    """An empty cache {"k", "v"}: zeros [layers, batch, slots, kv_heads, head_dim] in the compute dtype."""
+    """An empty cache {"k", "v"}: zeros [layers, batch, slots, kv_heads, head_dim] in the compute dtype.
+
+    With a sliding window also "positions", int32 [1, batch, slots]: of what each slot holds.
+    """
     shape = (config.layers, batch, slots, config.kv_heads, config.head_dim)
-    return {name: jnp.zeros(shape, dtype_of(config.dtype)) for name in ("k", "v")}
+    cache = {name: jnp.zeros(shape, dtype_of(config.dtype)) for name in ("k", "v")}
+    if config.sliding_window:
+        cache["positions"] = jnp.zeros((1, batch, slots), jnp.int32)
+    return cache
 
 
 def init_llama(config: LlamaConfig, key: jax.Array) -> Params:

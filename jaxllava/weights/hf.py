@@ -22,7 +22,7 @@ from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.clip import ClipConfig
-from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama import FAMILIES, LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.weights import hf_config, tables
 from jaxllava.weights.chat_template import chat_template
@@ -51,7 +51,7 @@ def canonical(name: str) -> str:
     return name
 
 
-def _read_json(directory: Path, model_type: str) -> Any:
+def _read_json(directory: Path, *model_types: str) -> Any:
     """The transformers config object of a folder, which fills in what a partial config.json leaves out."""
     from transformers import AutoConfig
 
@@ -62,8 +62,9 @@ def _read_json(directory: Path, model_type: str) -> Any:
         raise UserError(f"{path}: not a readable config.json ({error}).") from error
     if "mm_projector_type" in values:
         raise UserError(f"{path}: an original LLaVA checkpoint; convert it to the Hugging Face format first.")
-    if values.get("model_type") != model_type:
-        raise UserError(f"{path}: model_type is {values.get('model_type')!r}, expected {model_type!r}.")
+    if values.get("model_type") not in model_types:
+        expected = " or ".join(map(repr, model_types))
+        raise UserError(f"{path}: model_type is {values.get('model_type')!r}, expected {expected}.")
     return AutoConfig.from_pretrained(directory, local_files_only=True)
 
 
@@ -157,9 +158,9 @@ def import_clip(directory: str | Path) -> tuple[Params, ClipConfig]:
 
 
 def import_llama(directory: str | Path) -> tuple[Params, LlamaConfig]:
-    """Reads a Hugging Face LlamaForCausalLM folder (Vicuna, Llama); its tree is the "decoder" of a LLaVA."""
+    """Reads a text model's Hugging Face folder (Llama, Vicuna, Mistral, Qwen); its tree is a LLaVA's "decoder"."""
     directory = Path(directory)
-    c = _read_json(directory, "llama")
+    c = _read_json(directory, *FAMILIES)
     config = hf_config.llama_config(c, f"{directory / 'config.json'}", bool(c.tie_word_embeddings))
     tensors = _untied(Safetensors(directory), "lm_head.weight", config.tie_embeddings)
     return tables.to_params(

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UserError, nearest
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
-from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama import FAMILIES, LlamaConfig
 from jaxllava.models.llava import LlavaConfig
+from jaxllava.models.rope import KINDS, RopeScaling
 
 # Keys of a config.json that describe the file and not the model.
 HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
@@ -40,9 +41,24 @@ def _tower_json(config: ClipVisionConfig | ClipTextConfig) -> dict[str, Any]:
     }
 
 
+# Keys of a config.json's rope_scaling beside our names; yarn's and llama3's alike.
+_ROPE_KEYS = {
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_position_embeddings": "original_max_positions",
+    "attention_factor": "attention_factor",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "mscale": "mscale",
+    "mscale_all_dim": "mscale_all_dim",
+    "truncate": "truncate",
+}
+
+
 def llama_json(config: LlamaConfig) -> dict[str, Any]:
-    """LlamaConfig arguments. `rope_theta` at the top level is read by 4.x and 5.x alike."""
-    return {
+    """The decoder's config.json. `rope_theta` and `rope_scaling` at the top level are read by 4.x and 5.x alike."""
+    values: dict[str, Any] = {
+        "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -56,6 +72,20 @@ def llama_json(config: LlamaConfig) -> dict[str, Any]:
         "max_position_embeddings": config.max_positions,
         "hidden_act": "silu",
     }
+    if config.rope_scaling is not None:
+        scaling = config.rope_scaling
+        given = {theirs: getattr(scaling, ours) for theirs, ours in _ROPE_KEYS.items()}
+        default = RopeScaling(scaling.kind, scaling.factor, original_max_positions=1)
+        values["rope_scaling"] = {"rope_type": scaling.kind, "factor": scaling.factor} | {
+            key: value
+            for key, value in given.items()
+            if value != getattr(default, _ROPE_KEYS[key]) or (scaling.kind == "llama3" and "freq" in key)
+        }
+        if not scaling.original_max_positions:
+            values["rope_scaling"].pop("original_max_position_embeddings", None)
+    if config.family == "mistral":
+        values["sliding_window"] = config.sliding_window or None
+    return values
 
 
 def llava_json(config: LlavaConfig) -> dict[str, Any]:
@@ -77,7 +107,7 @@ def llava_json(config: LlavaConfig) -> dict[str, Any]:
         "vision_feature_select_strategy": "default" if config.feature_select == "patch" else "full",
         "tie_word_embeddings": config.decoder.tie_embeddings,
         "vision_config": {"model_type": "clip_vision_model"} | vision_json(config.vision),
-        "text_config": {"model_type": "llama"} | llama_json(config.decoder),
+        "text_config": llama_json(config.decoder),
     }
 
 
@@ -98,11 +128,17 @@ def tower(c: Any) -> dict[str, Any]:
 
 
 def llama_config(c: Any, origin: str, tied: bool) -> LlamaConfig:
-    for name, value in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        require(origin, name, getattr(c, name), value)
-    rope = getattr(c, "rope_parameters", None) or {}
-    require(origin, "rope type", rope.get("rope_type", "default"), "default")
-    theta = rope.get("rope_theta", getattr(c, "rope_theta", None) or 10000.0)
+    """Ours for a transformers config of one of `FAMILIES`."""
+    family = c.model_type
+    if family not in FAMILIES:
+        raise UserError(
+            f"{origin}: a text model of type {family!r} is not supported.{nearest(str(family), FAMILIES)}"
+        )
+    require(origin, "hidden_act", c.hidden_act, "silu")
+    for name in ("attention_bias", "mlp_bias", "use_sliding_window"):
+        require(origin, name, getattr(c, name, False), False)
+    window = c.sliding_window if family == "mistral" else None
+    theta, scaling = _rope(c, origin)
     return LlamaConfig(
         vocab_size=c.vocab_size,
         hidden_size=c.hidden_size,
@@ -110,12 +146,37 @@ def llama_config(c: Any, origin: str, tied: bool) -> LlamaConfig:
         layers=c.num_hidden_layers,
         heads=c.num_attention_heads,
         kv_heads=c.num_key_value_heads,
-        head_dim=c.head_dim,
-        rope_theta=float(theta),
+        head_dim=getattr(c, "head_dim", None) or 0,
+        rope_theta=theta,
         rms_eps=float(c.rms_norm_eps),
         tie_embeddings=tied,
         max_positions=c.max_position_embeddings,
+        family=family,
+        rope_scaling=scaling,
+        qkv_bias=family == "qwen2",
+        qk_norm=family == "qwen3",
+        sliding_window=window or 0,
     )
+
+
+def _rope(c: Any, origin: str) -> tuple[float, RopeScaling | None]:
+    """(theta, scaling): 5.x has both in rope_parameters, 4.x apart."""
+    rope = dict(getattr(c, "rope_parameters", None) or getattr(c, "rope_scaling", None) or {})
+    theta = float(rope.get("rope_theta") or getattr(c, "rope_theta", None) or 10000.0)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind not in KINDS:
+        raise UserError(f"{origin}: rope type {kind!r} is not supported.{nearest(str(kind), KINDS)}")
+    given = {ours: rope[theirs] for theirs, ours in _ROPE_KEYS.items() if rope.get(theirs) is not None}
+    numbers: dict[str, Any] = {n: v if isinstance(v, bool) else float(v) for n, v in given.items()}
+    if kind in ("llama3", "yarn"):
+        numbers["original_max_positions"] = int(
+            given.get("original_max_positions") or c.max_position_embeddings
+        )
+    else:
+        numbers = {}
+    return theta, RopeScaling(kind=kind, factor=float(rope["factor"]), **numbers)
 
 
 def require(origin: str, name: str, value: Any, needed: Any) -> None:
@@ -125,7 +186,6 @@ def require(origin: str, name: str, value: Any, needed: Any) -> None:
 
 def llava_config(c: Any, origin: str) -> LlavaConfig:
     """Ours for a transformers LlavaConfig; `origin` names the file in an error."""
-    require(origin, "text_config.model_type", c.text_config.model_type, "llama")
     require(origin, "vision_config.model_type", c.vision_config.model_type, "clip_vision_model")
     require(origin, "projector_hidden_act", c.projector_hidden_act, "gelu")
     require(origin, "multimodal_projector_bias", c.multimodal_projector_bias, True)

@@ -96,12 +96,15 @@ def text_table(name: str, path: str = "text") -> list[Entry]:
     ]
 
 
-def decoder_table(name: str, head: str, tied: bool, path: str = "decoder") -> list[Entry]:
-    """A Llama decoder: `name` is the prefix of the body, `head` the full name of the output matrix."""
+def decoder_table(name: str, head: str, config: LlamaConfig, path: str = "decoder") -> list[Entry]:
+    """A decoder: `name` is the prefix of the body, `head` the full name of the output matrix."""
     layer, to = f"{name}layers.{{layer}}", f"{path}/layers"
     rows = [Entry(f"{name}embed_tokens.weight", f"{path}/embed/embedding")]
-    for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        rows += _linear(f"{layer}.self_attn.{part}", f"{to}/attn/{part}", bias=False)
+    for part in ("q_proj", "k_proj", "v_proj"):
+        rows += _linear(f"{layer}.self_attn.{part}", f"{to}/attn/{part}", config.qkv_bias)
+    rows += _linear(f"{layer}.self_attn.o_proj", f"{to}/attn/o_proj", bias=False)
+    for part in ("q_norm", "k_norm") if config.qk_norm else ():
+        rows.append(Entry(f"{layer}.self_attn.{part}.weight", f"{to}/attn/{part}/scale"))
     for part in ("gate_proj", "up_proj", "down_proj"):
         rows += _linear(f"{layer}.mlp.{part}", f"{to}/mlp/{part}", bias=False)
     rows += [
@@ -109,7 +112,7 @@ def decoder_table(name: str, head: str, tied: bool, path: str = "decoder") -> li
         Entry(f"{layer}.post_attention_layernorm.weight", f"{to}/post_attn_norm/scale"),
         Entry(f"{name}norm.weight", f"{path}/norm/scale"),
     ]
-    return rows if tied else [*rows, Entry(head, f"{path}/lm_head/kernel", "linear")]
+    return rows if config.tie_embeddings else [*rows, Entry(head, f"{path}/lm_head/kernel", "linear")]
 
 
 def llava_table(config: LlavaConfig) -> list[Entry]:
@@ -117,8 +120,7 @@ def llava_table(config: LlavaConfig) -> list[Entry]:
     rows = vision_table("vision_tower.vision_model.")
     for i in range(1, projector_depth(config.projector) + 1):
         rows += _linear(f"multi_modal_projector.linear_{i}", f"projector/linear_{i}", bias=True)
-    tied = config.decoder.tie_embeddings
-    return [*rows, *decoder_table("language_model.model.", "language_model.lm_head.weight", tied)]
+    return [*rows, *decoder_table("language_model.model.", "language_model.lm_head.weight", config.decoder)]
 
 
 def clip_table(config: ClipConfig) -> list[Entry]:
@@ -135,7 +137,7 @@ def clip_table(config: ClipConfig) -> list[Entry]:
 
 def llama_table(config: LlamaConfig) -> list[Entry]:
     """LlamaForCausalLM; paths are those of the decoder alone (`embed/embedding`, ...)."""
-    rows = decoder_table("model.", "lm_head.weight", config.tie_embeddings)
+    rows = decoder_table("model.", "lm_head.weight", config)
     return [dataclasses.replace(row, path=row.path.removeprefix("decoder/")) for row in rows]
 
 

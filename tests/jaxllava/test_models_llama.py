@@ -13,6 +13,7 @@ import torch
 from input_pipeline.errors import UserError
 from jaxllava.models.attention import attention
 from jaxllava.models.llama import Context, Llama, LlamaConfig, init_cache, init_llama
+from jaxllava.models.rope import RopeScaling
 from tests.jaxllava import tiny_models as tiny
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
@@ -22,6 +23,31 @@ CONFIGS = {
     "mqa": tiny.DECODER.replace(kv_heads=1),
     "tied": tiny.DECODER.replace(tie_embeddings=True),
     "wide_heads": tiny.DECODER.replace(head_dim=16),
+    "mistral": tiny.DECODER.replace(family="mistral", sliding_window=5),
+    "mistral_v2": tiny.DECODER.replace(family="mistral", rope_theta=1e6),
+    "qwen2": tiny.DECODER.replace(family="qwen2", qkv_bias=True, tie_embeddings=True),
+    "qwen3": tiny.DECODER.replace(family="qwen3", qk_norm=True, head_dim=16),
+    "linear": tiny.DECODER.replace(rope_scaling=RopeScaling("linear", 4.0)),
+    "dynamic": tiny.DECODER.replace(rope_scaling=RopeScaling("dynamic", 3.0), max_positions=10),
+    "dynamic_short": tiny.DECODER.replace(rope_scaling=RopeScaling("dynamic", 3.0)),
+    "llama3": tiny.DECODER.replace(
+        rope_scaling=RopeScaling("llama3", 8.0, original_max_positions=64), head_dim=16
+    ),
+    "yarn": tiny.DECODER.replace(
+        rope_scaling=RopeScaling("yarn", 4.0, original_max_positions=64), head_dim=16
+    ),
+    "yarn_mscale": tiny.DECODER.replace(
+        rope_scaling=RopeScaling(
+            "yarn",
+            8.0,
+            original_max_positions=32,
+            beta_fast=8.0,
+            mscale=0.7,
+            mscale_all_dim=1.2,
+            truncate=False,
+        ),
+        head_dim=32,
+    ),
 }
 
 
@@ -74,10 +100,13 @@ def test_packed_equals_separate() -> None:
     assert np.isfinite(got).all()  # padding must not make NaN, or its gradient would
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_cache_equals_full_forward(side: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [("left", "gqa"), ("right", "gqa"), ("left", "mistral"), ("right", "mistral"), ("left", "yarn")],
+)
+def test_cache_equals_full_forward(side: str, name: str) -> None:
     """Prefill of unequal prompts, then one token at a time, against the uncached forward pass of each row."""
-    config = tiny.DECODER
+    config = CONFIGS[name]
     params = tiny.random_params(config)
     lengths, width, steps = [9, 5], 9, 4
     whole = [_tokens(1, n + steps, seed=n)[0] for n in lengths]

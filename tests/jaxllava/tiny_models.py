@@ -44,7 +44,9 @@ def torch_llava(config: LlavaConfig, seed: int = 0) -> Any:
 
 def torch_llama(config: LlamaConfig, seed: int = 0) -> Any:
     torch.manual_seed(seed)  # for what the constructor draws
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf_config.llama_json(config)))
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**hf_config.llama_json(config))
+    )
     randomize(model, seed)
     return model
 
