@@ -12,6 +12,7 @@ from jaxllava import generate as generation
 from jaxllava.models.clip import normalise
 from jaxllava.models.llava import LlavaModel
 from tests.jaxllava import tiny_models as tiny
+from tests.jaxllava.test_models_llama import CONFIGS as FAMILY
 
 CONFIG = tiny.LLAVA
 MODEL = LlavaModel(CONFIG)
@@ -76,6 +77,29 @@ def test_greedy_equals_transformers(reference, params) -> None:
     np.testing.assert_array_equal(tokens, expected)
     np.testing.assert_array_equal(counts, 80)
     assert len(np.unique(expected)) > 5  # not one token over and over
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mistral",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("qwen2", "qwen3", "dynamic", "llama3", "yarn")),
+    ],
+)
+def test_greedy_equals_transformers_in_every_family(name: str) -> None:
+    """70 tokens, token for token, past Mistral's window and past where `dynamic` begins to stretch."""
+    config = CONFIG.replace(decoder=FAMILY[name].replace(max_positions=24 if name == "dynamic" else 4096))
+    reference = tiny.torch_llava(config)
+    params = tiny.params_of(reference, config)
+    with torch.no_grad():
+        expected = reference.generate(
+            **_torch_inputs(ROWS), max_new_tokens=70, min_new_tokens=70, do_sample=False, eos_token_id=None,
+            pad_token_id=0,
+        )[:, -70:].numpy()  # fmt: skip
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    tokens, _ = generation.generate(LlavaModel(config), params, prompts, max_new_tokens=70, eos_id=None)
+    np.testing.assert_array_equal(tokens, expected)
+    assert len(np.unique(expected)) > 5
 
 
 def test_eos_stops_each_row_by_itself(reference, params) -> None:
