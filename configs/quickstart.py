@@ -79,15 +79,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.align = _stage("align", steps=100, lr=2e-3)
     config.instruct = _stage("instruct", row_tokens=160, steps=400, lr=2e-3)
     # Many small steps of Adam: what a picture has to do with its comments is learnt by updates, not by tokens.
-    # The projector learns faster, so that it comes to say of a picture what the decoder reads in words already.
     config.arm = _stage(
-        "behavior",
-        batch=2,
-        row_images=2,
-        steps=3600,
-        lr=1.5e-3,
-        lr_rules=((r"vision/.*", None), (r"projector/.*", 8.0), (r"decoder/.*", 1.0)),
-        method_rules=train_config.ADAM,
+        "behavior", batch=2, row_images=2, steps=3600, lr=1.5e-3, method_rules=train_config.ADAM
     )
     config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=140))
 

@@ -146,19 +146,29 @@ def _layer_norm(c: ClipTowerConfig, name: str) -> nn.LayerNorm:
 
 class _Block(nn.Module):
     config: ClipTowerConfig
+    collect: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, causal: bool) -> tuple[jax.Array, None]:
+    def __call__(self, x: jax.Array, causal: bool) -> tuple[jax.Array, jax.Array | None]:
         x = with_logical_constraint(x, ("batch", "length", "embed"))
         x = x + _Attention(self.config, name="attn")(_layer_norm(self.config, "ln1")(x), causal)
         x = x + _Mlp(self.config, name="mlp")(_layer_norm(self.config, "ln2")(x))
-        return x, None
+        return x, x if self.collect else None
 
 
 def _encode(
-    config: ClipTowerConfig, x: jax.Array, *, causal: bool, depth: int, initializing: bool
-) -> jax.Array:
-    """Runs the first `depth` of the stacked layers. Called inside a tower's compact method; x [B, T, D]."""
+    config: ClipTowerConfig,
+    x: jax.Array,
+    *,
+    causal: bool,
+    depth: int,
+    initializing: bool,
+    collect: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Runs the first `depth` of the stacked layers. Called inside a tower's compact method; x [B, T, D].
+
+    Returns x, and with `collect` also what each layer gave, [depth, B, T, D].
+    """
     block = _Block
     if config.remat != "none":
         # The loop of scan already keeps XLA from undoing the recomputation.
@@ -176,7 +186,7 @@ def _encode(
         # The weights of the layers that are not needed stay in params (a checkpoint has them); they are not
         # run.
         layers = nn.map_variables(layers, "params", lambda p: jax.tree.map(lambda leaf: leaf[:length], p))
-    return layers(config, name="layers")(x, causal)[0]
+    return layers(config, collect, name="layers")(x, causal)
 
 
 class _VisionEmbeddings(nn.Module):
@@ -215,34 +225,49 @@ class ClipVision(nn.Module):
     config: ClipVisionConfig
 
     @nn.compact
-    def __call__(self, pixels: jax.Array, depth: int | None = None) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(
+        self, pixels: jax.Array, depths: tuple[int, ...] | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
         c = self.config
         if pixels.shape[1:] != (c.image_size, c.image_size, 3):
             raise UserError(f"CLIP reads [B, {c.image_size}, {c.image_size}, 3] pixels, got {pixels.shape}.")
-        x = _VisionEmbeddings(c, name="embeddings")(pixels)
-        x = _layer_norm(c, "pre_layernorm")(x)
-        x = _encode(c, x, causal=False, depth=c.layers if depth is None else depth,
-                    initializing=self.is_initializing())  # fmt: skip
-        if depth is not None and not self.is_initializing():
-            return x, None
-        return x, _layer_norm(c, "post_layernorm")(x[:, 0])
+        first = _layer_norm(c, "pre_layernorm")(_VisionEmbeddings(c, name="embeddings")(pixels))
+        x, all_layers = _encode(
+            c,
+            first,
+            causal=False,
+            depth=c.layers if depths is None else max(depths),
+            initializing=self.is_initializing(),
+            collect=depths is not None and len(depths) > 1,
+        )
+        if depths is None or self.is_initializing():
+            return x, _layer_norm(c, "post_layernorm")(x[:, 0])
+        if all_layers is not None:
+            x = jnp.concatenate([all_layers[d - 1] if d else first for d in depths], axis=-1)
+        return x, None
 
-    def features(self, pixels: jax.Array, layer: int = -2, select: str = "patch") -> jax.Array:
+    def features(
+        self, pixels: jax.Array, layer: int | tuple[int, ...] = -2, select: str = "patch"
+    ) -> jax.Array:
         """Returns `hidden_states[layer]` as Hugging Face counts: 0 is the embeddings, -1 the last output.
 
-        "patch" drops the class token: [B, N, D]; "cls_patch" keeps it: [B, 1+N, D]. No later layer runs.
+        "patch" drops the class token: [B, N, D]; "cls_patch" keeps it: [B, 1+N, D]. Several layers stand side by
+        side on the last axis. No layer behind the last one asked for runs.
         """
-        depth = feature_depth(self.config.layers, layer)
-        hidden, _ = self(pixels, depth)
+        depths = feature_depths(self.config.layers, layer)
+        hidden, _ = self(pixels, depths)
+        if self.is_initializing():  # all layers run, once: only the shape counts
+            hidden = jnp.concatenate([hidden] * len(depths), axis=-1)
         return hidden[:, 1:] if select == "patch" else hidden
 
 
-def feature_depth(layers: int, layer: int) -> int:
-    """Number of layers to run for `hidden_states[layer]`, of a list with layers + 1 entries."""
-    depth = layer + layers + 1 if layer < 0 else layer
-    if not 0 <= depth <= layers:
+def feature_depths(layers: int, layer: int | tuple[int, ...]) -> tuple[int, ...]:
+    """How many layers to run for each of `hidden_states[layer]`, of a list with layers + 1 entries."""
+    wanted = (layer,) if isinstance(layer, int) else tuple(layer)
+    depths = tuple(one + layers + 1 if one < 0 else one for one in wanted)
+    if not depths or not all(0 <= depth <= layers for depth in depths):
         raise UserError(f"feature_layer {layer} is outside a vision tower of {layers} layers.")
-    return depth
+    return depths
 
 
 class _TextEmbeddings(nn.Module):
@@ -274,7 +299,7 @@ class ClipText(nn.Module):
                 f"CLIP text of {tokens.shape[1]} tokens: the model has {c.max_positions} positions."
             )
         x = _TextEmbeddings(c, name="embeddings")(tokens)
-        x = _encode(c, x, causal=True, depth=c.layers, initializing=self.is_initializing())
+        x, _ = _encode(c, x, causal=True, depth=c.layers, initializing=self.is_initializing())
         x = _layer_norm(c, "final_layernorm")(x)
         end = jnp.argmax(tokens if c.eos_id == 2 else tokens == c.eos_id, axis=-1)  # [B]
         return x, jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]

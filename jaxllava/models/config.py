@@ -75,6 +75,11 @@ def _read(name: str, hint: Any, value: Any) -> Any:
     for option in options:
         if isinstance(option, type) and issubclass(option, ModelConfig) and isinstance(value, dict):
             return option.from_json(value)
+        if typing.get_origin(option) is tuple:
+            if isinstance(value, list | tuple):
+                (item, *_) = typing.get_args(option)  # tuple[item, ...]
+                return tuple(_read(name, item, part) for part in value)
+            continue
         if option is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if option is bool or isinstance(value, bool):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline.errors import UserError
-from jaxllava.models.clip import ClipVision, ClipVisionConfig, feature_depth
+from jaxllava.models.clip import ClipVision, ClipVisionConfig, feature_depths
 from jaxllava.models.config import ModelConfig, check_choice
 from jaxllava.models.llama import Cache, Llama, LlamaConfig
 from jaxllava.models.projector import Projector, projector_depth
@@ -28,15 +28,16 @@ class LlavaConfig(ModelConfig):
     decoder: LlamaConfig
     image_token: int
     projector: str = "mlp2x_gelu"
-    feature_layer: int = -2
+    feature_layer: int | tuple[int, ...] = -2  # several stand side by side
     feature_select: str = "patch"
 
     def __post_init__(self) -> None:
         check_choice("feature_select", self.feature_select, ("patch", "cls_patch"))
-        feature_depth(self.vision.layers, self.feature_layer)
-        if projector_depth(self.projector) == 0 and self.vision.hidden_size != self.decoder.hidden_size:
+        depths = feature_depths(self.vision.layers, self.feature_layer)
+        width = self.vision.hidden_size * len(depths)
+        if projector_depth(self.projector) == 0 and width != self.decoder.hidden_size:
             raise UserError(
-                f"projector 'identity' needs equal widths: vision {self.vision.hidden_size}, "
+                f"projector 'identity' needs equal widths: vision {width}, "
                 f"decoder {self.decoder.hidden_size}."
             )
         if not 0 <= self.image_token < self.decoder.vocab_size:

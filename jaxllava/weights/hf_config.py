@@ -103,7 +103,9 @@ def llava_json(config: LlavaConfig) -> dict[str, Any]:
         "image_seq_length": config.image_tokens,
         "projector_hidden_act": "gelu",
         "multimodal_projector_bias": True,
-        "vision_feature_layer": config.feature_layer,
+        "vision_feature_layer": config.feature_layer
+        if isinstance(config.feature_layer, int)
+        else list(config.feature_layer),
         "vision_feature_select_strategy": "default" if config.feature_select == "patch" else "full",
         "tie_word_embeddings": config.decoder.tie_embeddings,
         "vision_config": {"model_type": "clip_vision_model"} | vision_json(config.vision),
@@ -189,16 +191,13 @@ def llava_config(c: Any, origin: str) -> LlavaConfig:
     require(origin, "vision_config.model_type", c.vision_config.model_type, "clip_vision_model")
     require(origin, "projector_hidden_act", c.projector_hidden_act, "gelu")
     require(origin, "multimodal_projector_bias", c.multimodal_projector_bias, True)
-    if not isinstance(c.vision_feature_layer, int):
-        raise UserError(
-            f"{origin}: vision_feature_layer {c.vision_feature_layer}: only one layer is supported."
-        )
+    layer = c.vision_feature_layer
     tied = bool(c.tie_word_embeddings or c.text_config.tie_word_embeddings)
     return LlavaConfig(
         vision=vision_config(c.vision_config, origin),
         decoder=llama_config(c.text_config, origin, tied),
         image_token=c.image_token_index,
-        feature_layer=c.vision_feature_layer,
+        feature_layer=layer if isinstance(layer, int) else tuple(layer),
         feature_select={"default": "patch", "full": "cls_patch"}[c.vision_feature_select_strategy],
     )
 

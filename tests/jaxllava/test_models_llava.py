@@ -14,6 +14,7 @@ from input_pipeline.errors import UserError
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_5
 from jaxllava.models.projector import Projector
 from tests.jaxllava import tiny_models as tiny
+from tests.jaxllava.test_models_llama import CONFIGS as FAMILY
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 
@@ -47,12 +48,25 @@ def _run(params: dict, tokens, positions, segments, pixels, image_index, config:
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"feature_layer": -1}, {"feature_layer": 2}, {"feature_select": "cls_patch"}, {"tied": True}],
+    [
+        {},
+        {"feature_layer": -1},
+        {"feature_layer": 2},
+        {"feature_layer": (-3, -1, 0)},
+        {"feature_layer": (2, 1), "feature_select": "cls_patch"},
+        {"feature_select": "cls_patch"},
+        {"tied": True},
+        {"family": "mistral"},
+        {"family": "qwen2"},
+        {"family": "qwen3"},
+    ],
     ids=str,
 )
 def test_parity(change: dict) -> None:
     config = tiny.LLAVA
-    if change.get("tied"):
+    if "family" in change:
+        config = config.replace(decoder=FAMILY[change["family"]])
+    elif change.get("tied"):
         config = config.replace(decoder=config.decoder.replace(tie_embeddings=True))
     else:
         config = config.replace(**change)

@@ -284,13 +284,20 @@ def test_partial_config_of_the_hub(tmp_path: Path) -> None:
     [
         ({"model_type": "llava_next"}, "model_type"),
         ({"mm_projector_type": "mlp2x_gelu"}, "original LLaVA"),
-        ({"vision_feature_layer": [-2, -1]}, "one layer"),
+        ({"vision_feature_layer": [-2, 99]}, "outside a vision tower"),
         ({"projector_hidden_act": "relu"}, "projector_hidden_act"),
-        ({"text_config": {"model_type": "mistral"}}, "text_config.model_type"),
+        ({"text_config": {"model_type": "gemma"}}, "a text model of type 'gemma'"),
+        ({"text_config": {"model_type": "qwen2", "use_sliding_window": True}}, "use_sliding_window"),
         ({"text_config": {"model_type": "llama", "attention_bias": True}}, "attention_bias"),
         (
-            {"text_config": {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 2.0}}},
-            "rope",
+            {
+                "text_config": {
+                    "model_type": "llama",
+                    "rope_scaling": {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 4}
+                    | {"long_factor": [1.0] * 4, "original_max_position_embeddings": 64},
+                }
+            },
+            "rope type 'longrope'",
         ),
     ],
 )
