@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -73,7 +72,7 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
 MODES = ("square", "pad")
 
 
-def preprocess(image: Image.Image, size: int, mode: Literal["square", "pad"] = "square") -> np.ndarray:
+def preprocess(image: Image.Image, size: int, mode: str = "square") -> np.ndarray:
     """Returns the picture as CLIP sees it, uint8 [size, size, 3], before rescaling and normalisation.
 
     `square` is CLIPImageProcessorPil: bicubic resize of the shortest edge to `size`, then the centre crop.

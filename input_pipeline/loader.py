@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -34,7 +34,7 @@ class ImageReader:
     """Decodes and preprocesses the images of records; keeps up to `keep` of them, since small sets come round often."""
 
     size: int
-    mode: Literal["square", "pad"] = "square"
+    mode: str = "square"
     keep: int = 8192
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 

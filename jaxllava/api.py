@@ -21,7 +21,7 @@ from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
 from input_pipeline.types import Turn
 from jaxllava import generate as generation
 from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
-from jaxllava.weights import hf, orbax
+from jaxllava.weights import hf, orbax, original
 
 Picture = bytes | str | Path | Image.Image
 Prompt = str | Sequence[Turn]
@@ -29,11 +29,12 @@ Pictures = Sequence[Picture | Sequence[Picture] | None] | None
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], images uint8 [m, H, W, 3]
 
 
-def load(path: str | Path, template: str | None = None) -> Model:
-    """Opens a jaxllava model folder, the workdir of a run that left one, or a Hugging Face LLaVA folder.
+def load(path: str | Path, template: str | None = None, vision_tower: str | Path | None = None) -> Model:
+    """Opens a jaxllava model folder, the workdir of a run that left one, a Hugging Face or an original LLaVA folder.
 
     Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
-    that was not exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template.
+    that was not exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template; an
+    original one as `vicuna_v1`. vision_tower: a Hugging Face CLIP folder, for original ones without a tower.
     Raises UserError where the folder is missing or is neither.
     """
     path = orbax.locate(path)
@@ -46,6 +47,9 @@ def load(path: str | Path, template: str | None = None) -> Model:
                 f"{path}: holds a CLIP model, not a LLaVA; it can start one (config.init), not answer."
             )
         params, _, tokenizer, own = orbax.load_model(path)
+    elif original.is_original(path):
+        params, config, tokenizer, own = original.load(path, vision_tower)
+        params = jax.tree.map(jnp.asarray, params)
     elif hf.is_hf_folder(path):
         params, config = hf.import_hf(path)
         params = jax.tree.map(jnp.asarray, params)
@@ -72,14 +76,12 @@ class Model:
         params: Params,
         tokenizer: PreTrainedTokenizerFast,
         template: str,
-        image_mode: Literal["square", "pad"] = "square",
     ) -> None:
         get_template(template)
         self.config = config
         self.params = params
         self.tokenizer = tokenizer
         self.template = template
-        self.image_mode: Literal["square", "pad"] = image_mode
         self.module = LlavaModel(config)
         # transformers annotates these as anything at all.
         self._eos_id: int = tokenizer.eos_token_id  # type: ignore[assignment]
@@ -296,7 +298,7 @@ class Model:
         pixels = np.zeros((len(pictures), size, size, 3), np.uint8)
         for i, picture in enumerate(pictures):
             try:
-                pixels[i] = preprocess(open_image(picture), size, self.image_mode)
+                pixels[i] = preprocess(open_image(picture), size, self.config.image_mode)
             except ImageError as error:
                 name = f" {picture}" if isinstance(picture, (str, Path)) else ""
                 raise UserError(f"prompt {number}, image {i}{name}: {error.reason}") from error

@@ -84,10 +84,13 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--temperature", type=float, default=0.0)
     add.add_argument("--seed", type=int, default=0)
 
-    add = command("convert", "Convert a model folder: Orbax to Hugging Face LLaVA, and back.")
+    add = command("convert", "Convert a model folder between Orbax, Hugging Face LLaVA and original LLaVA.")
     add.add_argument("--from", dest="source", type=Path, required=True)
     add.add_argument("--to", dest="target", type=Path, required=True)
-    add.add_argument("--format", choices=("hf", "orbax"), default="hf")
+    add.add_argument("--format", choices=("hf", "orbax", "llava"), default="hf")
+    add.add_argument(
+        "--vision-tower", type=Path, help="Hugging Face CLIP folder, for an original LLaVA without a tower"
+    )
 
     add = command(
         "inspect",
@@ -236,12 +239,14 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import api
-    from jaxllava.weights import hf, orbax
+    from jaxllava.weights import hf, orbax, original
 
     if args.target.exists():
         raise UserError(f"--to {args.target} exists already; name a new folder")
-    model = api.load(args.source)
-    if args.format == "hf":
+    model = api.load(args.source, vision_tower=args.vision_tower)
+    if args.format == "llava":
+        original.export(model.params, model.config, model.tokenizer, args.target)
+    elif args.format == "hf":
         hf.export_hf(model.params, model.config, model.tokenizer, args.target, model.template)
     else:
         orbax.save_model(args.target, model.params, model.config, model.tokenizer, model.template)

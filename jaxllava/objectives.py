@@ -75,7 +75,7 @@ class Causal:
             "fill": round(packed.fill, 4),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
         }
-        reader = ImageReader(self.model.config.vision.image_size, config.image_mode)
+        reader = ImageReader(self.model.config.vision.image_size, self.model.config.image_mode)
         rows = PackedRows(
             tables=tables,
             records=sources,
@@ -164,7 +164,7 @@ class Contrastive:
             table=table,
             records=mixed,
             text_tokens=config.row_tokens,
-            read_images=ImageReader(self.model.config.vision.image_size, config.image_mode),
+            read_images=ImageReader(self.model.config.vision.image_size, config.image_mode or "square"),
             pad_id=_pad_id(tokenizer),
             end_id=special_id(tokenizer, str(tokenizer.eos_token)),
         )

@@ -123,7 +123,7 @@ def check(config: ConfigDict) -> None:
     methods = {method for _, method in config.method_rules}
     choices = {
         "sharding_rules": ({config.sharding_rules}, SHARDINGS),
-        "image_mode": ({config.image_mode}, MODES),
+        "image_mode": ({config.image_mode}, ("", *MODES)),
         "frozen_dtype": ({config.frozen_dtype}, DTYPES),
         "method_rules": (methods, optimizer_lib.METHODS),
     }
@@ -148,6 +148,8 @@ def train(
     """
     report = progress or (lambda done, total, note: None)
     check(config)
+    if config.image_mode and isinstance(model_config, LlavaConfig):
+        model_config = model_config.replace(image_mode=config.image_mode)
     workdir.mkdir(parents=True, exist_ok=True)
     summary_path = workdir / "train.json"
 

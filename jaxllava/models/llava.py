@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline.errors import UserError
+from input_pipeline.images import MODES
 from jaxllava.models.clip import ClipVision, ClipVisionConfig, feature_depths
 from jaxllava.models.config import ModelConfig, check_choice
 from jaxllava.models.llama import Cache, Llama, LlamaConfig
@@ -20,8 +21,10 @@ Params = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class LlavaConfig(ModelConfig):
-    """`image_token` is the id that fills an image's positions; `feature_layer` counts as Hugging Face's
-    hidden_states.
+    """`feature_layer` counts as Hugging Face's hidden_states.
+
+    `image_token` is the id that fills an image's positions. It is never embedded, so it may lie behind the
+    vocabulary, as in original LLaVA checkpoints, which have no row for it.
     """
 
     vision: ClipVisionConfig
@@ -30,9 +33,11 @@ class LlavaConfig(ModelConfig):
     projector: str = "mlp2x_gelu"
     feature_layer: int | tuple[int, ...] = -2  # several stand side by side
     feature_select: str = "patch"
+    image_mode: str = "square"  # how pictures become pixels, see `input_pipeline.images.MODES`
 
     def __post_init__(self) -> None:
         check_choice("feature_select", self.feature_select, ("patch", "cls_patch"))
+        check_choice("image_mode", self.image_mode, MODES)
         depths = feature_depths(self.vision.layers, self.feature_layer)
         width = self.vision.hidden_size * len(depths)
         if projector_depth(self.projector) == 0 and width != self.decoder.hidden_size:
@@ -40,10 +45,8 @@ class LlavaConfig(ModelConfig):
                 f"projector 'identity' needs equal widths: vision {width}, "
                 f"decoder {self.decoder.hidden_size}."
             )
-        if not 0 <= self.image_token < self.decoder.vocab_size:
-            raise UserError(
-                f"image_token {self.image_token} is outside the vocabulary of {self.decoder.vocab_size}."
-            )
+        if self.image_token < 0:
+            raise UserError(f"image_token {self.image_token} is negative; give `<image>` an id of its own.")
 
     @property
     def image_tokens(self) -> int:

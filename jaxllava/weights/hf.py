@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerFast
 
@@ -28,6 +27,7 @@ from jaxllava.weights import hf_config, tables
 from jaxllava.weights.chat_template import chat_template
 from jaxllava.weights.folders import whole_folder
 from jaxllava.weights.tables import Params
+from jaxllava.weights.tensor_files import TensorFiles
 
 SHARD_BYTES = 5 * 10**9
 TEMPLATE_KEY = (
@@ -51,7 +51,7 @@ def canonical(name: str) -> str:
     return name
 
 
-def _read_json(directory: Path, *model_types: str) -> Any:
+def read_json(directory: Path, *model_types: str) -> Any:
     """The transformers config object of a folder, which fills in what a partial config.json leaves out."""
     from transformers import AutoConfig
 
@@ -61,7 +61,9 @@ def _read_json(directory: Path, *model_types: str) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable config.json ({error}).") from error
     if "mm_projector_type" in values:
-        raise UserError(f"{path}: an original LLaVA checkpoint; convert it to the Hugging Face format first.")
+        raise UserError(
+            f"{path}: an original LLaVA checkpoint; jaxllava.load and `jaxllava convert --from` read it."
+        )
     if values.get("model_type") not in model_types:
         expected = " or ".join(map(repr, model_types))
         raise UserError(f"{path}: model_type is {values.get('model_type')!r}, expected {expected}.")
@@ -85,46 +87,6 @@ def template_of(directory: str | Path) -> str | None:
 # ---------------------------------------------------------------- reading
 
 
-class Safetensors(Mapping[str, np.ndarray]):
-    """All tensors of a folder's safetensors files by name, read from disk one at a time."""
-
-    def __init__(self, directory: Path, rename: Callable[[str], str] = lambda name: name):
-        index = directory / "model.safetensors.index.json"
-        single = directory / "model.safetensors"
-        if index.is_file():
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        elif single.is_file():
-            files = [single.name]
-        elif list(directory.glob("*.bin")):
-            raise UserError(
-                f"{directory}: has .bin weights only; save it as safetensors (nothing is unpickled here)."
-            )
-        else:
-            raise UserError(f"{directory}: has no model.safetensors.")
-        self._origin: dict[str, tuple[Any, str]] = {}  # canonical name -> (open file, name in the file)
-        twice = []
-        for file in files:
-            try:
-                opened = safe_open(directory / file, framework="numpy")
-            except (OSError, SafetensorError) as error:
-                raise UserError(f"{directory / file}: not a readable safetensors file ({error}).") from error
-            for name in opened.keys():  # noqa: SIM118 (not a dict)
-                twice += [name] if rename(name) in self._origin else []
-                self._origin[rename(name)] = (opened, name)
-        if twice:
-            raise UserError(f"{directory}: these tensors are there twice: {', '.join(twice)}")
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        opened, stored = self._origin[name]
-        return opened.get_tensor(stored)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._origin)
-
-    def __len__(self) -> int:
-        return len(self._origin)
-
-
 def import_hf(directory: str | Path) -> tuple[Params, LlavaConfig]:
     """Reads a Hugging Face LLaVA folder of any transformers version.
 
@@ -135,7 +97,7 @@ def import_hf(directory: str | Path) -> tuple[Params, LlavaConfig]:
     directory = Path(directory)
     config = read_config(directory)
     tensors = _untied(
-        Safetensors(directory, canonical), "language_model.lm_head.weight", config.decoder.tie_embeddings
+        TensorFiles(directory, canonical), "language_model.lm_head.weight", config.decoder.tie_embeddings
     )
     params = tables.to_params(tensors, tables.llava_table(config), tables.shapes(config), str(directory))
     dtype = str(params["decoder"]["embed"]["embedding"].dtype)
@@ -144,7 +106,13 @@ def import_hf(directory: str | Path) -> tuple[Params, LlavaConfig]:
 
 def read_config(directory: str | Path) -> LlavaConfig:
     """The config of a Hugging Face LLaVA folder; dtypes are left at float32."""
-    return hf_config.llava_config(_read_json(Path(directory), "llava"), str(Path(directory) / "config.json"))
+    directory = Path(directory)
+    config = hf_config.llava_config(read_json(directory, "llava"), str(directory / "config.json"))
+    try:
+        pixels = json.loads((directory / "preprocessor_config.json").read_text())
+    except (OSError, ValueError):  # not every folder has one; the tower's own processor is what is left
+        return config
+    return config.replace(image_mode="pad" if pixels.get("do_pad") else "square")
 
 
 def import_clip(directory: str | Path) -> tuple[Params, ClipConfig]:
@@ -152,17 +120,17 @@ def import_clip(directory: str | Path) -> tuple[Params, ClipConfig]:
     LLaVA.
     """
     directory = Path(directory)
-    config = hf_config.clip_config(_read_json(directory, "clip"), str(directory / "config.json"))
+    config = hf_config.clip_config(read_json(directory, "clip"), str(directory / "config.json"))
     table = tables.clip_table(config)
-    return tables.to_params(Safetensors(directory), table, tables.shapes(config), str(directory)), config
+    return tables.to_params(TensorFiles(directory), table, tables.shapes(config), str(directory)), config
 
 
 def import_llama(directory: str | Path) -> tuple[Params, LlamaConfig]:
     """Reads a text model's Hugging Face folder (Llama, Vicuna, Mistral, Qwen); its tree is a LLaVA's "decoder"."""
     directory = Path(directory)
-    c = _read_json(directory, *FAMILIES)
+    c = read_json(directory, *FAMILIES)
     config = hf_config.llama_config(c, f"{directory / 'config.json'}", bool(c.tie_word_embeddings))
-    tensors = _untied(Safetensors(directory), "lm_head.weight", config.tie_embeddings)
+    tensors = _untied(TensorFiles(directory), "lm_head.weight", config.tie_embeddings)
     return tables.to_params(
         tensors, tables.llama_table(config), tables.shapes(config), str(directory)
     ), config
@@ -206,6 +174,7 @@ def export_hf(
     `whole_folder` do.
     """
     chat = chat_template(get_template(template))
+    params, config = with_image_row(params, config)
     values = hf_config.llava_json(config)
     embedding = params["decoder"]["embed"]["embedding"]
     values["torch_dtype"] = str(embedding.dtype)
@@ -222,12 +191,36 @@ def export_hf(
             return
         write_safetensors(folder, tensors)
         tokenizer.save_pretrained(folder)
-        _write(folder / "config.json", values)
-        _write(folder / "generation_config.json", {"_from_model_config": True} | ids)
-        _write(folder / "preprocessor_config.json", image_processor_json(config))
-        _write(folder / "processor_config.json", processor_json(config))
+        write_json(folder / "config.json", values)
+        write_json(folder / "generation_config.json", {"_from_model_config": True} | ids)
+        write_json(folder / "preprocessor_config.json", image_processor_json(config))
+        write_json(folder / "processor_config.json", processor_json(config))
         (folder / "chat_template.jinja").write_text(chat)
-        _write(folder / "chat_template.json", {"chat_template": chat})  # what 4.45 to 4.50 read
+        write_json(folder / "chat_template.json", {"chat_template": chat})  # what 4.45 to 4.50 read
+
+
+def with_image_row(params: Params, config: LlavaConfig) -> tuple[Params, LlavaConfig]:
+    """A model whose vocabulary holds its image token, as Hugging Face needs it.
+
+    Where the token lies behind the vocabulary (original LLaVA), embeddings and head get rows up to the next multiple of
+    64, each the mean of the old ones: none of them is ever looked up, and their logits are of the common kind.
+    """
+    old = config.decoder.vocab_size
+    if config.image_token < old:
+        return params, config
+    new = -(-(config.image_token + 1) // 64) * 64
+
+    def grown(leaf: Any, axis: int) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        mean = leaf.astype(np.float32).mean(axis, keepdims=True).astype(leaf.dtype)
+        return np.concatenate([leaf, np.repeat(mean, new - old, axis)], axis)
+
+    decoder = dict(params["decoder"])
+    decoder["embed"] = {"embedding": grown(decoder["embed"]["embedding"], 0)}
+    if "lm_head" in decoder:
+        decoder["lm_head"] = {"kernel": grown(decoder["lm_head"]["kernel"], 1)}
+    config = config.replace(decoder=config.decoder.replace(vocab_size=new))
+    return params | {"decoder": decoder}, config
 
 
 def write_safetensors(
@@ -260,16 +253,20 @@ def write_safetensors(
         file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"shard-{i}.tmp").rename(folder / file)
         weight_map |= dict.fromkeys(names, file)
-    _write(
+    write_json(
         folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
     )
 
 
 def image_processor_json(config: LlavaConfig) -> dict[str, Any]:
-    """CLIPImageProcessor: shortest edge to the model's size, centre crop, CLIP's mean and std."""
+    """CLIPImageProcessor: shortest edge to the model's size, centre crop, CLIP's mean and std.
+
+    In image mode `pad` LlavaImageProcessor, which first makes the picture square.
+    """
     size = config.vision.image_size
-    return {
-        "image_processor_type": "CLIPImageProcessor",
+    pad = config.image_mode == "pad"
+    return ({"do_pad": True} if pad else {}) | {
+        "image_processor_type": "LlavaImageProcessor" if pad else "CLIPImageProcessor",
         "processor_class": "LlavaProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
@@ -296,5 +293,5 @@ def processor_json(config: LlavaConfig) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n")

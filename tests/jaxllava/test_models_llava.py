@@ -180,5 +180,5 @@ def test_config_json_is_nested() -> None:
     data["vision"]["patchsize"] = 14
     with pytest.raises(UserError, match=r"ClipVisionConfig: unknown key 'patchsize'.*patch_size"):
         LlavaConfig.from_json(data)
-    with pytest.raises(UserError, match="vocabulary"):
-        config.replace(image_token=40000)
+    with pytest.raises(UserError, match="negative"):
+        config.replace(image_token=-200)

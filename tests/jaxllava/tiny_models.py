@@ -31,14 +31,14 @@ def randomize(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
     model.eval()
 
 
-def torch_llava(config: LlavaConfig, seed: int = 0) -> Any:
+def torch_llava(config: LlavaConfig, seed: int = 0, std: float = 0.2) -> Any:
     torch.manual_seed(seed)  # for what the constructor draws
     model = transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(
             **{k: v for k, v in hf_config.llava_json(config).items() if k not in hf_config.HEADER}
         )
     )
-    randomize(model, seed)
+    randomize(model, seed, std)
     return model
 
 
