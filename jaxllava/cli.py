@@ -95,9 +95,10 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add = command(
         "inspect",
         "Look inside: `sample` prints a record token by token, `tokens` a LLaVA JSON as ids and labels, `data` and "
-        "`model` sum up.",
+        "`model` sum up, `checkpoint` lists tensors and their hashes.",
     )
-    add.add_argument("what", choices=("sample", "tokens", "data", "model"))
+    add.add_argument("what", choices=("sample", "tokens", "data", "model", "checkpoint"))
+    add.add_argument("path", nargs="?", type=Path, help="folder of weights (checkpoint)")
     add.add_argument("--data", type=Path, help="records folder (sample, data)")
     add.add_argument("--split", default="behavior_train", help="split (sample)")
     add.add_argument("--index", type=int, default=0, help="record number (sample)")

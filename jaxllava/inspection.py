@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 
 from input_pipeline import records, token_table
 from input_pipeline.conversation import get_template
@@ -107,4 +108,31 @@ def model(args: argparse.Namespace) -> str:
     return "\n".join([*lines, "", f"{total:,} parameters, template {loaded.template}"])
 
 
-COMMANDS = {"sample": sample, "tokens": tokens, "data": data, "model": model}
+def checkpoint(args: argparse.Namespace) -> str:
+    """Every tensor of a folder of weights, with a hash of its bytes; and whether they are those of its manifest."""
+    from jaxllava.rules import flatten
+    from jaxllava.weights import manifest, orbax
+    from jaxllava.weights.tensor_files import TensorFiles
+
+    if args.path is None and args.model is None:
+        raise UserError("jaxllava inspect checkpoint: name a folder (jaxllava inspect checkpoint DIR)")
+    folder = orbax.locate(args.path or args.model)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    whole = flatten(orbax.load_params(folder)) if orbax.is_model_folder(folder) else TensorFiles(folder)
+    found = {name: manifest.entry(whole[name]) for name in whole}
+    lines = [
+        f"{name:<72} {entry['dtype']:<9} {tuple(entry['shape'])!s:<20} {entry['sha256'][:16]}"
+        for name, entry in sorted(found.items())
+    ]
+    numbers = sum(math.prod(entry["shape"]) for entry in found.values())
+    lines += ["", f"{len(found)} tensors, {numbers:,} numbers"]
+    said = manifest.read(folder)
+    if said is None:
+        lines.append("no manifest.json: nothing to compare with")
+    else:
+        lines += manifest.differences(found, said) or ["all as manifest.json says"]
+    return "\n".join(lines)
+
+
+COMMANDS = {"checkpoint": checkpoint, "sample": sample, "tokens": tokens, "data": data, "model": model}

@@ -23,7 +23,7 @@ from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import FAMILIES, LlamaConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.weights import hf_config, tables
+from jaxllava.weights import hf_config, manifest, tables
 from jaxllava.weights.chat_template import chat_template
 from jaxllava.weights.folders import whole_folder
 from jaxllava.weights.tables import Params
@@ -226,7 +226,11 @@ def with_image_row(params: Params, config: LlavaConfig) -> tuple[Params, LlavaCo
 def write_safetensors(
     folder: Path, tensors: Iterator[tuple[str, np.ndarray]], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes model.safetensors, or numbered shards and their index once the tensors exceed `shard_bytes`."""
+    """Writes model.safetensors, or numbered shards and their index once the tensors exceed `shard_bytes`.
+
+    A manifest of all tensors stands beside them.
+    """
+    entries: dict[str, manifest.Entry] = {}
     shards: list[list[str]] = []
     pending: dict[str, np.ndarray] = {}
     total = size = 0
@@ -238,13 +242,14 @@ def write_safetensors(
         pending.clear()
         size = 0
 
-    for name, tensor in tensors:
+    for name, tensor in manifest.recorded(tensors, entries):
         if pending and size + tensor.nbytes > shard_bytes:
             flush()
         pending[name] = tensor
         size += tensor.nbytes
         total += tensor.nbytes
     flush()
+    manifest.write(folder, entries)
     if len(shards) == 1:
         (folder / "shard-0.tmp").rename(folder / "model.safetensors")
         return

@@ -18,7 +18,7 @@ from input_pipeline.tokenizer import load_tokenizer
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params, flatten, unflatten
-from jaxllava.weights import tables
+from jaxllava.weights import manifest, tables
 from jaxllava.weights.folders import whole_folder
 
 FORMAT = "jaxllava"
@@ -41,6 +41,9 @@ def save_model(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder / "params", params)
         if jax.process_index() == 0:
+            leaves = flatten(params)
+            if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves.values()):
+                manifest.write(folder, {path: manifest.entry(leaf) for path, leaf in leaves.items()})
             tokenizer.save_pretrained(folder / "tokenizer")
             header = {"format": FORMAT, "kind": kind, "template": template}
             (folder / "config.json").write_text(json.dumps(header | config.to_json(), indent=1) + "\n")
