@@ -89,6 +89,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--to", dest="target", type=Path, required=True)
     add.add_argument("--format", choices=("hf", "orbax", "llava"), default="hf")
     add.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of all weights (default: as they are)"
+    )
+    add.add_argument(
         "--vision-tower", type=Path, help="Hugging Face CLIP folder, for an original LLaVA without a tower"
     )
 
@@ -239,18 +242,24 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
+    import jax
+
     from jaxllava import api
     from jaxllava.weights import hf, orbax, original
 
     if args.target.exists():
         raise UserError(f"--to {args.target} exists already; name a new folder")
     model = api.load(args.source, vision_tower=args.vision_tower)
+    params, config = model.params, model.config
+    if args.dtype:
+        params = jax.tree.map(lambda leaf: leaf.astype(args.dtype), params)
+        config = config.with_dtypes(args.dtype, args.dtype)
     if args.format == "llava":
-        original.export(model.params, model.config, model.tokenizer, args.target)
+        original.export(params, config, model.tokenizer, args.target)
     elif args.format == "hf":
-        hf.export_hf(model.params, model.config, model.tokenizer, args.target, model.template)
+        hf.export_hf(params, config, model.tokenizer, args.target, model.template)
     else:
-        orbax.save_model(args.target, model.params, model.config, model.tokenizer, model.template)
+        orbax.save_model(args.target, params, config, model.tokenizer, model.template)
     print(f"{args.format}: {args.target}")
 
 

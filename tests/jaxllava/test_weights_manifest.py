@@ -56,3 +56,16 @@ def test_a_changed_tensor_is_found(folders, tmp_path: Path, capsys) -> None:
         "more: in the folder and not in the manifest",
         "multi_modal_projector.linear_1.bias: another sha256 than the manifest says",
     ]
+
+
+def test_dtypes_change_when_asked_and_come_back_bitwise(folders, tmp_path: Path, capsys) -> None:
+    """Half precision through Hugging Face and Orbax: converting again changes nothing."""
+    for number, (source, form) in enumerate(
+        [(folders[1], "hf"), (tmp_path / "0", "orbax"), (tmp_path / "1", "hf")]
+    ):
+        asked = ["--dtype", "bfloat16"] if number == 0 else []
+        cli.main(
+            ["convert", "--from", str(source), "--to", str(tmp_path / str(number)), "--format", form, *asked]
+        )
+    first, again = (manifest.read(tmp_path / name) for name in ("0", "2"))
+    assert first == again and {entry["dtype"] for entry in first.values()} == {"bfloat16"}
