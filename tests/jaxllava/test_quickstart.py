@@ -47,6 +47,7 @@ def test_the_report_stands_alone(run):
 
 
 def test_the_export_gives_the_same_logits_in_transformers(run):
+    pytest.importorskip("torch")  # the quickstart compares where it is installed
     _, results = run
     assert results["export"]["max_logit_difference"] < 2e-5
     assert api.load(results["export"]["path"]).template == "v1_bare"
