@@ -36,7 +36,12 @@ def test_round_trip(saved) -> None:
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert jax.tree.map(lambda x: x.dtype, again) == jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
     assert words.get_vocab() == tokenizer.get_vocab()
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "params", "tokenizer"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "manifest.json",
+        "params",
+        "tokenizer",
+    ]
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
