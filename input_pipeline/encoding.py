@@ -15,14 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import conversation, reference_masks
 from input_pipeline.conversation import Piece, Template
-from input_pipeline.tokenizer import (
-    IMAGE_TOKEN,
-    added_tokens,
-    adds_bos,
-    is_legacy,
-    plain_encoding,
-    special_id,
-)
+from input_pipeline.tokenizer import IMAGE_TOKEN, controls, is_legacy, plain_encoding, special_id
 from input_pipeline.types import Turn
 
 IGNORE = -100  # label of an unsupervised position, as in torch and the reference
@@ -54,7 +47,7 @@ def tokenize(
     `legacy` behind each control token too: what the slow tokenizer did with the reference's chunks
     (`tokenizer_image_token`).
     """
-    known = added_tokens(tokenizer)
+    known = controls(tokenizer)
     legacy = is_legacy(tokenizer)
     tokens: list[int] = []
     labels: list[int] = []
@@ -81,7 +74,7 @@ def tokenize(
         run.clear()
         starts = False
 
-    for piece in _split_marks(pieces, known):
+    for piece in _split_marks(pieces, known.ids):
         if piece.kind == "text":
             if piece.text:
                 run.append(piece)
@@ -96,10 +89,10 @@ def tokenize(
             images += 1
             starts = True
         elif piece.kind == "own_bos":
-            if adds_bos(tokenizer):
+            if known.adds_bos:
                 put(special_id(tokenizer, str(tokenizer.bos_token)), False)
         elif piece.kind == "mark":
-            put(known[piece.text], piece.supervised)
+            put(known.ids[piece.text], piece.supervised)
             starts = False
         else:
             put(special_id(tokenizer, getattr(tokenizer, f"{piece.kind}_token")), piece.supervised)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -132,18 +134,27 @@ def special_id(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int:
     return number
 
 
-def added_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    """The control tokens of a tokenizer and their ids."""
-    added = {
-        token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    return {**added, **{t: special_id(tokenizer, t) for t in tokenizer.all_special_tokens}}
+@dataclass(frozen=True)
+class Controls:
+    """What every conversation asks of its tokenizer."""
+
+    ids: dict[str, int]  # of the control tokens
+    adds_bos: bool  # the tokenizer puts `<s>` in front by itself
 
 
-def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the tokenizer puts `<s>` in front by itself."""
-    ids = tokenizer("a")["input_ids"]
-    return bool(ids) and ids[0] == tokenizer.bos_token_id
+_CONTROLS: WeakKeyDictionary[PreTrainedTokenizerFast, tuple[int, Controls]] = WeakKeyDictionary()
+
+
+def controls(tokenizer: PreTrainedTokenizerFast) -> Controls:
+    """A tokenizer's control tokens, looked up once (and again when it has grown)."""
+    size, found = _CONTROLS.get(tokenizer, (0, None))
+    if found is None or size != len(tokenizer):
+        ids = {token.content: n for n, token in tokenizer.added_tokens_decoder.items() if token.special}
+        ids |= {token: special_id(tokenizer, token) for token in tokenizer.all_special_tokens}
+        first = tokenizer("a")["input_ids"][:1]
+        found = Controls(ids, first == [tokenizer.bos_token_id])
+        _CONTROLS[tokenizer] = (len(tokenizer), found)
+    return found
 
 
 def _metaspace(tokenizer: PreTrainedTokenizerFast) -> pre_tokenizers.Metaspace | None:

@@ -70,18 +70,23 @@ def read_json(directory: Path, *model_types: str) -> Any:
     return AutoConfig.from_pretrained(directory, local_files_only=True)
 
 
-def is_hf_folder(directory: str | Path) -> bool:
-    """Whether a folder holds a config.json with a model_type, as Hugging Face folders do."""
+def config_values(directory: str | Path) -> dict[str, Any]:
+    """A folder's config.json as it stands; {} where there is none that can be read."""
     try:
         values = json.loads((Path(directory) / "config.json").read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and "model_type" in values
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def is_hf_folder(directory: str | Path) -> bool:
+    """Whether a folder holds a config.json with a model_type, as Hugging Face folders do."""
+    return "model_type" in config_values(directory)
 
 
 def template_of(directory: str | Path) -> str | None:
     """The template name that `export_hf` left in a folder, None in folders of others."""
-    return json.loads((Path(directory) / "config.json").read_text()).get(TEMPLATE_KEY)
+    return config_values(directory).get(TEMPLATE_KEY)
 
 
 # ---------------------------------------------------------------- reading

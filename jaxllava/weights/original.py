@@ -6,7 +6,6 @@ Their config.json has `mm_projector_type`. The published v1.5 folders leave the 
 
 from __future__ import annotations
 
-import json
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,11 +39,7 @@ _FAMILIES = {
 
 def is_original(directory: str | Path) -> bool:
     """Whether a folder's config.json is one of original LLaVA."""
-    try:
-        values = json.loads((Path(directory) / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and "mm_vision_tower" in values
+    return "mm_vision_tower" in hf.config_values(directory)
 
 
 def table(config: LlavaConfig) -> list[Entry]:
@@ -70,7 +65,7 @@ def load(
     Raises UserError for what the model cannot hold, a tower that is nowhere, and weights that do not match.
     """
     directory = Path(directory)
-    values = json.loads((directory / "config.json").read_text())
+    values = hf.config_values(directory)
     tensors = TensorFiles(directory)
     tokenizer = load_tokenizer(directory, image_token=False)
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
