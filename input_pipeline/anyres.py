@@ -17,6 +17,7 @@ from PIL import Image
 
 Order = Literal["original", "hf"]
 ORDERS: tuple[Order, ...] = ("original", "hf")
+NEWLINE = -2  # in an image_index: the newline feature stands here
 
 # (width, height) of the published models, in the order that decides ties.
 PINPOINTS: tuple[tuple[int, int], ...] = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -82,6 +83,22 @@ class Anyres:
         newline = np.full((len(places), 1), (1 + across * down) * area)
         joined = np.concatenate([places, newline], axis=1).ravel()
         return np.concatenate([np.arange(area), joined]).astype(np.int32)
+
+    def spliced(self, sizes: Sequence[tuple[int, int]]) -> tuple[list[np.ndarray], list[int]]:
+        """For the pictures of one row, given as (width, height): their image_index int32 [tokens], and their views.
+
+        The index counts through the features of all views of the row; `NEWLINE` stands for the newline feature.
+        """
+        found, views = [], []
+        before = 0
+        for width, height in sizes:
+            across, down = self.grid(width, height)
+            views.append(1 + across * down)
+            area = views[-1] * self.patches**2
+            index = self.feature_index(width, height)
+            found.append(np.where(index == area, NEWLINE, index + before).astype(np.int32))
+            before += area
+        return found, views
 
     def views(self, image: Image.Image) -> np.ndarray:
         """uint8 [1 + tiles, size, size, 3]: the whole picture squeezed into a square, then its tiles row by row."""

@@ -66,10 +66,22 @@ class Template:
     bos: bool = True  # False: only where the tokenizer puts one by itself
     image_tags: bool = False  # <Image><image></Image>
     image_every_turn: bool = False  # LLaMA-VID: each question has the image, and a context token, of its own
+    image_marks: bool = False  # <im_start><image><im_end>, two tokens (`mm_use_im_start_end`)
+
+    @property
+    def image_tag(self) -> str:
+        """What stands for an image in the text of a turn."""
+        return f"<Image>{IMAGE_TOKEN}</Image>" if self.image_tags else IMAGE_TOKEN
 
     @property
     def image_text(self) -> str:
-        return f"<Image>{IMAGE_TOKEN}</Image>" if self.image_tags else IMAGE_TOKEN
+        """What stands for an image in the rendered prompt."""
+        return self.image_tag.replace(IMAGE_TOKEN, IMAGE_TOKEN.join(self.marks))
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """The tokens around an image."""
+        return ("<im_start>", "<im_end>") if self.image_marks else ("", "")
 
     @property
     def lead(self) -> str:
@@ -156,10 +168,13 @@ def _all() -> Iterator[Template]:
 
 
 TEMPLATES: dict[str, Template] = {template.name: template for template in _all()}
+IMAGE_MARKS = "+im_start_end"  # behind a template's name: images between <im_start> and <im_end>
 
 
 def get_template(name: str) -> Template:
     """Looks a template up by name; a wrong name is a UserError with the nearest valid one."""
+    if name.endswith(IMAGE_MARKS):
+        return replace(get_template(name.removesuffix(IMAGE_MARKS)), name=name, image_marks=True)
     if name not in TEMPLATES:
         raise UserError(f"no prompt template is named {name!r}.{nearest(name, TEMPLATES)}")
     return TEMPLATES[name]
@@ -186,7 +201,7 @@ def place_images(turns: Sequence[Turn], template: Template, reference_quirks: bo
     """
     placed = []
     anywhere = any(IMAGE_TOKEN in turn.text for turn in turns if turn.role == "human")
-    tagged = template.image_text
+    tagged = template.image_tag
     for turn in turns:
         text = turn.text
         if turn.role == "human":
@@ -221,11 +236,14 @@ def render(turns: Sequence[Turn], template: Template, prompt: bool = False) -> l
     return list(_chat(turns, template))
 
 
-def _said(text: str) -> Iterator[Piece]:
+def _said(text: str, template: Template) -> Iterator[Piece]:
     """A human's text, with its images."""
+    start, end = template.marks
     for index, chunk in enumerate(text.split(IMAGE_TOKEN)):
         if index:
+            yield from (Piece("mark", start),) if start else ()
             yield Piece("image")
+            yield from (Piece("mark", end),) if end else ()
         if chunk:
             yield Piece("text", chunk)
 
@@ -242,7 +260,7 @@ def _chat(turns: Sequence[Turn], template: Template) -> Iterator[Piece]:
             if not index:
                 opening = opening + system if parts.system_inside else system + opening
             yield Piece("mark", opening)
-            yield from _said(turn.text)
+            yield from _said(turn.text, template)
             yield Piece("mark", parts.human[1])
         else:
             # What leads an answer is the answer's: generation starts right after the mark of the assistant.
@@ -262,7 +280,7 @@ def _single(turns: Sequence[Turn], template: Template) -> Iterator[Piece]:
         if turn.role == "human":
             yield Piece("text", "###", supervised=answered)
             yield Piece("text", f" {template.human}: ")
-            yield from _said(turn.text)
+            yield from _said(turn.text, template)
             yield Piece("text", f"\n### {template.gpt}:")
         else:
             yield Piece("text", f" {turn.text}\n", supervised=True)

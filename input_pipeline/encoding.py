@@ -38,10 +38,12 @@ class Encoded:
 def tokenize(
     pieces: Sequence[Piece],
     tokenizer: PreTrainedTokenizerFast,
-    image_tokens: int,
+    image_tokens: int | Sequence[np.ndarray],
     image_id: int | None = None,
 ) -> Encoded:
     """Pieces to arrays; each image becomes `image_tokens` positions that hold `image_id`, the id of `<image>`.
+
+    Where images differ in size `image_tokens` is the image_index of each, in order (`Anyres.spliced`).
 
     A SentencePiece tokenizer puts its `▁` in front of the text at the start and behind each image, and with
     `legacy` behind each control token too: what the slow tokenizer did with the reference's chunks
@@ -83,9 +85,15 @@ def tokenize(
         if piece.kind == "image":
             if image_id is None:
                 image_id = special_id(tokenizer, IMAGE_TOKEN)
-            tokens.extend([image_id] * image_tokens)
-            labels.extend([IGNORE] * image_tokens)
-            image_index.extend(range(images * image_tokens, (images + 1) * image_tokens))
+            if isinstance(image_tokens, int):
+                places: Sequence[int] = range(images * image_tokens, (images + 1) * image_tokens)
+            elif images < len(image_tokens):
+                places = image_tokens[images].tolist()
+            else:
+                raise ValueError(f"more {IMAGE_TOKEN} marks than its {len(image_tokens)} images")
+            tokens.extend([image_id] * len(places))
+            labels.extend([IGNORE] * len(places))
+            image_index.extend(places)
             images += 1
             starts = True
         elif piece.kind == "own_bos":
@@ -156,7 +164,7 @@ def encode_prompt(
     turns: Sequence[Turn],
     tokenizer: PreTrainedTokenizerFast,
     template: Template,
-    image_tokens: int,
+    image_tokens: int | Sequence[np.ndarray],
     answer_prefix: str = "",
 ) -> Encoded:
     """A conversation up to where the assistant is to speak, plus the start of its answer."""

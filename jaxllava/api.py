@@ -14,14 +14,14 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
-from input_pipeline.encoding import encode_prompt
+from input_pipeline.encoding import Encoded, encode_prompt
 from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image, preprocess
-from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
+from input_pipeline.tokenizer import IMAGE_TOKEN, controls
 from input_pipeline.types import Turn
 from jaxllava import generate as generation
 from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
-from jaxllava.weights import hf, orbax, original
+from jaxllava.weights import lazy, source
 
 Picture = bytes | str | Path | Image.Image
 Prompt = str | Sequence[Turn]
@@ -29,37 +29,30 @@ Pictures = Sequence[Picture | Sequence[Picture] | None] | None
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], images uint8 [m, H, W, 3]
 
 
-def load(path: str | Path, template: str | None = None, vision_tower: str | Path | None = None) -> Model:
+def load(
+    path: str | Path,
+    template: str | None = None,
+    vision_tower: str | Path | None = None,
+    base: str | Path | None = None,
+) -> Model:
     """Opens a jaxllava model folder, the workdir of a run that left one, a Hugging Face or an original LLaVA folder.
 
     Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
-    that was not exported from here is read as `v1_bare`, the format of llava-hf's LLaVA-1.5 chat template; an
-    original one as `vicuna_v1`. vision_tower: a Hugging Face CLIP folder, for original ones without a tower.
+    that was not exported from here is read as the format of llava-hf's chat template for its text model; an
+    original one as LLaVA's own. vision_tower, base: see `weights.original.open_folder`.
     Raises UserError where the folder is missing or is neither.
     """
-    path = orbax.locate(path)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such model folder.")
-    if orbax.is_model_folder(path):
-        config, _ = orbax.read_config(path)
-        if not isinstance(config, LlavaConfig):
-            raise UserError(
-                f"{path}: holds a CLIP model, not a LLaVA; it can start one (config.init), not answer."
-            )
-        params, _, tokenizer, own = orbax.load_model(path)
-    elif original.is_original(path):
-        params, config, tokenizer, own = original.load(path, vision_tower)
-        params = jax.tree.map(jnp.asarray, params)
-    elif hf.is_hf_folder(path):
-        params, config = hf.import_hf(path)
-        params = jax.tree.map(jnp.asarray, params)
-        tokenizer, own = load_tokenizer(path), hf.template_of(path) or "v1_bare"
-    else:
+    found = source.open_checkpoint(path, vision_tower, base)
+    config = found.config
+    if not isinstance(config, LlavaConfig):
+        kind = type(config).__name__.removesuffix("Config")
         raise UserError(
-            f"{path}: neither a jaxllava model folder (config.json, params/, tokenizer/) nor a Hugging Face "
-            "LLaVA folder (config.json with model_type llava, model.safetensors)."
+            f"{path}: holds a {kind} model, not a LLaVA; it can start one (config.init), not answer."
         )
-    return Model(config, params, tokenizer, template or own)
+    if found.tokenizer is None:
+        raise UserError(f"{path}: holds no tokenizer (tokenizer.json, tokenizer.model); copy it there.")
+    params = lazy.read(found.leaves, jnp.asarray)
+    return Model(config, params, found.tokenizer, template or found.template, found.stops)
 
 
 class Model:
@@ -76,7 +69,9 @@ class Model:
         params: Params,
         tokenizer: PreTrainedTokenizerFast,
         template: str,
+        stops: Sequence[int] = (),
     ) -> None:
+        """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end."""
         get_template(template)
         self.config = config
         self.params = params
@@ -85,42 +80,86 @@ class Model:
         self.module = LlavaModel(config)
         # transformers annotates these as anything at all.
         self._eos_id: int = tokenizer.eos_token_id  # type: ignore[assignment]
+        self._end_ids = end_ids(tokenizer, template, stops)
         pad: Any = tokenizer.pad_token_id
         self._pad_id: int = 0 if pad is None else pad
         self._forward = jax.jit(self._full)
 
     # ------------------------------------------------------------ logits
 
-    def logits(self, input_ids: Any, pixel_values: Any = None, attention_mask: Any = None) -> np.ndarray:
-        """The whole forward pass, as `LlavaForConditionalGeneration` computes it.
+    def logits(
+        self, input_ids: Any, pixel_values: Any = None, attention_mask: Any = None, image_sizes: Any = None
+    ) -> np.ndarray:
+        """The whole forward pass, as `LlavaForConditionalGeneration` and its Next cousin compute it.
 
         Args:
           input_ids: int [B, L], the image token at every position of an image.
           pixel_values: float [N, H, W, 3], normalised; assigned in the order of the image tokens over the
-          batch. attention_mask: [B, L], 0 on padding (of either side); its logits mean nothing.
+          batch. With anyres [N, views, H, W, 3], padded behind a picture's own views.
+          attention_mask: [B, L], 0 on padding (of either side); its logits mean nothing.
+          image_sizes: int [N, 2], (height, width) of the pictures; with anyres only.
 
         Returns float32 [B, L, V]. Raises UserError where image tokens and images do not match.
         """
         tokens = np.asarray(input_ids, np.int32)
-        batch = len(tokens)
         valid = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask, np.int32)
         is_image = tokens == self.config.image_token  # [B, L]
-        per_row = is_image.sum(axis=1)
-        size, per_image = self.config.vision.image_size, self.config.image_tokens
-        given = np.zeros((0, size, size, 3)) if pixel_values is None else np.asarray(pixel_values, np.float32)
-        if np.any(per_row % per_image) or per_row.sum() != len(given) * per_image:
-            raise UserError(
-                f"input_ids hold {per_row.tolist()} image tokens a row for {len(given)} images; "
-                f"each image takes {per_image} positions in one row."
-            )
-        counts = per_row // per_image
-        pixels = np.zeros((batch, counts.max(initial=0), size, size, 3), np.float32)
-        ends = np.cumsum(counts)
-        for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
-            pixels[row, :count] = given[end - count : end]
-        image_index = np.where(is_image, np.cumsum(is_image, axis=1) - 1, -1).astype(np.int32)
+        given = [] if pixel_values is None else [np.asarray(picture, np.float32) for picture in pixel_values]
+        if self.config.anyres is None:
+            sizes = [(0, 0)] * len(given)
+        elif image_sizes is None or len(image_sizes) != len(given):
+            raise UserError("this model reads pictures of any resolution: give image_sizes, one for each.")
+        else:
+            sizes = [(int(width), int(height)) for height, width in np.asarray(image_sizes)]
+        image_index = np.full(tokens.shape, -1, np.int32)
+        views: list[list[np.ndarray]] = [[] for _ in tokens]
+        following = 0
+        for row, marked in enumerate(is_image):
+            # As many of the pictures that are left as fill the row's image tokens.
+            taken, index = following, np.zeros(0, np.int32)
+            while len(index) < marked.sum() and taken < len(given):
+                taken += 1
+                places, counts = self._spliced(sizes[following:taken])
+                index = np.concatenate(places)
+            if len(index) != marked.sum():
+                break
+            if taken > following:
+                image_index[row, marked] = index
+                for picture, count in zip(given[following:taken], counts, strict=True):
+                    views[row] += list(picture[:count]) if self.config.anyres else [picture]
+            following = taken
+        else:
+            if following == len(given):
+                return self._logits(tokens, valid, views, image_index)
+        needs = (
+            "each needs what its size gives"
+            if self.config.anyres
+            else f"each takes {self.config.image_tokens}"
+        )
+        raise UserError(
+            f"input_ids hold {is_image.sum(axis=1).tolist()} image tokens a row for {len(given)} images; {needs} "
+            "positions in one row."
+        )
+
+    def _logits(
+        self, tokens: np.ndarray, valid: np.ndarray, views: list[list[np.ndarray]], image_index: np.ndarray
+    ) -> np.ndarray:
+        size = self.config.vision.image_size
+        pixels = np.zeros((len(tokens), max(map(len, views)), size, size, 3), np.float32)
+        for row, own in enumerate(views):
+            if own:
+                pixels[row, : len(own)] = own
         positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0).astype(np.int32)
         return np.asarray(self._forward(self.params, tokens, positions, valid, pixels, image_index))
+
+    def _spliced(self, sizes: Sequence[tuple[int, int]]) -> tuple[list[np.ndarray], list[int]]:
+        """For the pictures of one row, given as (width, height): their image_index, and how many views each has."""
+        if (anyres := self.config.anyres) is not None:
+            return anyres.spliced(sizes)
+        each = self.config.image_tokens
+        return [np.arange(i * each, (i + 1) * each, dtype=np.int32) for i in range(len(sizes))], [1] * len(
+            sizes
+        )
 
     def _full(
         self, params: Params, tokens: Any, positions: Any, segments: Any, pixels: Any, index: Any
@@ -155,6 +194,7 @@ class Model:
         ]
         self._check_lengths([len(tokens) + max_new_tokens for tokens, _, _ in rows])
         answers = [""] * len(rows)
+        ending = get_template(self.template).parts.answer[1].strip()
         key = jax.random.key(seed)
         for number, chosen in enumerate(_batches(rows, batch_size)):
             tokens, counts = generation.generate(
@@ -162,14 +202,16 @@ class Model:
                 self.params,
                 self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
                 max_new_tokens=max_new_tokens,
-                eos_id=self._eos_id,
+                end_ids=self._end_ids,
                 temperature=temperature,
                 top_p=top_p,
                 key=jax.random.fold_in(key, number),
             )
             for place, i in enumerate(chosen):
                 ids = tokens[place, : counts[place]].tolist()
-                answers[i] = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+                text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+                # An end that is no token of its own (v0's ###) is found in the text.
+                answers[i] = text.partition(ending)[0].strip() if ending else text.strip()
         return answers
 
     # ------------------------------------------------------------ scoring
@@ -238,21 +280,23 @@ class Model:
         prefixes = _per_prompt(answer_prefix, len(prompts))
         if end is None:
             end = any(_one_begins_another(set(texts)) for texts in {tuple(texts) for texts in candidates})
-        encoded: dict[tuple[Any, str], np.ndarray] = {}
+        encoded: dict[tuple[Any, ...], np.ndarray] = {}
         rows, tails = [], []
         for i, (turns, pictures) in enumerate(self._inputs(prompts, images)):
-            tokens, index, pixels = self._row(i, turns, pictures, prefixes[i])
+            pixels, places = self._pictures(i, pictures)
+            prompt = self._encoded(i, turns, prefixes[i], places)
+            lengths = tuple(map(len, places))
             whole = []
             for text in candidates[i]:
                 if not text:
                     raise UserError(f"prompt {i}: a candidate is empty.")
-                key = (turns, prefixes[i] + text)
+                key = (turns, prefixes[i] + text, lengths)
                 if key not in encoded:
-                    encoded[key] = self._finished(turns, prefixes[i] + text, end)
+                    encoded[key] = self._finished(i, turns, prefixes[i] + text, end, places)
                 whole.append(encoded[key])
             # A token may span the border of prefix and candidate: what all spellings share is the prompt.
-            shared = min(_common(tokens, other) for other in whole)
-            rows.append((tokens[:shared], index[:shared], pixels))
+            shared = min(_common(prompt.tokens, other) for other in whole)
+            rows.append((prompt.tokens[:shared], prompt.image_index[:shared], pixels))
             tails.append([other[shared:] for other in whole])
         self._check_lengths([len(r[0]) + max(map(len, t)) for r, t in zip(rows, tails, strict=True)])
         sums = np.zeros((len(rows), len(tails[0])))
@@ -293,30 +337,56 @@ class Model:
             found.append((turns, pictures))
         return found
 
-    def _row(self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], prefix: str) -> Row:
-        size = self.config.vision.image_size
-        pixels = np.zeros((len(pictures), size, size, 3), np.uint8)
+    def _pictures(self, number: int, pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """A prompt's pictures as views uint8 [views, H, W, 3], and the image_index of each."""
+        views, sizes = [], []
         for i, picture in enumerate(pictures):
             try:
-                pixels[i] = preprocess(open_image(picture), size, self.config.image_mode)
+                image = open_image(picture)
+                views.append(self._views(image))
             except ImageError as error:
                 name = f" {picture}" if isinstance(picture, (str, Path)) else ""
                 raise UserError(f"prompt {number}, image {i}{name}: {error.reason}") from error
-        try:
-            encoded = encode_prompt(
-                turns, self.tokenizer, get_template(self.template), self.config.image_tokens, prefix
-            )
-        except ValueError as error:
-            raise UserError(f"prompt {number}: {error}") from error
+            sizes.append(image.size)
+        size = self.config.vision.image_size
+        pixels = np.concatenate([np.zeros((0, size, size, 3), np.uint8), *views])
+        return pixels, self._spliced(sizes)[0]
+
+    def _row(self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], prefix: str) -> Row:
+        pixels, places = self._pictures(number, pictures)
+        encoded = self._encoded(number, turns, prefix, places)
         return encoded.tokens, encoded.image_index, pixels
 
-    def _finished(self, turns: tuple[Turn, ...], answer: str, end: bool) -> np.ndarray:
+    def _views(self, image: Image.Image) -> np.ndarray:
+        """uint8 [views, H, W, 3] of an RGB picture: one, or with anyres several."""
+        if (anyres := self.config.anyres) is not None:
+            return anyres.views(image)
+        vision = self.config.vision
+        return preprocess(image, vision.image_size, self.config.image_mode, vision.pad_color)[None]
+
+    def _encoded(
+        self, number: int, turns: tuple[Turn, ...], answer: str, places: Sequence[np.ndarray]
+    ) -> Encoded:
+        try:
+            return encode_prompt(turns, self.tokenizer, get_template(self.template), places, answer)
+        except ValueError as error:
+            raise UserError(f"prompt {number}: {error}") from error
+
+    def _finished(
+        self, number: int, turns: tuple[Turn, ...], answer: str, end: bool, places: Sequence[np.ndarray]
+    ) -> np.ndarray:
         """Token ids of the prompt with this answer begun, and ended too if asked."""
-        template = get_template(self.template)
-        if end and template.style == "plain":
-            answer += "\n"
-        tokens = encode_prompt(turns, self.tokenizer, template, self.config.image_tokens, answer).tokens
-        return np.append(tokens, self._eos_id) if end and template.style != "plain" else tokens
+        closing: list[int] = []
+        if end:
+            parts = get_template(self.template).parts
+            known = controls(self.tokenizer).ids
+            if parts.answer[1] in known:
+                closing = [known[parts.answer[1]]]
+            else:
+                answer += parts.answer[1]
+            closing += [self._eos_id] if parts.eos else []
+        tokens = self._encoded(number, turns, answer, places).tokens
+        return np.append(tokens, closing).astype(np.int32)
 
     def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
         return generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, rows_to)
@@ -328,6 +398,14 @@ class Model:
             raise UserError(
                 f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
+
+
+def end_ids(tokenizer: PreTrainedTokenizerFast, template: str, stops: Sequence[int] = ()) -> tuple[int, ...]:
+    """The ids that end an answer: EOS, what the template writes behind an answer if that is a token, and `stops`."""
+    known = controls(tokenizer).ids
+    own = known.get(get_template(template).parts.answer[1])
+    eos: Any = tokenizer.eos_token_id
+    return tuple(dict.fromkeys(number for number in (eos, own, *stops) if number is not None))
 
 
 def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:

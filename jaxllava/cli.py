@@ -84,15 +84,24 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--temperature", type=float, default=0.0)
     add.add_argument("--seed", type=int, default=0)
 
-    add = command("convert", "Convert a model folder between Orbax, Hugging Face LLaVA and original LLaVA.")
+    add = command(
+        "convert",
+        "Convert weights between jaxllava (Orbax), Hugging Face and original LLaVA; the source's kind is recognised.",
+    )
     add.add_argument("--from", dest="source", type=Path, required=True)
     add.add_argument("--to", dest="target", type=Path, required=True)
     add.add_argument("--format", choices=("hf", "orbax", "llava"), default="hf")
     add.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of all weights (default: as they are)"
     )
+    add.add_argument("--template", help="prompt template to write, in place of the source's own")
     add.add_argument(
         "--vision-tower", type=Path, help="Hugging Face CLIP folder, for an original LLaVA without a tower"
+    )
+    add.add_argument(
+        "--base",
+        type=Path,
+        help="the model that an original LLaVA's LoRA adapter, lone projector or v0 delta was made on",
     )
 
     add = command(
@@ -242,24 +251,22 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
-    import jax
+    from jaxllava.progress import bar
+    from jaxllava.weights.convert import convert
 
-    from jaxllava import api
-    from jaxllava.weights import hf, orbax, original
-
-    if args.target.exists():
-        raise UserError(f"--to {args.target} exists already; name a new folder")
-    model = api.load(args.source, vision_tower=args.vision_tower)
-    params, config = model.params, model.config
-    if args.dtype:
-        params = jax.tree.map(lambda leaf: leaf.astype(args.dtype), params)
-        config = config.with_dtypes(args.dtype, args.dtype)
-    if args.format == "llava":
-        original.export(params, config, model.tokenizer, args.target)
-    elif args.format == "hf":
-        hf.export_hf(params, config, model.tokenizer, args.target, model.template)
-    else:
-        orbax.save_model(args.target, params, config, model.tokenizer, model.template)
+    with bar("converting") as report:
+        found = convert(
+            args.source,
+            args.target,
+            args.format,
+            args.dtype,
+            args.template,
+            args.vision_tower,
+            args.base,
+            progress=report,
+        )
+    for note in found.notes:
+        print(note)
     print(f"{args.format}: {args.target}")
 
 

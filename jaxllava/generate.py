@@ -7,6 +7,7 @@ prompts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,8 @@ class Prompts:
     """A batch of prompts, padded on either side.
 
     tokens int32 [B, P]; valid bool [B, P], False on padding; image_index int32 [B, P] into the row's M *
-    image_tokens features, -1 for text; images uint8 [B, M, H, W, 3] or float, already normalised; M may be 0.
+    image_tokens features, -1 for text, NEWLINE for LLaVA-NeXT's newline; images uint8 [B, M, H, W, 3] or float,
+    already normalised; M, the views of all pictures of a row, may be 0.
     """
 
     tokens: jax.Array | np.ndarray
@@ -90,7 +92,7 @@ def _prefill(
     features = None
     if prompts.images.shape[1]:
         images = jnp.asarray(prompts.images)
-        pixels = normalise(images) if images.dtype == jnp.uint8 else images
+        pixels = normalise(images, model.config.vision) if images.dtype == jnp.uint8 else images
         features = apply(pixels, method="encode_images")
     embeds = apply(prompts.tokens, features, prompts.image_index, method="embed")
     places = jnp.arange(width)
@@ -123,7 +125,7 @@ def _decode(
     key: jax.Array,
     temperature: jax.Array,
     top_p: jax.Array,
-    eos_id: jax.Array,
+    end_ids: jax.Array,
     *,
     model: LlavaModel,
     new_slots: int,
@@ -148,9 +150,9 @@ def _decode(
 
     def advance(state: tuple) -> tuple:
         step, hidden, done, out, cache = state
-        token = jnp.where(done, eos_id, choose(hidden, step))
+        token = jnp.where(done, end_ids[0], choose(hidden, step))
         out = out.at[:, step].set(token)
-        done = done | (token == eos_id)
+        done = done | jnp.isin(token, end_ids)
         embeds = apply(token[:, None], None, None, method="embed")  # [B, 1, D]
         mask = valid & (slots <= width + step)  # [B, S]
         hidden, cache = apply(
@@ -158,10 +160,10 @@ def _decode(
         )
         return step + 1, hidden[:, 0], done, out, cache
 
-    out = jnp.full((batch, new_slots), eos_id, jnp.int32)
+    out = jnp.full((batch, new_slots), end_ids[0], jnp.int32)
     state = (jnp.int32(0), hidden, jnp.zeros(batch, bool), out, cache)
     _, _, _, out, _ = jax.lax.while_loop(running, advance, state)
-    ended = out == eos_id
+    ended = jnp.isin(out, end_ids)
     counts = jnp.where(ended.any(axis=1), jnp.argmax(ended, axis=1), limit)
     return out, jnp.minimum(counts, limit)
 
@@ -172,16 +174,16 @@ def generate(
     prompts: Prompts,
     *,
     max_new_tokens: int,
-    eos_id: int | None,
+    end_ids: Sequence[int],
     temperature: float = 0.0,
     top_p: float = 1.0,
     key: jax.Array | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Continues each prompt until EOS or `max_new_tokens`.
+    """Continues each prompt until one of `end_ids` (there may be none) or `max_new_tokens`.
 
     Args: temperature 0 is greedy; otherwise `key` decides the draw, which depends on the row's place in the
-    batch. Returns (tokens int32 [B, max_new_tokens], filled with EOS behind the end; counts int32 [B] of
-    tokens before EOS).
+    batch. Returns (tokens int32 [B, max_new_tokens], filled with the first end id behind the end; counts int32 [B] of
+    tokens before the end).
     """
     tokens, counts = _decode(
         params,
@@ -190,7 +192,7 @@ def generate(
         jax.random.key(0) if key is None else key,
         jnp.float32(temperature if temperature > 0 else 1.0),
         jnp.float32(top_p),
-        jnp.int32(-1 if eos_id is None else eos_id),
+        jnp.asarray(list(end_ids) or [-1], jnp.int32),
         model=model,
         new_slots=bucket(max_new_tokens),
         greedy=temperature <= 0,

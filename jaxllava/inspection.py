@@ -112,6 +112,7 @@ def checkpoint(args: argparse.Namespace) -> str:
     """Every tensor of a folder of weights, with a hash of its bytes; and whether they are those of its manifest."""
     from jaxllava.rules import flatten
     from jaxllava.weights import manifest, orbax
+    from jaxllava.weights.lazy import Leaf
     from jaxllava.weights.tensor_files import TensorFiles
 
     if args.path is None and args.model is None:
@@ -119,8 +120,14 @@ def checkpoint(args: argparse.Namespace) -> str:
     folder = orbax.locate(args.path or args.model)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    whole = flatten(orbax.load_params(folder)) if orbax.is_model_folder(folder) else TensorFiles(folder)
-    found = {name: manifest.entry(whole[name]) for name in whole}
+    ours = orbax.is_model_folder(folder)
+    whole = flatten(orbax.open_model(folder).leaves) if ours else dict(TensorFiles(folder))
+    found = {
+        name: manifest.entry(
+            part.parts() if isinstance(part, Leaf) else [part.read()], part.shape, part.dtype
+        )
+        for name, part in whole.items()
+    }
     lines = [
         f"{name:<72} {entry['dtype']:<9} {tuple(entry['shape'])!s:<20} {entry['sha256'][:16]}"
         for name, entry in sorted(found.items())

@@ -33,7 +33,7 @@ from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.progress import Stages
 from jaxllava.train import Trained, train
-from jaxllava.weights import check, hf
+from jaxllava.weights import check, hf_export
 
 STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 
@@ -115,7 +115,7 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         exported = workdir / "export" / "behavior-hf"
         best = api.load(folders["behavior"])
         if not exported.exists():
-            hf.export_hf(best.params, best.config, best.tokenizer, exported, best.template)
+            hf_export.export_hf(best.params, best.config, best.tokenizer, exported, best.template)
         export = {"path": str(exported), **check.against_transformers(best, exported, heldout.posts)}
     with stages.stage("report", "writing the report"):
         samples = write_samples(workdir, folders, heldout, config)

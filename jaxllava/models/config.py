@@ -62,6 +62,18 @@ class ModelConfig:
     def replace(self, **changes: Any) -> Self:
         return dataclasses.replace(self, **changes)
 
+    def with_dtypes(self, dtype: str, param_dtype: str | None = None) -> Self:
+        """The same model, parts included, computing in `dtype` (and holding fresh parameters in `param_dtype`)."""
+        own = {"dtype": dtype} | ({"param_dtype": param_dtype} if param_dtype else {})
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, ModelConfig):
+                changes[field.name] = value.with_dtypes(dtype, param_dtype)
+            elif field.name in own:
+                changes[field.name] = own[field.name]
+        return self.replace(**changes)
+
 
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -72,9 +84,12 @@ def _read(name: str, hint: Any, value: Any) -> Any:
     matmul.
     """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    models = [option for option in options if isinstance(option, type) and issubclass(option, ModelConfig)]
+    if models and isinstance(value, dict):
+        # Of several kinds (vision towers) the first that has a field for every key.
+        fitting = (m for m in models if value.keys() <= {f.name for f in dataclasses.fields(m)})
+        return next(fitting, models[0]).from_json(value)
     for option in options:
-        if isinstance(option, type) and issubclass(option, ModelConfig) and isinstance(value, dict):
-            return option.from_json(value)
         if typing.get_origin(option) is tuple:
             if isinstance(value, list | tuple):
                 (item, *_) = typing.get_args(option)  # tuple[item, ...]

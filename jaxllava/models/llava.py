@@ -1,4 +1,4 @@
-"""LLaVA: a CLIP vision tower, a projector and a Llama decoder; image features are spliced in by a gather."""
+"""LLaVA and LLaVA-NeXT: a vision tower, a projector and a decoder; image features are spliced in by a gather."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from input_pipeline.anyres import NEWLINE, ORDERS, Anyres, check_pinpoints
 from input_pipeline.errors import UserError
 from input_pipeline.images import MODES
-from jaxllava.models.clip import ClipVision, ClipVisionConfig, feature_depths
-from jaxllava.models.config import ModelConfig, check_choice
+from jaxllava.models.clip import ClipVision, ClipVisionConfig
+from jaxllava.models.config import ModelConfig, check_choice, dtype_of
+from jaxllava.models.encoder import feature_depths
 from jaxllava.models.llama import Cache, Llama, LlamaConfig
 from jaxllava.models.projector import Projector, projector_depth
+from jaxllava.models.siglip import SiglipVision, SiglipVisionConfig
 
 Params = dict[str, Any]
 
@@ -25,19 +28,39 @@ class LlavaConfig(ModelConfig):
 
     `image_token` is the id that fills an image's positions. It is never embedded, so it may lie behind the
     vocabulary, as in original LLaVA checkpoints, which have no row for it.
+
+    With `pinpoints` the model is a LLaVA-NeXT: it has an `image_newline` parameter, and in image mode "anyres" reads a
+    picture as several views (`input_pipeline.anyres`); `anyres_order` settles ties as the original or as Hugging Face.
     """
 
-    vision: ClipVisionConfig
+    vision: ClipVisionConfig | SiglipVisionConfig
     decoder: LlamaConfig
     image_token: int
     projector: str = "mlp2x_gelu"
     feature_layer: int | tuple[int, ...] = -2  # several stand side by side
     feature_select: str = "patch"
-    image_mode: str = "square"  # how pictures become pixels, see `input_pipeline.images.MODES`
+    image_mode: str = (
+        "square"  # how pictures become pixels: one of `input_pipeline.images.MODES`, or "anyres"
+    )
+    pinpoints: tuple[tuple[int, ...], ...] = ()
+    anyres_order: str = "hf"
 
     def __post_init__(self) -> None:
         check_choice("feature_select", self.feature_select, ("patch", "cls_patch"))
-        check_choice("image_mode", self.image_mode, MODES)
+        check_choice("image_mode", self.image_mode, (*MODES, "anyres"))
+        check_choice("anyres_order", self.anyres_order, ORDERS)
+        if self.image_mode == "anyres" and not self.pinpoints:
+            raise UserError("image_mode 'anyres' needs a LLaVA-NeXT model, one with pinpoints.")
+        if self.pinpoints:
+            try:
+                check_pinpoints(self.pinpoints, self.vision.image_size)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+            if self.image_tokens != self.vision.patches:
+                raise UserError(
+                    f"LLaVA-NeXT: feature_select {self.feature_select!r} gives {self.image_tokens} features for "
+                    f"{self.vision.patches} patches; each patch needs its own."
+                )
         depths = feature_depths(self.vision.layers, self.feature_layer)
         width = self.vision.hidden_size * len(depths)
         if projector_depth(self.projector) == 0 and width != self.decoder.hidden_size:
@@ -50,25 +73,34 @@ class LlavaConfig(ModelConfig):
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one image takes in the sequence."""
-        return self.vision.patches + (self.feature_select == "cls_patch")
+        """Features of one square picture (one view): with anyres a picture takes several times as many positions."""
+        return self.vision.tokens_of(self.feature_select)
 
-    def with_dtypes(self, dtype: str, param_dtype: str | None = None) -> LlavaConfig:
-        """The same model computing in `dtype` (and holding fresh parameters in `param_dtype`)."""
-        changes = {"dtype": dtype} | ({"param_dtype": param_dtype} if param_dtype else {})
-        return self.replace(vision=self.vision.replace(**changes), decoder=self.decoder.replace(**changes))
+    @property
+    def anyres(self) -> Anyres | None:
+        """The geometry of a picture's views; None where a picture is one square."""
+        if self.image_mode != "anyres":
+            return None
+        side = self.vision.image_size // self.vision.patch_size
+        pinpoints = check_pinpoints(self.pinpoints, self.vision.image_size)
+        return Anyres(pinpoints, self.vision.image_size, side, self.anyres_order)  # type: ignore[arg-type]
 
 
 class LlavaModel(nn.Module):
-    """See `__call__`. Parameters: {"vision", "projector" (absent for identity), "decoder"}."""
+    """See `__call__`. Parameters: {"vision", "projector" (absent for identity), "decoder", "image_newline" (NeXT)}."""
 
     config: LlavaConfig
 
     def setup(self) -> None:
         c = self.config
-        self.vision = ClipVision(c.vision)
+        tower: Any = SiglipVision if isinstance(c.vision, SiglipVisionConfig) else ClipVision
+        self.vision = tower(c.vision)
         self.projector = Projector(c.projector, c.decoder.hidden_size, c.decoder.dtype, c.decoder.param_dtype)
         self.decoder = Llama(c.decoder)
+        if c.pinpoints:
+            width = c.decoder.hidden_size
+            init = nn.initializers.normal(width**-0.5)
+            self.image_newline = self.param("image_newline", init, (width,), dtype_of(c.decoder.param_dtype))
 
     def encode_images(self, pixels: jax.Array) -> jax.Array:
         """pixels float [B, M, H, W, 3], normalised -> [B, M * image_tokens, D]. M may not be 0."""
@@ -86,14 +118,17 @@ class LlavaModel(nn.Module):
         """Token embeddings with image features in their places.
 
         Args: tokens int [B, L]; features [B, M * P, D] or None; image_index int [B, L]: the row of `features`
-        that belongs here, -1 for text. Returns [B, L, D].
+        that belongs here, -1 for text, `NEWLINE` for the newline feature. Returns [B, L, D].
         """
         if features is None or image_index is None:
             return self.decoder.embed(tokens)
-        is_image = image_index >= 0
+        is_image = image_index != -1
         # Any id may stand at an image position (original LLaVA puts -200 there): look up a valid one.
         text = self.decoder.embed(jnp.where(is_image, 0, tokens))
         image = jnp.take_along_axis(features, jnp.maximum(image_index, 0)[..., None], axis=1)  # [B, L, D]
+        if self.config.pinpoints:
+            newline = self.image_newline.astype(image.dtype)
+            image = jnp.where((image_index == NEWLINE)[..., None], newline, image)
         return jnp.where(is_image[..., None], image.astype(text.dtype), text)
 
     def __call__(

@@ -11,6 +11,7 @@ from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
 from jaxllava.models.llama import FAMILIES, LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.rope import KINDS, RopeScaling
+from jaxllava.models.siglip import SiglipVisionConfig
 
 # Keys of a config.json that describe the file and not the model.
 HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
@@ -30,7 +31,7 @@ def text_json(config: ClipTextConfig) -> dict[str, Any]:
     }
 
 
-def _tower_json(config: ClipVisionConfig | ClipTextConfig) -> dict[str, Any]:
+def _tower_json(config: ClipVisionConfig | ClipTextConfig | SiglipVisionConfig) -> dict[str, Any]:
     return {
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -88,6 +89,53 @@ def llama_json(config: LlamaConfig) -> dict[str, Any]:
     return values
 
 
+def siglip_json(config: SiglipVisionConfig) -> dict[str, Any]:
+    """SiglipVisionConfig arguments."""
+    sizes = {"image_size": config.image_size, "patch_size": config.patch_size}
+    return _tower_json(config) | sizes | {"vision_use_head": config.head}
+
+
+def tower_json(config: ClipVisionConfig | SiglipVisionConfig) -> dict[str, Any]:
+    """A vision tower's config.json."""
+    if isinstance(config, SiglipVisionConfig):
+        return {"model_type": "siglip_vision_model"} | siglip_json(config)
+    return {"model_type": "clip_vision_model"} | vision_json(config)
+
+
+def any_json(config: LlavaConfig | ClipConfig | SiglipVisionConfig | LlamaConfig) -> dict[str, Any]:
+    """The config.json of a model of any kind."""
+    if isinstance(config, LlavaConfig):
+        return llava_json(config)
+    if isinstance(config, ClipConfig):
+        return {
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            "projection_dim": config.projection_dim,
+            "logit_scale_init_value": config.logit_scale,
+            "vision_config": tower_json(config.vision) | {"projection_dim": config.projection_dim},
+            "text_config": {"model_type": "clip_text_model"}
+            | text_json(config.text)
+            | {"projection_dim": config.projection_dim},
+        }
+    if isinstance(config, SiglipVisionConfig):
+        return {"architectures": ["SiglipVisionModel"]} | tower_json(config)
+    return {"architectures": [ARCHITECTURES[config.family]]} | llama_json(config)
+
+
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+def hf_pinpoints(config: LlavaConfig) -> list[list[int]]:
+    """`image_grid_pinpoints` as transformers reads them: (height, width)."""
+    swap = -1 if config.anyres_order == "original" else 1
+    return [list(pair[::swap]) for pair in config.pinpoints]
+
+
 def llava_json(config: LlavaConfig) -> dict[str, Any]:
     """The whole config.json of a LLaVA folder. UserError where Hugging Face's LLaVA cannot hold the model."""
     if config.projector != "mlp2x_gelu":
@@ -95,6 +143,12 @@ def llava_json(config: LlavaConfig) -> dict[str, Any]:
             f"projector {config.projector!r}: Hugging Face's LLaVA has only the two-layer mlp2x_gelu; "
             "keep this model as a jaxllava model folder."
         )
+    next_: dict[str, Any] = {
+        "architectures": ["LlavaNextForConditionalGeneration"],
+        "model_type": "llava_next",
+        "image_grid_pinpoints": hf_pinpoints(config),
+        "use_image_newline_parameter": True,
+    }
     return {
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
@@ -108,9 +162,16 @@ def llava_json(config: LlavaConfig) -> dict[str, Any]:
         else list(config.feature_layer),
         "vision_feature_select_strategy": "default" if config.feature_select == "patch" else "full",
         "tie_word_embeddings": config.decoder.tie_embeddings,
-        "vision_config": {"model_type": "clip_vision_model"} | vision_json(config.vision),
+        "vision_config": tower_json(config.vision),
         "text_config": llama_json(config.decoder),
-    }
+    } | (next_ if config.pinpoints else {})
+
+
+def siglip_config(c: Any, origin: str) -> SiglipVisionConfig:
+    """Ours for a transformers SiglipVisionConfig."""
+    require(origin, "vision_config.num_channels", getattr(c, "num_channels", 3), 3)
+    head = bool(getattr(c, "vision_use_head", True))
+    return SiglipVisionConfig(**tower(c), image_size=c.image_size, patch_size=c.patch_size, head=head)
 
 
 def vision_config(c: Any, origin: str) -> ClipVisionConfig:
@@ -187,15 +248,29 @@ def require(origin: str, name: str, value: Any, needed: Any) -> None:
 
 
 def llava_config(c: Any, origin: str) -> LlavaConfig:
-    """Ours for a transformers LlavaConfig; `origin` names the file in an error."""
-    require(origin, "vision_config.model_type", c.vision_config.model_type, "clip_vision_model")
+    """Ours for a transformers LlavaConfig or LlavaNextConfig; `origin` names the file in an error.
+
+    The image mode and the pixels' mean and deviation stand in another file (`hf.read_config`).
+    """
+    kinds = {"clip_vision_model": vision_config, "siglip_vision_model": siglip_config}
+    kind = c.vision_config.model_type
+    if kind not in kinds:
+        raise UserError(
+            f"{origin}: a vision tower of type {kind!r} is not supported; supported: {', '.join(kinds)}."
+        )
+    pinpoints: tuple[tuple[int, ...], ...] = ()
+    if c.model_type == "llava_next":
+        require(origin, "use_image_newline_parameter", c.use_image_newline_parameter, True)
+        pinpoints = tuple((int(a), int(b)) for a, b in c.image_grid_pinpoints)
     require(origin, "projector_hidden_act", c.projector_hidden_act, "gelu")
     require(origin, "multimodal_projector_bias", c.multimodal_projector_bias, True)
     layer = c.vision_feature_layer
     tied = bool(c.tie_word_embeddings or c.text_config.tie_word_embeddings)
     return LlavaConfig(
-        vision=vision_config(c.vision_config, origin),
+        vision=kinds[kind](c.vision_config, origin),
         decoder=llama_config(c.text_config, origin, tied),
+        image_mode="anyres" if pinpoints else "square",
+        pinpoints=pinpoints,
         image_token=c.image_token_index,
         feature_layer=layer if isinstance(layer, int) else tuple(layer),
         feature_select={"default": "patch", "full": "cls_patch"}[c.vision_feature_select_strategy],

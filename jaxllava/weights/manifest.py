@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,16 @@ NAME = "manifest.json"
 Entry = dict[str, Any]  # {"shape": [...], "dtype": name, "sha256": hex}
 
 
-def entry(array: np.ndarray) -> Entry:
-    """What the manifest says of a tensor. The hash is of its bytes in C order, whatever order it has in memory."""
-    array = np.asarray(array)
-    # A view as bytes: hashlib knows no bfloat16.
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "sha256": hashlib.sha256(data.data).hexdigest(),
-    }
+def entry(parts: Iterable[np.ndarray], shape: Iterable[int], dtype: Any) -> Entry:
+    """What the manifest says of a tensor of this shape and dtype that comes in parts along its first axis.
 
-
-def recorded(
-    tensors: Iterable[tuple[str, np.ndarray]], into: dict[str, Entry]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Passes tensors on and notes each in `into`."""
-    for name, array in tensors:
-        into[name] = entry(array)
-        yield name, array
+    The hash is of its bytes in C order, whatever order the parts have in memory.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        # A view as bytes: hashlib knows no bfloat16.
+        digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return {"shape": list(shape), "dtype": str(np.dtype(dtype)), "sha256": digest.hexdigest()}
 
 
 def write(folder: Path, entries: Mapping[str, Entry]) -> None:

@@ -4,49 +4,130 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import load_tokenizer
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
+from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.rules import Params, flatten, unflatten
 from jaxllava.weights import manifest, tables
+from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.folders import whole_folder
+from jaxllava.weights.lazy import Leaf, Tensor, is_stacked
+from jaxllava.weights.tables import AnyConfig
 
 FORMAT = "jaxllava"
-KINDS: dict[str, type[LlavaConfig] | type[ClipConfig]] = {"llava": LlavaConfig, "clip": ClipConfig}
+KINDS: dict[str, type[AnyConfig]] = {
+    "llava": LlavaConfig,
+    "clip": ClipConfig,
+    "siglip": SiglipVisionConfig,
+    "llama": LlamaConfig,
+}
+CHUNK_BYTES = 64 * 2**20  # of a parameter on disk: what a reader of one layer has to read at least
 
 
 def save_model(
     directory: str | Path,
     params: Params,
-    config: LlavaConfig | ClipConfig,
-    tokenizer: PreTrainedTokenizerFast,
+    config: AnyConfig,
+    tokenizer: PreTrainedTokenizerFast | None,
     template: str,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Writes a model folder, whole or not at all. On several hosts all of them call this (the arrays may be
     sharded).
+
+    Args: params: jax or numpy arrays, or `Leaf`s, which are read one layer at a time as they are written;
+    tokenizer, template: what only a LLaVA needs; progress is told the bytes of each layer written.
     """
-    get_template(template)
+    if isinstance(config, LlavaConfig):
+        get_template(template)
     kind = next(name for name, type_ in KINDS.items() if isinstance(config, type_))
+    entries: dict[str, manifest.Entry] = {}
+
+    def prepared(path: str, leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            if leaf.is_fully_addressable:
+                entries[path] = manifest.entry([np.asarray(leaf)], leaf.shape, leaf.dtype)
+            return leaf
+        return _Stream(path, leaf if isinstance(leaf, Leaf) else Leaf.of(leaf, path), entries, progress)
+
     with whole_folder(directory) as folder:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / "params", params)
+        flat = {path: prepared(path, leaf) for path, leaf in flatten(params).items()}
+        chunks = {
+            path: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if is_stacked(path) else ())
+            for path in flat
+        }
+        with ocp.Checkpointer(_handler()) as checkpointer:
+            save_args = unflatten(chunks)
+            checkpointer.save(
+                folder / "params", args=ocp.args.PyTreeSave(unflatten(flat), save_args=save_args)
+            )
         if jax.process_index() == 0:
-            leaves = flatten(params)
-            if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves.values()):
-                manifest.write(folder, {path: manifest.entry(leaf) for path, leaf in leaves.items()})
-            tokenizer.save_pretrained(folder / "tokenizer")
-            header = {"format": FORMAT, "kind": kind, "template": template}
+            if len(entries) == len(flat):
+                manifest.write(folder, entries)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder / "tokenizer")
+            header = {"format": FORMAT, "kind": kind} | ({"template": template} if template else {})
             (folder / "config.json").write_text(json.dumps(header | config.to_json(), indent=1) + "\n")
+
+
+class _Stream:
+    """A leaf on its way into Orbax: what its handlers ask of an array, and the parts to write."""
+
+    def __init__(
+        self, path: str, leaf: Leaf, entries: dict[str, manifest.Entry], progress: Callable[[int], None]
+    ):
+        self.shape, self.dtype, self.size, self.nbytes = leaf.shape, leaf.dtype, leaf.size, leaf.nbytes
+        self.ndim = len(leaf.shape)
+        self._path, self._leaf, self._entries, self._progress = path, leaf, entries, progress
+
+    def write(self, store: tensorstore.TensorStore) -> None:
+        def parts() -> Any:
+            for i, part in enumerate(self._leaf.parts()):
+                target = store[i] if self._leaf.stacked else store
+                written = target.write(part, can_reference_source_data_indefinitely=True)
+                yield part  # is hashed meanwhile
+                written.result()
+                self._progress(part.nbytes)
+
+        self._entries[self._path] = manifest.entry(parts(), self.shape, self.dtype)
+
+
+class _StreamHandler(ocp.type_handlers.NumpyHandler):
+    """Writes `_Stream`s one after another, so that one layer is in memory and not all the parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(deepcopy_host_arrays=False)
+        self._turn = asyncio.Lock()
+
+    async def _open_and_write(self, value: Any, tspec: Any, ts_context: Any) -> None:
+        async with self._turn:
+            spec = tensorstore.Spec(tspec)
+            store = await tensorstore.open(spec, create=True, open=True, context=ts_context)
+            await asyncio.to_thread(value.write, store)
+
+
+def _handler() -> ocp.PyTreeCheckpointHandler:
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (_Stream, _StreamHandler()), (jax.Array, ocp.type_handlers.ArrayHandler())
+    )
+    # Float weights do not get smaller by compression, only slower to write.
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
 
 
 def locate(directory: str | Path) -> Path:
@@ -61,8 +142,8 @@ def is_model_folder(directory: str | Path) -> bool:
     return (Path(directory) / "params").is_dir() and (Path(directory) / "config.json").is_file()
 
 
-def read_config(directory: str | Path) -> tuple[LlavaConfig | ClipConfig, str]:
-    """(config, template name) of a model folder."""
+def read_config(directory: str | Path) -> tuple[AnyConfig, str]:
+    """(config, template name; '' where the model has none) of a model folder."""
     path = Path(directory) / "config.json"
     try:
         values = json.loads(path.read_text())
@@ -73,7 +154,8 @@ def read_config(directory: str | Path) -> tuple[LlavaConfig | ClipConfig, str]:
     kind, template = values.pop("kind", "llava"), values.pop("template", "")
     if kind not in KINDS:
         raise UserError(f"{path}: unknown kind {kind!r}.")
-    get_template(template)
+    if template or kind == "llava":
+        get_template(template)
     return KINDS[kind].from_json(values), template
 
 
@@ -83,22 +165,9 @@ def load_params(directory: str | Path, shardings: Params | None = None) -> Param
     Args: shardings: a tree of Sharding like the params; None puts everything on the first local device.
     Raises UserError where the folder is missing or its tree is not the one its config describes.
     """
-    directory = locate(directory).absolute()
-    if not is_model_folder(directory):
-        raise UserError(f"{directory}: no model folder (config.json, params/, tokenizer/) is there.")
-    config, _ = read_config(directory)
+    directory = _existing(directory)
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = flatten(_tree(checkpointer.metadata(directory / "params")))
-        expected = tables.shapes(config)
-        problems = [f"missing {path}" for path in sorted(expected.keys() - saved.keys())]
-        problems += [f"no place for {path}" for path in sorted(saved.keys() - expected.keys())]
-        problems += [
-            f"{path} has shape {tuple(saved[path].shape)}, config.json needs {shape}"
-            for path, shape in sorted(expected.items())
-            if path in saved and tuple(saved[path].shape) != shape
-        ]
-        if problems:
-            raise UserError(f"{directory}: params/ do not fit config.json: " + "; ".join(problems))
+        saved = _metadata(directory, checkpointer)
         # Stated, so that a checkpoint of a large mesh opens on one device.
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         places = flatten(shardings) if shardings is not None else dict.fromkeys(saved, device)
@@ -109,13 +178,76 @@ def load_params(directory: str | Path, shardings: Params | None = None) -> Param
         return checkpointer.restore(directory / "params", unflatten(target))
 
 
-def load_model(
-    directory: str | Path,
-) -> tuple[Params, LlavaConfig | ClipConfig, PreTrainedTokenizerFast, str]:
-    """(params, config, tokenizer, template name) of a model folder."""
-    params = load_params(directory)
+def open_model(directory: str | Path) -> Checkpoint:
+    """A model folder as a `Checkpoint`: nothing is read but what describes it. Errors as in `load_params`."""
+    directory = _existing(directory)
     config, template = read_config(directory)
-    return params, config, load_tokenizer(Path(directory) / "tokenizer"), template
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = _metadata(directory, checkpointer)
+    opened = _Arrays(directory / "params")
+    leaves = {path: opened.leaf(path, metadata) for path, metadata in saved.items()}
+    folder = directory / "tokenizer"
+    tokenizer = load_tokenizer(folder) if folder.is_dir() or isinstance(config, LlavaConfig) else None
+    return Checkpoint(unflatten(leaves), config, tokenizer, template)
+
+
+class _Arrays:
+    """The arrays of an Orbax folder, opened by themselves (OCDBT holding zarr: Orbax's documented format)."""
+
+    def __init__(self, params: Path):
+        self._params = params
+        self._held: tuple[str, np.ndarray] | None = None
+
+    def leaf(self, path: str, metadata: Any) -> Leaf:
+        shape, dtype = tuple(metadata.shape), np.dtype(metadata.dtype)
+        if not is_stacked(path):
+            return Leaf((Tensor(shape, dtype, lambda: self._read(path)),), False)
+        chunk = metadata.storage.chunk_shape if metadata.storage else None
+        read = self._read if chunk and chunk[0] == 1 else self._from_whole
+        pieces = [Tensor(shape[1:], dtype, lambda i=i: read(path, i)) for i in range(shape[0])]
+        return Leaf(tuple(pieces), True)
+
+    def _read(self, path: str, layer: int | None = None) -> np.ndarray:
+        kvstore = {"driver": "ocdbt", "base": f"file://{self._params}/", "path": path.replace("/", ".") + "/"}
+        spec = {"driver": "zarr", "kvstore": kvstore, "fill_missing_data_reads": False}
+        try:
+            store = tensorstore.open(spec, open=True, read=True).result()
+            return (store if layer is None else store[layer]).read().result()
+        except ValueError as error:
+            short = str(error).split(" [")[0]
+            raise UserError(
+                f"{self._params}: {path} cannot be read ({short}); fetch or train it again."
+            ) from error
+
+    def _from_whole(self, path: str, layer: int) -> np.ndarray:
+        """A layer of a parameter that was written as one chunk: the last one read is kept."""
+        if self._held is None or self._held[0] != path:
+            self._held = None  # before reading: two of them need not fit
+            self._held = (path, self._read(path))
+        return self._held[1][layer]
+
+
+def _existing(directory: str | Path) -> Path:
+    directory = locate(directory).absolute()
+    if not is_model_folder(directory):
+        raise UserError(f"{directory}: no model folder (config.json, params/, tokenizer/) is there.")
+    return directory
+
+
+def _metadata(directory: Path, checkpointer: ocp.StandardCheckpointer) -> dict[str, Any]:
+    """Path -> array metadata. UserError unless they are the parameters that config.json describes."""
+    saved = flatten(_tree(checkpointer.metadata(directory / "params")))
+    expected = tables.shapes(read_config(directory)[0])
+    problems = [f"missing {path}" for path in sorted(expected.keys() - saved.keys())]
+    problems += [f"no place for {path}" for path in sorted(saved.keys() - expected.keys())]
+    problems += [
+        f"{path} has shape {tuple(saved[path].shape)}, config.json needs {shape}"
+        for path, shape in sorted(expected.items())
+        if path in saved and tuple(saved[path].shape) != shape
+    ]
+    if problems:
+        raise UserError(f"{directory}: params/ do not fit config.json: " + "; ".join(problems))
+    return saved
 
 
 def _tree(metadata: Any) -> Any:

@@ -6,22 +6,25 @@ Their config.json has `mm_projector_type`. The published v1.5 folders leave the 
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from input_pipeline.conversation import IMAGE_MARKS
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.weights import hf, hf_config, tables
+from jaxllava.rules import Params
+from jaxllava.weights import adapters, hf, hf_config, safetensors_writer, tables
+from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.folders import whole_folder
-from jaxllava.weights.tables import Entry, Params
+from jaxllava.weights.hf_export import write_json
+from jaxllava.weights.lazy import Tensor, lazy
+from jaxllava.weights.tables import Entry
 from jaxllava.weights.tensor_files import TensorFiles
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -35,6 +38,8 @@ _FAMILIES = {
     "LlavaMistralForCausalLM": "mistral",
     "LlavaQwenForCausalLM": "qwen2",
 }
+# The prompt templates of the published models (`llava/serve/cli.py` chooses by the folder's name).
+TEMPLATES = {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "chatml_direct"}
 
 
 def is_original(directory: str | Path) -> bool:
@@ -52,42 +57,65 @@ def table(config: LlavaConfig) -> list[Entry]:
             Entry(f"model.mm_projector{number}.weight", f"projector/linear_{i}/kernel", "linear"),
             Entry(f"model.mm_projector{number}.bias", f"projector/linear_{i}/bias"),
         ]
+    if config.pinpoints:
+        rows.append(Entry("model.image_newline", "image_newline"))
     return [*rows, *tables.decoder_table("model.", "lm_head.weight", config.decoder)]
 
 
-def load(
-    directory: str | Path, vision_tower: str | Path | None = None
-) -> tuple[Params, LlavaConfig, PreTrainedTokenizerFast, str]:
-    """Reads a folder of original LLaVA: (params, config, tokenizer with `<image>` added, template name).
+def open_folder(
+    directory: str | Path, vision_tower: str | Path | None = None, base: str | Path | None = None
+) -> Checkpoint:
+    """A folder of original LLaVA: whole, a LoRA adapter, a projector alone, or the delta of LLaVA v0.
 
-    Args: vision_tower: a Hugging Face CLIP folder, for checkpoints without a tower of their own.
+    Args:
+      vision_tower: a Hugging Face CLIP folder, for checkpoints without a tower of their own.
+      base: the folder of the model (text or original LLaVA) that an adapter, a projector or a delta was made on.
 
-    Raises UserError for what the model cannot hold, a tower that is nowhere, and weights that do not match.
+    The tokenizer gets `<image>`. Raises UserError for what the model cannot hold, a tower or a base that is nowhere,
+    and weights that do not match.
     """
     directory = Path(directory)
     values = hf.config_values(directory)
-    tensors = TensorFiles(directory)
-    tokenizer = load_tokenizer(directory, image_token=False)
+    tensors, home, notes = _tensors(directory, Path(base) if base else None)
+    tokenizer = load_tokenizer(home, image_token=False)
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
     carried = any(name.startswith(TOWER) for name in tensors)
     tower, weights = _tower(values, carried, directory, vision_tower)
-    config = _config(values, directory, tower, int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)))  # type: ignore[arg-type]
-    origin = str(directory)
-    both: Any = ChainMap(weights, tensors)  # type: ignore[arg-type]  # lazy: nothing is read yet
-    params = tables.to_params(both, table(config), tables.shapes(config), origin)
-    dtype = str(params["decoder"]["embed"]["embedding"].dtype)
-    return (
-        params,
-        config.with_dtypes("float32" if dtype == "float32" else "bfloat16", dtype),
-        tokenizer,
-        "vicuna_v1",
-    )
+    image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))  # type: ignore[arg-type]
+    config = _config(values, directory, tower, image_token)
+    leaves = tables.to_leaves({**tensors, **weights}, table(config), tables.shapes(config), str(directory))
+    template = TEMPLATES[config.decoder.family]
+    if values.get("mm_use_im_start_end"):
+        template = f"llava_v0{IMAGE_MARKS}"
+    stored = hf.config_as_stored(config, leaves)
+    return Checkpoint(leaves, stored, tokenizer, template, hf.stop_ids(home), notes)
+
+
+def _tensors(directory: Path, base: Path | None) -> tuple[dict[str, Tensor], Path, tuple[str, ...]]:
+    """All tensors by the original's names, the folder with the tokenizer, and what was done."""
+    lora = (directory / adapters.LORA_CONFIG).is_file()
+    if not lora and not adapters.is_projector(directory):
+        tensors = TensorFiles(directory)
+        if base is None:
+            return dict(tensors), directory, ()
+        merged = adapters.with_delta(tensors, TensorFiles(base), str(directory))
+        return merged, directory, (f"{directory} was added to {base}, as a delta",)
+    what = "a LoRA adapter" if lora else "a projector alone"
+    if base is None:
+        raise UserError(
+            f"{directory}: is {what}; give the folder of the model it was made on with --base DIR."
+        )
+    if not base.is_dir():
+        raise UserError(f"--base {base} does not exist.")
+    if lora:
+        return adapters.with_lora(directory, TensorFiles(base)), base, (f"LoRA merged into {base}",)
+    return adapters.with_projector(directory, TensorFiles(base)), base, (f"projector put into {base}",)
 
 
 def _tower(
     values: dict[str, Any], carried: bool, directory: Path, given: str | Path | None
-) -> tuple[ClipVisionConfig, Mapping[str, np.ndarray]]:
+) -> tuple[ClipVisionConfig, dict[str, Tensor]]:
     """The tower's config, and its tensors under the original's names where the checkpoint does not carry them."""
     named = str(values.get("mm_vision_tower") or "")
     beside = next(
@@ -99,11 +127,11 @@ def _tower(
         config = hf_config.vision_config(getattr(c, "vision_config", c), str(folder / "config.json"))
         if carried:
             return config, {}
-        files = TensorFiles(folder)
-        found = {
-            name: files[name] for name in files if "vision_model." in name and "position_ids" not in name
+        return config, {
+            TOWER + name.split("vision_model.", 1)[1]: tensor
+            for name, tensor in TensorFiles(folder).items()
+            if "vision_model." in name
         }
-        return config, {TOWER + name.split("vision_model.", 1)[1]: array for name, array in found.items()}
     if named not in TOWERS:
         raise UserError(
             f"{directory}: its vision tower {named!r} is not known here; give its folder with --vision-tower DIR."
@@ -124,12 +152,17 @@ def _config(
         raise UserError(
             f"{origin}: architecture {name!r} is not supported; supported: {', '.join(_FAMILIES)}."
         )
-    if values.get("mm_use_im_start_end") or values.get("mm_patch_merge_type", "flat") != "flat":
-        raise UserError(f"{origin}: mm_use_im_start_end and mm_patch_merge_type are not supported yet.")
+    aspect = values.get("image_aspect_ratio") or "square"
+    merge = values.get("mm_patch_merge_type", "flat")
+    if merge not in ("flat", "spatial_unpad") or (aspect == "anyres") != (merge == "spatial_unpad"):
+        raise UserError(
+            f"{origin}: mm_patch_merge_type {merge!r} with image_aspect_ratio {aspect!r} is not supported; supported: "
+            "flat with square or pad, and spatial_unpad with anyres."
+        )
+    pinpoints = values.get("image_grid_pinpoints") if aspect == "anyres" else None
     dropped = {"model_type", "architectures", "transformers_version"}
     text = {key: value for key, value in values.items() if key not in dropped and not key.startswith("mm_")}
     c = AutoConfig.for_model(_FAMILIES[name], **text)
-    aspect = values.get("image_aspect_ratio") or "square"
     return LlavaConfig(
         vision=tower,
         decoder=hf_config.llama_config(c, origin, bool(c.tie_word_embeddings)),
@@ -138,6 +171,8 @@ def _config(
         feature_layer=values.get("mm_vision_select_layer", -2),
         feature_select=values.get("mm_vision_select_feature", "patch"),
         image_mode=aspect,
+        pinpoints=tuple((int(wide), int(high)) for wide, high in pinpoints or ()),
+        anyres_order="original",
     )
 
 
@@ -146,21 +181,23 @@ def export(
     config: LlavaConfig,
     tokenizer: PreTrainedTokenizerFast,
     out_dir: str | Path,
-    vision_name: str = "",
+    template: str = "",
+    progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Writes a folder as original LLaVA saves one, with its tower; whole or not at all.
-
-    Args: vision_name: for `mm_vision_tower`; '' looks it up among the published towers by its sizes.
-    """
+    """Writes a folder as original LLaVA saves one, with its tower; whole or not at all. Args as in `export_hf`."""
     family = next((name for name, kind in _FAMILIES.items() if kind == config.decoder.family), None)
-    if family is None or not isinstance(config.feature_layer, int):
+    if family is None or not isinstance(config.feature_layer, int) or config.image_mode == "stretch":
         raise UserError("original LLaVA has no such model; keep it as a jaxllava or Hugging Face folder.")
+    if not isinstance(config.vision, ClipVisionConfig):
+        raise UserError(
+            "original LLaVA has CLIP towers only; keep this model as a jaxllava or Hugging Face folder."
+        )
     sizes = hf_config.vision_json(config.vision)
-    known = (name for name, tower in TOWERS.items() if hf_config.vision_json(tower) == sizes)
-    named = vision_name or next(known, "vision_tower")
+    named = next((n for n, tower in TOWERS.items() if hf_config.vision_json(tower) == sizes), "vision_tower")
+    leaves = lazy(params)
     values = {
         "architectures": [family],
-        "torch_dtype": str(params["decoder"]["embed"]["embedding"].dtype),
+        "torch_dtype": str(leaves["decoder"]["embed"]["embedding"].dtype),
         **hf_config.llama_json(config.decoder),
         "model_type": f"llava_{config.decoder.family}",
         "mm_vision_tower": named,
@@ -168,7 +205,7 @@ def export(
         "mm_projector_type": config.projector,
         "mm_vision_select_layer": config.feature_layer,
         "mm_vision_select_feature": config.feature_select,
-        "mm_use_im_start_end": False,
+        "mm_use_im_start_end": template.endswith(IMAGE_MARKS),
         "mm_use_im_patch_token": False,
         "image_aspect_ratio": config.image_mode,
         "use_mm_proj": True,
@@ -178,14 +215,19 @@ def export(
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    tensors = tables.from_params(params, table(config), tables.shapes(config))
+    if config.pinpoints:
+        swap = 1 if config.anyres_order == "original" else -1  # (width, height) there
+        values["image_grid_pinpoints"] = [list(pair[::swap]) for pair in config.pinpoints]
+        values["mm_patch_merge_type"] = "spatial_unpad"
+        values["image_aspect_ratio"] = "anyres"
+    tensors = tables.from_leaves(leaves, table(config), tables.shapes(config))
     with whole_folder(out_dir) as folder:
         if jax.process_index() != 0:
             return
-        hf.write_safetensors(folder, tensors)
+        safetensors_writer.write(folder, tensors, progress=progress)
         tokenizer.save_pretrained(folder)
-        hf.write_json(folder / "config.json", values)
+        write_json(folder / "config.json", values)
         if named == "vision_tower":  # sizes that no published name stands for
             (folder / named).mkdir()
             tower = {"model_type": "clip_vision_model", **sizes}
-            hf.write_json(folder / named / "config.json", tower)
+            write_json(folder / named / "config.json", tower)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -18,10 +18,12 @@ from jaxllava.models.clip import ClipConfig, init_clip
 from jaxllava.models.llama import LlamaConfig, init_llama
 from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.models.projector import projector_depth
-from jaxllava.rules import flatten, unflatten
+from jaxllava.models.siglip import SiglipVisionConfig, init_siglip
+from jaxllava.rules import Params, flatten, unflatten
+from jaxllava.weights.lazy import Leaf, Tensor
 
-Params = dict[str, Any]
 Transform = Literal["none", "linear", "conv"]
+AnyConfig = LlavaConfig | ClipConfig | SiglipVisionConfig | LlamaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +38,8 @@ class Entry:
     transform: Transform = "none"
 
 
-_FROM_CHECKPOINT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": lambda x: x,
-    "linear": lambda x: x.T,
-    "conv": lambda x: x.transpose(2, 3, 1, 0),
-}
-_TO_CHECKPOINT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": lambda x: x,
-    "linear": lambda x: x.T,
-    "conv": lambda x: x.transpose(3, 2, 0, 1),
-}
+_FROM_CHECKPOINT: dict[str, tuple[int, ...] | None] = {"none": None, "linear": (1, 0), "conv": (2, 3, 1, 0)}
+_TO_CHECKPOINT: dict[str, tuple[int, ...] | None] = {"none": None, "linear": (1, 0), "conv": (3, 2, 0, 1)}
 
 # Buffers that old checkpoints carry and that hold nothing learned.
 IGNORED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
@@ -115,11 +109,76 @@ def decoder_table(name: str, head: str, config: LlamaConfig, path: str = "decode
     return rows if config.tie_embeddings else [*rows, Entry(head, f"{path}/lm_head/kernel", "linear")]
 
 
+def siglip_table(name: str, config: SiglipVisionConfig, path: str = "vision") -> list[Entry]:
+    """SigLIP's vision tower under the name prefix `name`. Its head's fused projection: see `split_fused`."""
+    at = f"{path}/" if path else ""
+    rows = [
+        Entry(f"{name}embeddings.patch_embedding.weight", f"{at}embeddings/patch_embedding/kernel", "conv"),
+        Entry(f"{name}embeddings.patch_embedding.bias", f"{at}embeddings/patch_embedding/bias"),
+        Entry(f"{name}embeddings.position_embedding.weight", f"{at}embeddings/position_embedding"),
+        *_clip_layers(name, f"{at}layers"),
+        *_norm(f"{name}post_layernorm", f"{at}post_layernorm"),
+    ]
+    if not config.head:
+        return rows
+    head, to = f"{name}head", f"{at}head"
+    rows += [Entry(f"{head}.probe", f"{to}/probe"), *_norm(f"{head}.layernorm", f"{to}/layernorm")]
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        rows += _linear(f"{head}.attention.{part}", f"{to}/attention/{part}", bias=True)
+    for part in ("fc1", "fc2"):
+        rows += _linear(f"{head}.mlp.{part}", f"{to}/mlp/{part}", bias=True)
+    return rows
+
+
+_FUSED = re.compile(r"(.*)\.in_proj_(weight|bias)")
+_FUSED_PARTS = ("q_proj", "k_proj", "v_proj")
+
+
+def split_fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torch's MultiheadAttention keeps query, key and value in one tensor: as three of the common names."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if (match := _FUSED.fullmatch(name)) is None or tensor.shape[0] % 3:
+            found[name] = tensor
+            continue
+        width = tensor.shape[0] // 3
+        for i, part in enumerate(_FUSED_PARTS):
+            rows = slice(i * width, (i + 1) * width)
+            found[f"{match[1]}.{part}.{match[2]}"] = Tensor(
+                (width, *tensor.shape[1:]), tensor.dtype, lambda t=tensor, r=rows: t.read()[r]
+            )
+    return found
+
+
+def join_fused(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The reverse of `split_fused` for the attention whose names begin with `prefix`."""
+    found = dict(tensors)
+    for kind in ("weight", "bias"):
+        names = [f"{prefix}.{part}.{kind}" for part in _FUSED_PARTS]
+        if not all(name in found for name in names):
+            continue
+        parts = [found.pop(name) for name in names]
+        shape = (3 * parts[0].shape[0], *parts[0].shape[1:])
+        found[f"{prefix}.in_proj_{kind}"] = Tensor(
+            shape, parts[0].dtype, lambda parts=parts: np.concatenate([part.read() for part in parts])
+        )
+    return found
+
+
+def tower_table(name: str, config: LlavaConfig) -> list[Entry]:
+    """The vision tower of a LLaVA, of either kind."""
+    if isinstance(config.vision, SiglipVisionConfig):
+        return siglip_table(name, config.vision)
+    return vision_table(name)
+
+
 def llava_table(config: LlavaConfig) -> list[Entry]:
-    """LLaVA as Hugging Face 4.x writes it to disk: the one spelling that every transformers version reads."""
-    rows = vision_table("vision_tower.vision_model.")
+    """LLaVA and LLaVA-NeXT as Hugging Face 4.x writes them to disk, the spelling that every version reads."""
+    rows = tower_table("vision_tower.vision_model.", config)
     for i in range(1, projector_depth(config.projector) + 1):
         rows += _linear(f"multi_modal_projector.linear_{i}", f"projector/linear_{i}", bias=True)
+    if config.pinpoints:
+        rows.append(Entry("image_newline", "image_newline"))
     return [*rows, *decoder_table("language_model.model.", "language_model.lm_head.weight", config.decoder)]
 
 
@@ -141,23 +200,39 @@ def llama_table(config: LlamaConfig) -> list[Entry]:
     return [dataclasses.replace(row, path=row.path.removeprefix("decoder/")) for row in rows]
 
 
-def shapes(config: LlavaConfig | ClipConfig | LlamaConfig) -> dict[str, tuple[int, ...]]:
+def shapes(config: AnyConfig) -> dict[str, tuple[int, ...]]:
     """Parameter path -> shape of the model that `config` describes; nothing is allocated."""
-    init: Any = {LlavaConfig: init_params, ClipConfig: init_clip, LlamaConfig: init_llama}[type(config)]
+    init: Any = {
+        LlavaConfig: init_params,
+        ClipConfig: init_clip,
+        SiglipVisionConfig: init_siglip,
+        LlamaConfig: init_llama,
+    }[type(config)]
     tree = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
     return {path: leaf.shape for path, leaf in flatten(tree).items()}
 
 
-def to_params(
-    tensors: Mapping[str, np.ndarray],
+def table_of(config: AnyConfig) -> list[Entry]:
+    """The Hugging Face table of a model of any kind."""
+    if isinstance(config, LlavaConfig):
+        return llava_table(config)
+    if isinstance(config, ClipConfig):
+        return clip_table(config)
+    if isinstance(config, SiglipVisionConfig):
+        return siglip_table("vision_model.", config, path="")
+    return llama_table(config)
+
+
+def to_leaves(
+    tensors: Mapping[str, Tensor],
     table: Iterable[Entry],
     expected: Mapping[str, tuple[int, ...]],
     origin: str,
 ) -> Params:
-    """Checkpoint tensors -> parameters.
+    """A checkpoint's tensors -> a parameter tree of `Leaf`; nothing is read.
 
     Args:
-      tensors: name -> array; read one at a time, so it may be lazy. Names matching `IGNORED` are skipped.
+      tensors: by name. Names matching `IGNORED` are skipped.
       table: every name and every path must be met exactly once.
       expected: path -> shape, from `shapes`.
       origin: what to call the checkpoint in an error.
@@ -169,59 +244,52 @@ def to_params(
     present = {name for name in tensors if not IGNORED.search(name)}
     problems = [f"no place for {name}" for name in sorted(present - wanted)]
     problems += [f"missing {name}" for name in sorted(wanted - present)]
-    leaves: dict[str, np.ndarray] = {}
-    for row in rows if not problems else ():
+    leaves: dict[str, Leaf] = {}
+    for row in rows:
         shape = expected[row.path]
-        names = _names(row, shape)
         stacked = "{layer}" in row.name
-        target: np.ndarray | None = None
-        for i, name in enumerate(names):
-            raw = np.asarray(tensors[name])
-            # A bare number, such as logit_scale, may be stored as [] or [1].
-            value = raw.reshape(()) if shape == () and raw.size == 1 else raw
-            fits = value.ndim == {"linear": 2, "conv": 4}.get(row.transform, value.ndim)
-            value = _FROM_CHECKPOINT[row.transform](value) if fits else value
-            if value.shape != (shape[1:] if stacked else shape):
-                problems.append(f"{name} has shape {raw.shape}, {row.path} needs {shape}")
+        pieces = []
+        for name in _names(row, shape):
+            if name not in tensors:
                 continue
-            if target is None:
-                target = np.empty(shape, value.dtype)
-            if stacked:
-                target[i] = value
+            raw = tensors[name]
+            # A bare number, such as logit_scale, may be stored as [] or [1].
+            value = raw.reshaped(()) if shape == () and raw.shape == (1,) else raw
+            axes = _FROM_CHECKPOINT[row.transform]
+            value = value.transposed(axes) if axes and len(value.shape) == len(axes) else value
+            if value.shape == (shape[1:] if stacked else shape):
+                pieces.append(value)
             else:
-                target[...] = value
-        if target is not None:
-            leaves[row.path] = target
+                problems.append(f"{name} has shape {raw.shape}, {row.path} needs {shape}")
+        if pieces:
+            leaves[row.path] = Leaf(tuple(pieces), stacked)
     if problems:
         raise UserError(_report(origin, problems))
     return unflatten(leaves)
 
 
-def from_params(
-    params: Params, table: Iterable[Entry], expected: Mapping[str, tuple[int, ...]], origin: str = "params"
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Parameters -> (checkpoint name, C-contiguous array), in table order. Errors as in `to_params`."""
+def from_leaves(
+    leaves: Params, table: Iterable[Entry], expected: Mapping[str, tuple[int, ...]], origin: str = "params"
+) -> dict[str, Tensor]:
+    """A parameter tree of `Leaf` -> checkpoint tensors by name, in table order. Errors as in `to_leaves`."""
     rows = _check(list(table), expected, origin)
-    leaves = flatten(params)
-    problems = [f"no place for {path}" for path in sorted(leaves.keys() - expected.keys())]
-    problems += [f"missing {path}" for path in sorted(expected.keys() - leaves.keys())]
+    flat: dict[str, Leaf] = flatten(leaves)
+    problems = [f"no place for {path}" for path in sorted(flat.keys() - expected.keys())]
+    problems += [f"missing {path}" for path in sorted(expected.keys() - flat.keys())]
     problems += [
         f"{path} has shape {leaf.shape}, the config needs {expected[path]}"
-        for path, leaf in leaves.items()
+        for path, leaf in flat.items()
         if path in expected and leaf.shape != expected[path]
     ]
     if problems:
         raise UserError(_report(origin, problems))
-
-    def tensors() -> Iterator[tuple[str, np.ndarray]]:
-        for row in rows:
-            leaf = np.asarray(leaves[row.path])
-            for i, name in enumerate(_names(row, leaf.shape)):
-                value = leaf[i] if "{layer}" in row.name else leaf
-                # ascontiguousarray would turn a bare number into a vector.
-                yield name, np.require(_TO_CHECKPOINT[row.transform](value), requirements="C")
-
-    return tensors()
+    found: dict[str, Tensor] = {}
+    for row in rows:
+        leaf = flat[row.path]
+        dtype = leaf.dtype
+        for name, piece in zip(_names(row, leaf.shape), leaf.pieces, strict=True):
+            found[name] = piece.astype(dtype).transposed(_TO_CHECKPOINT[row.transform])
+    return found
 
 
 def _names(row: Entry, shape: tuple[int, ...]) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from input_pipeline.errors import UserError
+from jaxllava.weights.lazy import SAFETENSORS_DTYPES, Tensor
 from jaxllava.weights.torch_pickle import TorchFile
 
 # (index, single file) in the order of preference; the stems of models and of LoRA adapters.
@@ -25,8 +25,8 @@ _LAYOUTS = tuple(
 )
 
 
-class TensorFiles(Mapping[str, np.ndarray]):
-    """All tensors of a folder's weight files by name, read from disk one at a time.
+class TensorFiles(Mapping[str, Tensor]):
+    """All tensors of a folder's weight files by name; each is read from disk when asked for.
 
     Args:
         directory: holds model.safetensors or pytorch_model.bin, whole or in shards with their index.
@@ -43,6 +43,7 @@ class TensorFiles(Mapping[str, np.ndarray]):
         rename: Callable[[str], str] = lambda name: name,
         files: Iterable[Path] | None = None,
     ):
+        self._directory = directory
         indexed: set[str] = set()
         if files is None:
             files, indexed = _find(directory)
@@ -64,9 +65,18 @@ class TensorFiles(Mapping[str, np.ndarray]):
                 "fetch the folder again."
             )
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Tensor:
         opened, stored = self._origin[name]
-        return opened[stored] if isinstance(opened, TorchFile) else opened.get_tensor(stored)
+        if isinstance(opened, TorchFile):
+            array = opened[stored]  # mapped, not read
+            return Tensor(array.shape, array.dtype, lambda: array)
+        part = opened.get_slice(stored)
+        if part.get_dtype() not in SAFETENSORS_DTYPES:
+            raise UserError(
+                f"{self._directory}: {stored} has dtype {part.get_dtype()}, which is not read here."
+            )
+        dtype = SAFETENSORS_DTYPES[part.get_dtype()]
+        return Tensor(tuple(part.get_shape()), dtype, lambda: opened.get_tensor(stored))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._origin)

@@ -12,7 +12,7 @@ import pytest
 
 from input_pipeline.errors import UserError
 from jaxllava.models.clip import ClipConfig
-from jaxllava.weights import orbax
+from jaxllava.weights import lazy, orbax
 from tests.jaxllava import tiny_models as tiny
 
 
@@ -31,7 +31,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory):
 
 def test_round_trip(saved) -> None:
     folder, params, config, tokenizer = saved
-    again, found, words, template = orbax.load_model(folder)
+    again, opened = orbax.load_params(folder), orbax.open_model(folder)
+    found, words, template = opened.config, opened.tokenizer, opened.template
+    assert words is not None
+    jax.tree.map(np.testing.assert_array_equal, lazy.read(opened.leaves), params)
     assert (found, template) == (config, "vicuna_v1")
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert jax.tree.map(lambda x: x.dtype, again) == jax.tree.map(lambda x: jnp.dtype(x.dtype), params)
@@ -58,7 +61,7 @@ def test_clip_folder(tmp_path: Path, saved) -> None:
     config = ClipConfig(tiny.VISION, tiny.TEXT, projection_dim=24)
     params = tiny.random_params(config)
     orbax.save_model(tmp_path / "clip", params, config, saved[3], "plain")
-    again, found, _, _ = orbax.load_model(tmp_path / "clip")
+    again, found = tiny.opened(tmp_path / "clip")
     assert found == config
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
@@ -68,7 +71,7 @@ def test_replaces_a_model_and_nothing_else(tmp_path: Path, saved) -> None:
     zeros = jax.tree.map(jnp.zeros_like, params)
     orbax.save_model(tmp_path / "model", zeros, config, tokenizer, "plain")
     orbax.save_model(tmp_path / "model", params, config, tokenizer, "v1_bare")
-    again, _, _, template = orbax.load_model(tmp_path / "model")
+    again, template = orbax.load_params(tmp_path / "model"), orbax.read_config(tmp_path / "model")[1]
     assert template == "v1_bare"
     jax.tree.map(np.testing.assert_array_equal, again, params)
     (tmp_path / "other").mkdir()

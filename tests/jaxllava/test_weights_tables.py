@@ -10,6 +10,7 @@ import pytest
 
 from input_pipeline.errors import UserError
 from jaxllava.models.clip import ClipConfig
+from jaxllava.rules import Params
 from jaxllava.weights import tables
 from tests.jaxllava import tiny_models as tiny
 
@@ -17,17 +18,17 @@ CLIP = ClipConfig(tiny.VISION, tiny.TEXT, projection_dim=24)
 
 
 @pytest.fixture(scope="module")
-def params() -> tables.Params:
+def params() -> Params:
     return tiny.random_params(tiny.LLAVA)
 
 
 @pytest.fixture
-def tensors(params: tables.Params) -> dict[str, np.ndarray]:
-    return dict(tables.from_params(params, tables.llava_table(tiny.LLAVA), tables.shapes(tiny.LLAVA)))
+def tensors(params: Params) -> dict[str, np.ndarray]:
+    return dict(tiny.from_params(params, tables.llava_table(tiny.LLAVA), tables.shapes(tiny.LLAVA)))
 
 
-def _read(tensors: dict[str, np.ndarray]) -> tables.Params:
-    return tables.to_params(tensors, tables.llava_table(tiny.LLAVA), tables.shapes(tiny.LLAVA), "file")
+def _read(tensors: dict[str, np.ndarray]) -> Params:
+    return tiny.to_params(tensors, tables.llava_table(tiny.LLAVA), tables.shapes(tiny.LLAVA), "file")
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,10 @@ def _read(tensors: dict[str, np.ndarray]) -> tables.Params:
 def test_round_trip_is_exact(table, config) -> None:
     rows, shapes = table(config), tables.shapes(config)
     tree = tiny.random_params(config)
-    again = tables.to_params(dict(tables.from_params(tree, rows, shapes)), rows, shapes, "file")
+    again = tiny.to_params(dict(tiny.from_params(tree, rows, shapes)), rows, shapes, "file")
     jax.tree.map(np.testing.assert_array_equal, again, tree)
     assert sum(np.size(leaf) for leaf in jax.tree.leaves(tree)) == sum(
-        tensor.size for _, tensor in tables.from_params(tree, rows, shapes)
+        tensor.size for _, tensor in tiny.from_params(tree, rows, shapes).items()
     )
 
 
@@ -92,29 +93,29 @@ def test_a_missing_layer_and_a_layer_too_many(tensors: dict[str, np.ndarray]) ->
     assert "missing language_model.model.layers.2.input_layernorm.weight" in str(error.value)
 
 
-def test_old_buffers_are_ignored(tensors: dict[str, np.ndarray], params: tables.Params) -> None:
+def test_old_buffers_are_ignored(tensors: dict[str, np.ndarray], params: Params) -> None:
     tensors["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(4, np.float32)
     tensors["vision_tower.vision_model.embeddings.position_ids"] = np.arange(5)[None]
     jax.tree.map(np.testing.assert_array_equal, _read(tensors), params)
 
 
-def test_faulty_tables_are_errors(params: tables.Params) -> None:
+def test_faulty_tables_are_errors(params: Params) -> None:
     rows, shapes = tables.llava_table(tiny.LLAVA), tables.shapes(tiny.LLAVA)
     twice = [*rows, dataclasses.replace(rows[0], name="other")]
     with pytest.raises(UserError, match="class_embedding stands in 2 rows"):
-        tables.from_params(params, twice, shapes)
+        tiny.from_params(params, twice, shapes)
     with pytest.raises(UserError, match="no row for vision/embeddings/class_embedding"):
-        tables.from_params(params, rows[1:], shapes)
+        tiny.from_params(params, rows[1:], shapes)
     with pytest.raises(UserError, match="row a/b names no parameter"):
-        tables.from_params(params, [*rows, tables.Entry("x", "a/b")], shapes)
+        tiny.from_params(params, [*rows, tables.Entry("x", "a/b")], shapes)
 
 
-def test_params_that_do_not_fit_are_errors(params: tables.Params) -> None:
+def test_params_that_do_not_fit_are_errors(params: Params) -> None:
     rows, shapes = tables.llava_table(tiny.LLAVA), tables.shapes(tiny.LLAVA)
     with pytest.raises(UserError, match="missing projector/linear_1/bias"):
-        tables.from_params({k: v for k, v in params.items() if k != "projector"}, rows, shapes)
+        tiny.from_params({k: v for k, v in params.items() if k != "projector"}, rows, shapes)
     with pytest.raises(UserError, match="no place for extra"):
-        tables.from_params(params | {"extra": np.zeros(3)}, rows, shapes)
+        tiny.from_params(params | {"extra": np.zeros(3)}, rows, shapes)
     with pytest.raises(UserError, match=r"decoder/norm/scale has shape \(3,\)"):
         decoder = params["decoder"] | {"norm": {"scale": np.zeros(3)}}
-        tables.from_params(params | {"decoder": decoder}, rows, shapes)
+        tiny.from_params(params | {"decoder": decoder}, rows, shapes)

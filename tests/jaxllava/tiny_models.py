@@ -12,8 +12,9 @@ from input_pipeline.tokenizer import train_tokenizer
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.rules import unflatten
-from jaxllava.weights import hf, hf_config, tables
+from jaxllava.rules import Params, flatten, unflatten
+from jaxllava.weights import hf, hf_config, lazy, tables
+from jaxllava.weights.source import open_checkpoint
 
 IMAGE = 5  # the image token of the tiny models
 VISION = ClipVisionConfig(32, 64, 4, 4, image_size=28, patch_size=14)
@@ -64,14 +65,31 @@ def torch_clip(config: ClipConfig, seed: int = 0) -> Any:
     return model
 
 
-def params_of(model: torch.nn.Module, config: Any) -> tables.Params:
+def params_of(model: torch.nn.Module, config: Any) -> Params:
     """The torch model's weights as the parameters of our model."""
-    table = {LlavaConfig: tables.llava_table, LlamaConfig: tables.llama_table, ClipConfig: tables.clip_table}
     rename = hf.canonical if isinstance(config, LlavaConfig) else lambda name: name
     state = {rename(name): value.detach().numpy() for name, value in model.state_dict().items()}
     if getattr(getattr(config, "decoder", config), "tie_embeddings", False):
         state = {name: value for name, value in state.items() if not name.endswith("lm_head.weight")}
-    return tables.to_params(state, table[type(config)](config), tables.shapes(config), "torch model")
+    return to_params(state, tables.table_of(config), tables.shapes(config), "torch model")
+
+
+def to_params(tensors: Any, table: Any, expected: Any, origin: str) -> Params:
+    """`tables.to_leaves` of arrays in memory, read."""
+    named = {n: t if isinstance(t, lazy.Tensor) else lazy.Tensor.of(t) for n, t in tensors.items()}
+    return lazy.read(tables.to_leaves(tables.split_fused(named), table, expected, origin))
+
+
+def from_params(params: Params, table: Any, expected: Any) -> dict[str, np.ndarray]:
+    """`tables.from_leaves` of arrays in memory, read; C-contiguous, as torch and safetensors want them."""
+    tensors = tables.from_leaves(lazy.lazy(params), table, expected)
+    return {name: np.require(tensor.read(), requirements="C") for name, tensor in tensors.items()}
+
+
+def opened(folder: Any) -> tuple[Params, Any]:
+    """(parameters, config) of a folder of any kind."""
+    found = open_checkpoint(folder)
+    return lazy.read(found.leaves), found.config
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
@@ -98,11 +116,16 @@ def llava_for(tokenizer: transformers.PreTrainedTokenizerFast, **changes: Any) -
     return LLAVA.replace(decoder=decoder, image_token=image, **changes)
 
 
-def random_params(config: Any, seed: int = 0) -> tables.Params:
+def random_params(config: Any, seed: int = 0, std: float = 0.25) -> Params:
     """Parameters with weights large enough that answers differ and probabilities are far from uniform."""
     rng = np.random.default_rng(seed)
     shapes = tables.shapes(config)
     return unflatten(
-        {path: (rng.normal(size=shape) * 0.25 + path.endswith("scale")).astype(np.float32)
+        {path: (rng.normal(size=shape) * std + path.endswith("scale")).astype(np.float32)
          for path, shape in shapes.items()}
     )  # fmt: skip
+
+
+def flat(params: Params) -> dict[str, Any]:
+    """Leaves by path."""
+    return flatten(params)

@@ -1,0 +1,92 @@
+"""`jaxllava convert`: any folder that can be read into any that can be written, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from input_pipeline.conversation import get_template
+from input_pipeline.errors import UserError
+from jaxllava.models.llava import LlavaConfig
+from jaxllava.weights import hf_export, orbax, original
+from jaxllava.weights.checkpoint import Checkpoint
+from jaxllava.weights.lazy import total_bytes
+from jaxllava.weights.source import open_checkpoint
+
+FORMATS = ("hf", "orbax", "llava")
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    format: str = "hf",
+    dtype: str | None = None,
+    template: str | None = None,
+    vision_tower: str | Path | None = None,
+    base: str | Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Checkpoint:
+    """Writes the model in `source` to the new folder `target`, and returns what was written, unread.
+
+    The target appears when it is whole. A run that was cut leaves a hidden `.NAME.unfinished` beside it, which the same
+    call replaces.
+
+    Args: dtype: of all weights ("float32", "bfloat16", "float16"); None keeps each. template: in place of the source's
+    own. vision_tower, base: see `original.open_folder`. progress: is told (bytes written, bytes in all).
+
+    Raises UserError as the readers and writers do, and for a target that exists or does not fit on its disk.
+    """
+    target = Path(target)
+    if target.exists():
+        raise UserError(f"--to {target} exists already; name a new folder.")
+    found = open_checkpoint(source, vision_tower, base)
+    if dtype:
+        found = found.astype(dtype)
+    if template:
+        get_template(template)
+        found = found.replace(template=template)
+    total = total_bytes(found.leaves)
+    _check_room(target, total)
+    done = 0
+
+    def count(written: int) -> None:
+        nonlocal done
+        done += written
+        progress(min(done, total), total)
+
+    try:
+        write(found, target, format, count)
+    except (OSError, ValueError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            raise UserError(
+                f"--to {target}: the disk is full; {total / 1e9:.1f} GB are needed. Nothing is left of it."
+            ) from error
+        raise
+    return found
+
+
+def write(found: Checkpoint, target: Path, format: str, progress: Callable[[int], None]) -> None:
+    """Writes a checkpoint in one of `FORMATS`."""
+    if format == "orbax":
+        orbax.save_model(target, found.leaves, found.config, found.tokenizer, found.template, progress)
+    elif format == "hf":
+        hf_export.export_hf(found.leaves, found.config, found.tokenizer, target, found.template, progress)
+    elif isinstance(found.config, LlavaConfig) and found.tokenizer is not None:
+        original.export(found.leaves, found.config, found.tokenizer, target, found.template, progress)
+    else:
+        raise UserError("--format llava: only a LLaVA can be written so; use hf or orbax.")
+
+
+def _check_room(target: Path, needed: int) -> None:
+    parent = target.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise UserError(
+            f"--to {target}: {needed / 1e9:.1f} GB are needed and {parent} has {free / 1e9:.1f} GB left; make room or "
+            "name a folder on another disk."
+        )
