@@ -1,13 +1,14 @@
-"""Decoding of image files people really have, and CLIP's preprocessing in Pillow and numpy.
+"""Decoding of image files people really have, and the preprocessing of CLIP and SigLIP in Pillow and numpy.
 
-`preprocess` ends where the device begins: it returns the uint8 picture that `CLIPImageProcessorPil` of
-transformers 5.23 holds before it rescales and normalises; the model normalises on the device with `CLIP_MEAN`
-and `CLIP_STD`.
+`preprocess` ends where the device begins: it returns the uint8 picture that `CLIPImageProcessorPil` or
+`SiglipImageProcessorPil` of transformers 5.23 holds before it rescales and normalises; the model normalises on
+the device (CLIP with `CLIP_MEAN` and `CLIP_STD`). docs/pixels.md says what is bit-equal to what, and how fast.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ PAD_COLOR: tuple[int, int, int] = (122, 116, 104)  # int(255 * CLIP_MEAN): the c
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 _MAX_PIXELS = 100_000_000  # a decompression bomb is a few kilobytes in the file and gigabytes here
 _MAX_ASPECT = 64  # at 336 pixels the long edge would be 21504
+_MAX_SIDE = 16384  # of a picture to pad or stretch: the padded square is a gigabyte then
+_ORIENTATION = 0x0112  # the EXIF tag; 2 to 8 ask for a turn or a mirror
 
 
 class ImageError(ValueError):
@@ -35,10 +38,12 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
     """Returns the first frame of a picture as a fully loaded RGB image, upright and on white.
 
     The EXIF orientation is applied; transparency is composited on white as transformers does; 16-bit grey
-    keeps its upper 8 bits (Pillow's own conversion clips them to white).
+    keeps its upper 8 bits (Pillow's own conversion clips them to white); float grey up to 1 is spread over
+    0 to 255.
 
     Args:
-        data: an encoded file's bytes, its path, or an image of any mode.
+        data: an encoded file's bytes, its path, or an image of any mode. An upright RGB image comes back as it
+            is, not as a copy.
 
     Raises:
         ImageError: the file is missing, empty, of an unknown format, truncated, broken, or too large.
@@ -46,12 +51,11 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
     try:
         if isinstance(data, Image.Image):
             image = data
-        elif isinstance(data, bytes):
-            if not data:
-                raise ImageError("empty file")
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
         else:
-            image = Image.open(io.BytesIO(Path(data).read_bytes()), formats=_FORMATS)
+            encoded = data if isinstance(data, bytes) else Path(data).read_bytes()
+            if not encoded:
+                raise ImageError("empty file")
+            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
         if image.width * image.height > _MAX_PIXELS:
             raise ImageError("too many pixels")
         image.load()
@@ -69,48 +73,99 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
         raise ImageError(f"broken image: {text}") from error
 
 
-MODES = ("square", "pad")
+MODES = ("square", "pad", "stretch")
 
 
-def preprocess(image: Image.Image, size: int, mode: str = "square") -> np.ndarray:
-    """Returns the picture as CLIP sees it, uint8 [size, size, 3], before rescaling and normalisation.
+def preprocess(
+    image: Image.Image, size: int, mode: str = "square", pad_color: tuple[int, int, int] = PAD_COLOR
+) -> np.ndarray:
+    """Returns the picture as the vision model sees it, uint8 [size, size, 3], before rescaling and normalisation.
 
-    `square` is CLIPImageProcessorPil: bicubic resize of the shortest edge to `size`, then the centre crop.
-    `pad` first makes the picture square on the CLIP mean colour (LLaVA-1.5's `image_aspect_ratio: pad`), so
-    that nothing is cropped. A picture longer than 64 times its width is first cut to that, or the resized one
-    would not fit in memory.
+    All resizing is bicubic and antialiased.
+
+    Args:
+        image: of any mode; what is not RGB goes through `open_image`.
+        size: side in pixels.
+        mode: `square` is CLIPImageProcessorPil: the shortest edge is brought to `size`, then the centre is cut
+            out. `pad` first makes the picture square on `pad_color` (LLaVA-1.5's `image_aspect_ratio: pad`), so
+            that nothing is cropped. `stretch` is SiglipImageProcessorPil: both edges are brought to `size`, the
+            shape is lost.
+        pad_color: RGB, 0 to 255: int(255 * mean) of the vision model.
+
+    Where the result would not fit in memory on the way, `square` first cuts a picture longer than 64 times its
+    width to that, and the others first shrink one longer than 16384 pixels by a whole factor.
     """
     if image.mode != "RGB":
         image = open_image(image)
+    if mode == "square":
+        return _square(_limit_aspect(image), size)
     if mode == "pad":
-        image = pad_to_square(image)
-    elif mode != "square":
-        raise ValueError(f"image mode {mode!r}: use 'square' or 'pad'")
-    image = _limit_aspect(image)
+        return np.asarray(_pad(_limit_side(image), size, pad_color))
+    if mode == "stretch":
+        return np.asarray(_limit_side(image).resize((size, size), Image.Resampling.BICUBIC))
+    raise ValueError(f"image mode {mode!r}: use 'square', 'pad' or 'stretch'")
+
+
+def _square(image: Image.Image, size: int) -> np.ndarray:
     width, height = image.size
     # Truncation, not rounding, as torchvision and transformers do it.
     if width <= height:
-        width, height = size, int(size * height / width)
+        wide, high = size, int(size * height / width)
     else:
-        width, height = int(size * width / height), size
-    resized = np.asarray(image.resize((width, height), resample=Image.Resampling.BICUBIC))  # [H, W, 3]
-    top, left = (height - size) // 2, (width - size) // 2
+        wide, high = int(size * width / height), size
+    left, top = (wide - size) // 2, (high - size) // 2
+    first, last, x0, x1 = _on_whole_pixels(left, left + size, width, wide)
+    upper, lower, y0, y1 = _on_whole_pixels(top, top + size, height, high)
+    part = (last - first, lower - upper)
+    resized = np.asarray(image.resize(part, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1)))  # [H, W, 3]
+    left, top = left - first, top - upper
     return np.ascontiguousarray(resized[top : top + size, left : left + size])  # [size, size, 3]
 
 
-def pad_to_square(image: Image.Image) -> Image.Image:
-    """Centres an RGB image on a square of `PAD_COLOR`, offsets rounded down (LLaVA's expand2square)."""
-    side = max(image.size)
-    if image.size == (side, side):
-        return image
-    square = Image.new("RGB", (side, side), PAD_COLOR)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+def _pad(image: Image.Image, size: int, color: tuple[int, int, int]) -> Image.Image:
+    """What centring the picture on a square (offsets rounded down) and resizing that gives, without the square."""
+    width, height = image.size
+    side = max(width, height)
+    if width == height:
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    if width > height:
+        # Pillow resizes each row by itself, then each column: rows of nothing but colour need no resizing.
+        rows = image.resize((size, height), Image.Resampling.BICUBIC)
+        square = Image.new("RGB", (size, side), color)
+        square.paste(rows, (0, (side - height) // 2))
+        return square.resize((size, size), Image.Resampling.BICUBIC)
+    # The same for columns, whose places in the rows must not move: only those that see the picture are resized.
+    reach = math.ceil(2 * max(side / size, 1)) + 1  # pixels that a column looks to either side
+    left = (side - width) // 2
+    first = max((left - reach) * size // side, 0)
+    last = min(-(-(left + width + reach) * size // side), size)
+    first, last, x0, x1 = _on_whole_pixels(first, last, side, size)
+    start, stop = max(x0 - reach, 0), min(x1 + reach, side)
+    canvas = Image.new("RGB", (stop - start, side), color)
+    canvas.paste(image, (left - start, 0))
+    box = (x0 - start, 0, x1 - start, side)
+    square = Image.new("RGB", (size, size), color)
+    square.paste(canvas.resize((last - first, size), Image.Resampling.BICUBIC, box=box), (first, 0))
     return square
+
+
+def _on_whole_pixels(first: int, last: int, length: int, resized: int) -> tuple[int, int, int, int]:
+    """Widens [first, last) of an edge resized from `length` until both ends fall between two source pixels.
+
+    Returns that range, and the range of source pixels it shows. Resizing only these gives the pixels that
+    resizing the whole edge gives: Pillow's weights depend on the scale, the same fraction, and on the distance to
+    the start, a whole number. From another start (`box` takes fractions) they would differ in the last bits, and
+    one value in some ten thousand by 1. Where `length` and `resized` share no divisor the whole edge is returned.
+    """
+    step = resized // math.gcd(length, resized)
+    first, last = first // step * step, min(-(-last // step) * step, resized)
+    return first, last, first * length // resized, last * length // resized
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # exif_transpose copies what it need not turn.
+        return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
     except Exception:  # Broken EXIF says nothing about the picture: keep it as stored.
         return image
 
@@ -118,17 +173,28 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # 16-bit grey, with the transparent value of tRNS if any
-        values = np.asarray(image).astype(np.int64)  # [H, W]
-        grey = values >> 8 if values.max() > 255 or image.mode != "I" else values
-        transparent = image.info.get("transparency")
-        if isinstance(transparent, int):
-            grey = np.where(values == transparent, 255, grey)
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W] of a grey picture of 16 bits, 32 bits or floats."""
+    values = np.asarray(image)  # [H, W]
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        peak = values.max()
+        grey = values * 255 if peak <= 1 else values / 256 if peak > 255 else values
+    else:
+        # Mode I also holds 8-bit values, and nothing says which they are.
+        grey = values >> 8 if image.mode != "I" or values.max() > 255 else values
+        transparent = image.info.get("transparency")  # the one value of PNG's tRNS, to be seen on white
+        if isinstance(transparent, int):
+            grey = np.where(values == transparent, 255, grey)
+    return np.clip(grey, 0, 255).astype(np.uint8)
 
 
 def _limit_aspect(image: Image.Image) -> Image.Image:
@@ -138,3 +204,8 @@ def _limit_aspect(image: Image.Image) -> Image.Image:
         return image
     left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
     return image.crop((left, top, left + min(width, limit), top + min(height, limit)))
+
+
+def _limit_side(image: Image.Image) -> Image.Image:
+    factor = -(-max(image.size) // _MAX_SIDE)
+    return image.reduce(factor) if factor > 1 else image

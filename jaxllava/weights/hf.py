@@ -99,7 +99,7 @@ def open_folder(directory: str | Path) -> Checkpoint:
         config = _config_of(c, str(directory / "config.json"))
         tensors = TensorFiles(directory)
     if isinstance(config, SiglipVisionConfig):
-        kept = {name: tensors[name] for name in tensors if name.startswith("vision_model.")}
+        kept = {f"vision_model.{name}": tensor for name, tensor in tower_tensors(tensors).items()}
         if rest := len(tensors) - len(kept):
             notes += (f"{directory}: {rest} tensors of the text tower are left out",)
         tensors = kept
@@ -113,6 +113,14 @@ def open_folder(directory: str | Path) -> Checkpoint:
         stop_ids(directory),
         notes,
     )
+
+
+def tower_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A vision tower's tensors without prefix, from a folder of both towers or of this one (5.6 dropped its prefix)."""
+    prefix = "vision_model."
+    if any(name.startswith(prefix) for name in tensors):
+        return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    return dict(tensors)
 
 
 def read_config(directory: str | Path) -> LlavaConfig:

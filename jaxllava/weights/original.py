@@ -127,11 +127,8 @@ def _tower(
         config = hf_config.vision_config(getattr(c, "vision_config", c), str(folder / "config.json"))
         if carried:
             return config, {}
-        return config, {
-            TOWER + name.split("vision_model.", 1)[1]: tensor
-            for name, tensor in TensorFiles(folder).items()
-            if "vision_model." in name
-        }
+        found = hf.tower_tensors(TensorFiles(folder))
+        return config, {TOWER + name: tensor for name, tensor in found.items()}
     if named not in TOWERS:
         raise UserError(
             f"{directory}: its vision tower {named!r} is not known here; give its folder with --vision-tower DIR."

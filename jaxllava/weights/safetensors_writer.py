@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxllava.weights import manifest
-from jaxllava.weights.lazy import SAFETENSORS_DTYPES, Tensor, total_bytes
+from jaxllava.weights.lazy import SAFETENSORS_DTYPES, Tensor, read_ahead, total_bytes
 
 SHARD_BYTES = 5 * 10**9
 _NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
@@ -71,8 +71,8 @@ def _write_file(
     encoded += b" " * (-len(encoded) % 8)  # the data begin at a multiple of 8
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name, tensor in tensors.items():
-            array = np.ascontiguousarray(tensor.read())
+        for (name, tensor), read in zip(tensors.items(), read_ahead(tensors.values()), strict=True):
+            array = np.ascontiguousarray(read)
             if array.nbytes != tensor.nbytes or array.dtype != tensor.dtype:
                 raise AssertionError(f"{name}: read {array.dtype} {array.shape}, promised {tensor.dtype}")
             entries[name] = manifest.entry([array], tensor.shape, tensor.dtype)

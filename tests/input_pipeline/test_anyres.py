@@ -47,7 +47,10 @@ def test_the_index_gathers_what_transformers_packs():
         np.testing.assert_array_equal(anyres.feature_index(width, height), expected.numpy())
 
 
-@pytest.mark.parametrize("size", [(336, 336), (1024, 899), (200, 100), (100, 1000), (37, 1500), (640, 481)])
+@pytest.mark.parametrize(
+    "size",
+    [(336, 336), (1024, 899), (200, 100), (100, 1000), (37, 1500), (640, 481), (1, 1), (1, 5000), (5000, 1)],
+)
 def test_views_are_those_of_transformers_bit_for_bit(size):
     pytest.importorskip("torch")
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil

@@ -92,6 +92,12 @@ def opened(folder: Any) -> tuple[Params, Any]:
     return lazy.read(found.leaves), found.config
 
 
+def opened_original(folder: Any, base: Any = None) -> tuple[Params, Any]:
+    """As `opened`, of a part of an original LLaVA and its base."""
+    found = open_checkpoint(folder, base=base)
+    return lazy.read(found.leaves), found.config
+
+
 def to_torch(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(array))
 
