@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 from configs.arguments import parse
 
 # (regex over parameter paths -> multiple of the learning rate, None is frozen). First match wins.
-ALL_BUT_TOWER = ((r"vision/.*", None), (r"(projector|decoder)/.*", 1.0))
-PROJECTOR = ((r"projector/.*", 1.0), (r"(vision|decoder)/.*", None))
-DECODER = ((r"decoder/.*", 1.0), (r"(vision|projector)/.*", None))
+# A pattern of the parts that every LLaVA has; `image_newline` is LLaVA-NeXT's alone.
+ALL_BUT_TOWER = ((r"vision/.*", None), (r"(projector|decoder)/.*|image_newline", 1.0))
+PROJECTOR = ((r"projector/.*", 1.0), (r"(vision|decoder)/.*|image_newline", None))
+DECODER = ((r"decoder/.*", 1.0), (r"(vision|projector)/.*|image_newline", None))
 EVERYTHING = ((r".*", 1.0),)
 ADAM = ((r".*", "adam"),)
 MUON = ((r".*layers/(attn|mlp)/.*kernel|projector/.*kernel", "muon"), (r".*", "adam"))
@@ -43,15 +44,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mixture = mixture
     config.template = template
     config.reference_quirks = False  # the label masks of LLaVA's own code, counting mistakes included
-    config.image_mode = ""  # square (centre crop), pad (whole picture), "" for the base model's
+    config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's
     config.row_tokens = 512  # a packed row
     config.row_images = 4
     config.batch = 16  # rows, over all hosts and micro-batches
     config.accumulate = 1
     config.loss_chunks = 8  # the vocabulary's logits of a row in so many parts: less memory, one forward more
     # -- model
-    config.base = ""  # a model folder to start from
-    config.init = ((r".*", None),)  # regex -> model folder that replaces these parameters
+    config.base = ""  # a LLaVA to start from: of jaxllava, Hugging Face or the original's kind
+    config.init = (
+        (r".*", None),
+    )  # regex -> folder (also of a CLIP, SigLIP or text model) that replaces these
     config.frozen_dtype = "float32"
     config.devices = 0  # how many to use, 0 is all
     config.mesh = (1, -1, 1)  # data, fsdp, tensor; -1 is what is left

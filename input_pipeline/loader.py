@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from input_pipeline.encoding import IGNORE
-from input_pipeline.images import open_image, preprocess
+from input_pipeline.images import PAD_COLOR, open_image, preprocess
 from input_pipeline.packing import PackPlan
 from input_pipeline.token_table import TokenTable
 from input_pipeline.types import Record
@@ -35,6 +35,7 @@ class ImageReader:
 
     size: int
     mode: str = "square"
+    pad_color: tuple[int, int, int] = PAD_COLOR
     keep: int = 8192
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -42,7 +43,10 @@ class ImageReader:
         """uint8 [images of the record, size, size, 3]"""
         key = (table, number)
         if key not in self._kept:
-            images = [preprocess(open_image(data), self.size, self.mode) for data in records[number].images]
+            images = [
+                preprocess(open_image(data), self.size, self.mode, self.pad_color)
+                for data in records[number].images
+            ]
             stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
             if len(self._kept) >= self.keep:
                 return stacked

@@ -94,6 +94,38 @@ def load_tokenizer(
     return tokenizer
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Writes a tokenizer folder that every transformers from 4.44 on reads to the same ids.
+
+    `save_pretrained` of 5.x names a class that 4.x has not, lists special tokens where 4.x wants names, and writes
+    merges as pairs; and a SentencePiece tokenizer comes back from its own class without `legacy`.
+    """
+    folder = Path(folder)
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    for key in ("backend", "is_local", "local_files_only"):
+        settings.pop(key, None)
+    # tokenizer.json says everything: no class of a family, which would make some of it anew.
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    named = settings.pop("model_specific_special_tokens", {})
+    more = settings.pop("extra_special_tokens", [])
+    if isinstance(more, dict):
+        named, more = named | more, []
+    if named:
+        settings["extra_special_tokens"] = named
+    if more:
+        settings["additional_special_tokens"] = more
+    settings["model_input_names"] = ["input_ids", "attention_mask"]  # no token_type_ids: a decoder takes none
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    merges = whole["model"].get("merges") or []
+    if not any(" " in part for merge in merges if not isinstance(merge, str) for part in merge):
+        whole["model"]["merges"] = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+        path.write_text(json.dumps(whole, ensure_ascii=False, indent=2))
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 

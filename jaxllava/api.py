@@ -45,9 +45,8 @@ def load(
     found = source.open_checkpoint(path, vision_tower, base)
     config = found.config
     if not isinstance(config, LlavaConfig):
-        kind = type(config).__name__.removesuffix("Config")
         raise UserError(
-            f"{path}: holds a {kind} model, not a LLaVA; it can start one (config.init), not answer."
+            f"{path}: holds {found.kind}, not a LLaVA; it can start one (config.init), not answer."
         )
     if found.tokenizer is None:
         raise UserError(f"{path}: holds no tokenizer (tokenizer.json, tokenizer.model); copy it there.")

@@ -190,17 +190,21 @@ def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    from jaxllava import api, config_files
+    from jaxllava import config_files
+    from jaxllava.models.llava import LlavaConfig
     from jaxllava.progress import bar
     from jaxllava.train import train
+    from jaxllava.weights.source import open_checkpoint
 
     config = config_files.load(args.config, overrides)
-    for key, meaning in (("data", "the records folder of jaxllava prepare"), ("base", "a model folder")):
+    for key, meaning in (("data", "the records folder of jaxllava prepare"), ("base", "a LLaVA of any kind")):
         if not config[key]:
             raise UserError(f"jaxllava train: set --config.{key}=DIR ({meaning})")
         if not Path(str(config[key])).is_dir():
             raise UserError(f"--config.{key}: {config[key]} does not exist")
-    base = api.load(Path(config.base))
+    base = open_checkpoint(config.base)
+    if not isinstance(base.config, LlavaConfig) or base.tokenizer is None:
+        raise UserError(f"--config.base: {config.base} holds no LLaVA with its tokenizer")
     config.template = config.template or base.template
     if config.template == "plain" and config.stage != "align":
         raise UserError(
@@ -293,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.basicConfig(level=logging.ERROR)  # libraries' notes on what they could not import
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs a traceback of what it raises as well
     try:
         args, overrides = _parse(argv)
         COMMANDS[args.command](args, overrides)

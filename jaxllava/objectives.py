@@ -75,7 +75,8 @@ class Causal:
             "fill": round(packed.fill, 4),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
         }
-        reader = ImageReader(self.model.config.vision.image_size, self.model.config.image_mode)
+        vision = self.model.config.vision
+        reader = ImageReader(vision.image_size, self.model.config.image_mode, vision.pad_color)
         rows = PackedRows(
             tables=tables,
             records=sources,
@@ -99,7 +100,7 @@ class Causal:
             batch["tokens"],
             batch["positions"],
             batch["segment_ids"],
-            normalise(batch["images"]),
+            normalise(batch["images"], self.model.config.vision),
             batch["image_index"],
         )
         head: Any = lambda x: self.model.apply(variables, x, method="logits")
@@ -174,7 +175,8 @@ class Contrastive:
         return init_clip(self.model.config, key)
 
     def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        features: Any = self.model.apply({"params": params}, normalise(batch["images"]), batch["tokens"])
+        pixels = normalise(batch["images"], self.model.config.vision)
+        features: Any = self.model.apply({"params": params}, pixels, batch["tokens"])
         return contrastive_sum(*features)
 
 

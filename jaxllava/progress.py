@@ -16,24 +16,36 @@ Report = Callable[..., None]  # report(done, total, note="")
 
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
-    """A bar on stderr; the block calls `report(done, total, note)`."""
+    """A bar on stderr; the block calls `report(done, total, note)`.
+
+    It is drawn from the first report on, so that a mistake found before is one line and nothing else.
+    """
     # On a terminal the bar moves; in a log each line costs space, so it is drawn rarely.
     interval = 0.1 if sys.stderr.isatty() else 15.0
-    with tqdm(
-        total=1,
-        desc=title,
-        mininterval=interval,
-        bar_format="{desc:<42}{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}",
-        dynamic_ncols=True,
-    ) as drawn:
+    drawn: list[tqdm] = []
 
-        def report(done: int, total: int, note: str = "") -> None:
-            drawn.total = max(total, 1)
-            drawn.set_postfix_str(note, refresh=False)
-            drawn.update(done - drawn.n)
+    def report(done: int, total: int, note: str = "") -> None:
+        if not drawn:
+            drawn.append(
+                tqdm(
+                    total=1,
+                    desc=title,
+                    mininterval=interval,
+                    bar_format="{desc:<42}{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}",
+                    dynamic_ncols=True,
+                )
+            )
+        drawn[0].total = max(total, 1)
+        drawn[0].set_postfix_str(note, refresh=False)
+        drawn[0].update(done - drawn[0].n)
 
+    try:
         yield report
-        drawn.update(drawn.total - drawn.n)
+        for it in drawn:
+            it.update(it.total - it.n)
+    finally:
+        for it in drawn:
+            it.close()
 
 
 class Stages:

@@ -33,10 +33,17 @@ LLAVA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"vision/layers/attn/out_proj/kernel", (None, "tensor", "fsdp")),
     (r"vision/layers/mlp/fc1/kernel", (None, "fsdp", "tensor")),
     (r"vision/layers/mlp/fc2/kernel", (None, "tensor", "fsdp")),
+    (r"vision/head/(.*kernel|probe)|image_newline", ()),
     (r".*(bias|scale|_embedding|patch_embedding/kernel)", ()),
 )
-# Parts that not every LLaVA has: tied embeddings need no head, a linear or identity projector few layers.
-OPTIONAL = (r"decoder/lm_head/kernel", r"projector/linear_1/kernel", r"projector/linear_(?!1/)\d+/kernel")
+# Parts that not every LLaVA has: tied embeddings need no head, a linear or identity projector few layers; SigLIP has
+# a pooling head, LLaVA-NeXT a newline.
+OPTIONAL = (
+    r"decoder/lm_head/kernel",
+    r"projector/linear_1/kernel",
+    r"projector/linear_(?!1/)\d+/kernel",
+    r"vision/head/(.*kernel|probe)|image_newline",
+)
 REPLICATED: tuple[tuple[str, tuple[str | None, ...]], ...] = ((r".*", ()),)
 
 

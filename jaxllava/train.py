@@ -33,6 +33,7 @@ from jaxllava.models.llava import LlavaConfig
 from jaxllava.objectives import Loss, make_objective
 from jaxllava.rules import Params
 from jaxllava.weights import orbax as folder
+from jaxllava.weights.source import open_checkpoint
 
 Progress = Callable[[int, int, str], None]
 SHARDINGS = {"llava": sharding_lib.LLAVA_RULES, "replicated": sharding_lib.REPLICATED}
@@ -94,24 +95,32 @@ def initial_params(
 ) -> Params:
     """Parameters by `config.init`, an ordered (regex -> model folder | None) list; None means random.
 
-    `given` is an earlier model's whole tree (config.base) and comes in place of the random one.
+    `given` is an earlier model's whole tree of `Leaf` (config.base) and comes in place of the random one. What
+    comes from folders is read one parameter at a time and goes straight to its devices.
     """
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(init, key)
     shardings = sharding_lib.param_shardings(shapes, mesh, SHARDINGS[config.sharding_rules])
     if given is not None:
-        params = jax.tree.map(jax.device_put, given, shardings)
+        places = rules_lib.flatten(shardings)
+        params = rules_lib.unflatten(
+            {
+                path: jax.device_put(leaf.read(), places[path])
+                for path, leaf in rules_lib.flatten(given).items()
+            }
+        )
     else:
         params = jax.jit(init, out_shardings=shardings)(key)
     flat, flat_shardings = rules_lib.flatten(params), rules_lib.flatten(shardings)
     sources = rules_lib.match(config.init, flat, "config.init")
     for path in sorted({Path(value) for value in sources.values() if value is not None}):
-        loaded = rules_lib.flatten(folder.load_params(path))
+        loaded = open_checkpoint(path).as_llava()
         for name in [name for name, value in sources.items() if value is not None and Path(value) == path]:
             if name not in loaded or loaded[name].shape != flat[name].shape:
                 found = loaded[name].shape if name in loaded else "nothing"
                 raise UserError(f"config.init: {path} holds {found} for {name}, needed {flat[name].shape}")
-            flat[name] = jax.device_put(loaded[name].astype(flat[name].dtype), flat_shardings[name])
+            leaf = loaded[name].astype(flat[name].dtype)
+            flat[name] = jax.device_put(leaf.read(), flat_shardings[name])
     return rules_lib.unflatten(flat)
 
 
@@ -150,6 +159,11 @@ def train(
     check(config)
     if config.image_mode and isinstance(model_config, LlavaConfig):
         model_config = model_config.replace(image_mode=config.image_mode)
+    if isinstance(model_config, LlavaConfig) and model_config.image_mode == "anyres":
+        raise UserError(
+            f"{config.base}: LLaVA-NeXT's anyres is not trained here yet; set --config.image_mode=pad to train it on "
+            "whole pictures of one view."
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     summary_path = workdir / "train.json"
 
@@ -183,7 +197,7 @@ def train(
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
 
     # -- model: resume > init rules > random -------------------------------------------------------------------------
-    given = folder.load_params(Path(config.base)) if config.base else None
+    given = open_checkpoint(config.base).leaves if config.base else None
     params = initial_params(objective.init, config, mesh, given)
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)
     # Half precision cannot hold an update of 2e-5 of a weight: what trains is float32, whatever the base was.
@@ -250,7 +264,7 @@ def train(
     template = config.template
     if config.base and get_template(template).style == "plain":
         # `plain` is how a projector is trained, not how the model is spoken to.
-        template = folder.read_config(folder.locate(Path(config.base)))[1]
+        template = open_checkpoint(config.base).template
     folder.save_model(workdir / "model", jax.device_get(full), model_config, tokenizer, template)
     checkpoints.close()
     curve = [(line["step"], line["loss"]) for line in map(json.loads, (workdir / "metrics.jsonl").open())]

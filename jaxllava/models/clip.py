@@ -25,10 +25,7 @@ from jaxllava.models.encoder import (
     encode,
     layer_norm,
 )
-from jaxllava.models.encoder import feature_depths as feature_depths  # read from here by others
 from jaxllava.models.siglip import SiglipVisionConfig
-
-ClipTowerConfig = TowerConfig  # its name before SigLIP
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,14 +20,18 @@ _PLAIN = (
 )
 
 
-def chat_template(template: Template) -> str:
+def chat_template(template: Template, spaced: bool = False) -> str:
     """The Jinja chat template that renders as `conversation.render` does, without BOS (a tokenizer adds it).
 
     A message's content is a string, or a list of {"type": "image"} and {"type": "text", "text": ...}. As in the
     templates of llava-hf, images come first, each on a line of its own. Style `single` has the form of inference.
+
+    Args: spaced: for a SentencePiece tokenizer that is not legacy. It puts its `▁` at the start of a text alone, the
+    original (and `encoding.tokenize`) behind each image too: a space written there makes it.
     """
+    image = template.image_text + (" " if spaced else "")
     if template.style == "plain":
-        return _WORDS + _PLAIN
+        return _WORDS + _PLAIN.replace("<image>' }}", f"{image}' }}}}").replace("'<image>' *", f"'{image}' *")
     quote = json.dumps
     parts = template.parts
     system = f"{quote(parts.system[0])} + ns.system + {quote(parts.system[1])}"
@@ -38,7 +42,7 @@ def chat_template(template: Template) -> str:
     close = f" + {quote(parts.answer[1])}" + (" + eos_token" if parts.eos else "")
     return _WORDS + (
         "{%- macro images(content) -%}{%- if content is not string -%}"
-        f"{{%- for item in content if item['type'] == 'image' -%}}{{{{ {quote(template.image_text)} + '\\n' }}}}"
+        f"{{%- for item in content if item['type'] == 'image' -%}}{{{{ {quote(image)} + '\\n' }}}}"
         "{%- endfor -%}{%- endif -%}{%- endmacro -%}"
         f"{{%- set ns = namespace(system={quote(template.system)}, first=true) -%}}"
         "{%- for message in messages -%}"

@@ -7,8 +7,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from jaxllava.rules import Params
+from jaxllava.models.clip import ClipConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.siglip import SiglipVisionConfig
+from jaxllava.rules import Params, flatten
 from jaxllava.weights import lazy
+from jaxllava.weights.lazy import Leaf
 from jaxllava.weights.tables import AnyConfig
 
 
@@ -26,6 +30,21 @@ class Checkpoint:
     template: str = ""
     stops: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What it is, for a message."""
+        names = {
+            ClipConfig: "a CLIP model",
+            SiglipVisionConfig: "a SigLIP vision tower",
+            LlamaConfig: "a text model",
+        }
+        return names.get(type(self.config), "a LLaVA")
+
+    def as_llava(self) -> dict[str, Leaf]:
+        """The leaves by their path in a LLaVA: a text model is its decoder, a SigLIP tower its vision."""
+        part = {LlamaConfig: "decoder/", SiglipVisionConfig: "vision/"}.get(type(self.config), "")
+        return {f"{part}{path}": leaf for path, leaf in flatten(self.leaves).items()}
 
     def astype(self, dtype: str) -> Checkpoint:
         """All weights in another float dtype."""

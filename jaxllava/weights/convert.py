@@ -59,13 +59,20 @@ def convert(
     try:
         write(found, target, format, count)
     except (OSError, ValueError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if full or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        if _is_full(error):
             raise UserError(
-                f"--to {target}: the disk is full; {total / 1e9:.1f} GB are needed. Nothing is left of it."
+                f"--to {target}: the disk is full; {_amount(total)} are needed. Nothing is left of it."
             ) from error
         raise
     return found
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a disk, a quota or a limit on files was what stopped a write; TensorStore says so in words."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in numbers:
+        return True
+    return any(f"os_error_code='{number}'" in str(error) for number in numbers)
 
 
 def write(found: Checkpoint, target: Path, format: str, progress: Callable[[int], None]) -> None:
@@ -87,6 +94,10 @@ def _check_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise UserError(
-            f"--to {target}: {needed / 1e9:.1f} GB are needed and {parent} has {free / 1e9:.1f} GB left; make room or "
+            f"--to {target}: {_amount(needed)} are needed and {parent} has {_amount(free)} left; make room or "
             "name a folder on another disk."
         )
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.1f} MB"

@@ -12,6 +12,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
+from input_pipeline.tokenizer import is_legacy, save_tokenizer
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
@@ -46,7 +47,10 @@ def export_hf(
 
     The folder appears whole or not at all. Raises UserError as `llava_json` and `whole_folder` do.
     """
-    chat = chat_template(get_template(template)) if isinstance(config, LlavaConfig) else ""
+    chat = ""
+    if isinstance(config, LlavaConfig):
+        spaced = tokenizer is not None and not is_legacy(tokenizer)
+        chat = chat_template(get_template(template), spaced)
     leaves = lazy(params)
     if isinstance(config, LlavaConfig):
         leaves, config = with_image_row(leaves, config)
@@ -67,7 +71,7 @@ def export_hf(
         safetensors_writer.write(folder, tensors, progress=progress)
         write_json(folder / "config.json", values)
         if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+            save_tokenizer(tokenizer, folder)
         if isinstance(config, LlavaConfig):
             write_json(folder / "generation_config.json", {"_from_model_config": True} | ids)
             write_json(folder / "processor_config.json", processor_json(config))

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
-from input_pipeline.tokenizer import load_tokenizer
+from input_pipeline.tokenizer import load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
@@ -81,7 +81,7 @@ def save_model(
             if len(entries) == len(flat):
                 manifest.write(folder, entries)
             if tokenizer is not None:
-                tokenizer.save_pretrained(folder / "tokenizer")
+                save_tokenizer(tokenizer, folder / "tokenizer")
             header = {"format": FORMAT, "kind": kind} | ({"template": template} if template else {})
             (folder / "config.json").write_text(json.dumps(header | config.to_json(), indent=1) + "\n")
 
@@ -187,7 +187,7 @@ def open_model(directory: str | Path) -> Checkpoint:
     opened = _Arrays(directory / "params")
     leaves = {path: opened.leaf(path, metadata) for path, metadata in saved.items()}
     folder = directory / "tokenizer"
-    tokenizer = load_tokenizer(folder) if folder.is_dir() or isinstance(config, LlavaConfig) else None
+    tokenizer = load_tokenizer(folder, isinstance(config, LlavaConfig)) if folder.is_dir() else None
     return Checkpoint(unflatten(leaves), config, tokenizer, template)
 
 

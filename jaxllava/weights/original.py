@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from input_pipeline.conversation import IMAGE_MARKS
 from input_pipeline.errors import UserError
-from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
+from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params
@@ -222,7 +222,7 @@ def export(
         if jax.process_index() != 0:
             return
         safetensors_writer.write(folder, tensors, progress=progress)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         write_json(folder / "config.json", values)
         if named == "vision_tower":  # sizes that no published name stands for
             (folder / named).mkdir()

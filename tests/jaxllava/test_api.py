@@ -217,3 +217,61 @@ def test_mistakes_are_user_errors(model: Model, tmp_path: Path) -> None:
     for call, message in cases:
         with pytest.raises(UserError, match=message):
             call()
+
+
+def _answers(model: Model, template: str, stops: tuple[int, ...] = ()) -> list[str]:
+    other = Model(model.config, model.params, model.tokenizer, template, stops)
+    return other.generate(["red", "the blue box"], max_new_tokens=24)
+
+
+def test_generation_stops_at_every_end_of_an_answer(model: Model) -> None:
+    """At the folder's other ends (generation_config.json of Llama 3 names two), and at a template's end in words."""
+    free = _answers(model, "v1_bare")
+    ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in free]
+    stop = int(ids[0][3])
+    stopped = _answers(model, "v1_bare", stops=(stop,))
+    expected = model.tokenizer.decode(ids[0][: ids[0].index(stop)], skip_special_tokens=True).strip()
+    assert stopped[0] == expected and len(stopped[0]) < len(free[0])
+
+
+def test_an_end_in_words_is_cut_off(model: Model, monkeypatch) -> None:
+    """`###` of v0 is not a token: what the model says behind it is not the answer."""
+    from jaxllava import api
+
+    said = "a red ball\n### Human: and now?"
+    ids = np.asarray([model.tokenizer(said, add_special_tokens=False)["input_ids"]], np.int32)
+    monkeypatch.setattr(
+        api.generation, "generate", lambda *_, **__: (ids, np.asarray([ids.shape[1]], np.int32))
+    )
+    assert Model(model.config, model.params, model.tokenizer, "v0").generate(["x"]) == ["a red ball"]
+    assert Model(model.config, model.params, model.tokenizer, "v1_bare").generate(["x"]) == [said]
+
+
+def test_chat_templates_end_with_their_own_token(model: Model) -> None:
+    from jaxllava.api import end_ids
+
+    tokenizer = tiny.with_tokens(model.tokenizer, ["<|im_end|>", "<|eot_id|>"])
+    known = tokenizer.get_vocab()
+    eos = tokenizer.eos_token_id
+    assert end_ids(tokenizer, "chatml") == (eos, known["<|im_end|>"])
+    assert end_ids(tokenizer, "llama_3", (7, eos)) == (eos, known["<|eot_id|>"], 7)
+    assert end_ids(tokenizer, "vicuna_v1") == (eos,)
+    assert end_ids(model.tokenizer, "chatml") == (eos,)
+
+
+def test_the_end_of_a_scored_answer_is_the_templates(model: Model) -> None:
+    """With `end`, what closes an answer counts as it does in training."""
+    tokenizer = tiny.with_tokens(model.tokenizer, ["<|im_end|>"])
+    config = tiny.llava_for(tokenizer)
+    own = Model(config, jax.tree.map(jnp.asarray, tiny.random_params(config)), tokenizer, "chatml")
+    sums, counts = own.loglikelihood(["the red"], None, ["ball"], end=True)
+    expected, count = _log_prob(own, "the red", [], "ball", end=True)
+    turns = [Turn("human", "the red"), Turn("gpt", "ball")]
+    whole = encode(turns, tokenizer, get_template("chatml"), 4)
+    assert whole.tokens[whole.labels != -100][-1] == tokenizer.get_vocab()["<|im_end|>"]
+    # Training has the line's end behind the mark too, unsupervised: it is no part of the answer.
+    extra = len(whole) - 1 - int(np.flatnonzero(whole.labels != -100)[-1])
+    logs = jax.nn.log_softmax(own.logits(whole.tokens[None])[0])
+    tail = sum(float(logs[i - 1, whole.tokens[i]]) for i in range(len(whole) - extra, len(whole)))
+    np.testing.assert_allclose(sums[0], expected - tail, atol=1e-4)
+    assert counts[0] == count - extra

@@ -73,7 +73,7 @@ def test_greedy_equals_transformers(reference, params) -> None:
             pad_token_id=0,
         )[:, -80:].numpy()  # fmt: skip
     prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
-    tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=80, eos_id=None)
+    tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=80, end_ids=())
     np.testing.assert_array_equal(tokens, expected)
     np.testing.assert_array_equal(counts, 80)
     assert len(np.unique(expected)) > 5  # not one token over and over
@@ -97,17 +97,17 @@ def test_greedy_equals_transformers_in_every_family(name: str) -> None:
             pad_token_id=0,
         )[:, -70:].numpy()  # fmt: skip
     prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
-    tokens, _ = generation.generate(LlavaModel(config), params, prompts, max_new_tokens=70, eos_id=None)
+    tokens, _ = generation.generate(LlavaModel(config), params, prompts, max_new_tokens=70, end_ids=())
     np.testing.assert_array_equal(tokens, expected)
     assert len(np.unique(expected)) > 5
 
 
 def test_eos_stops_each_row_by_itself(reference, params) -> None:
     prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
-    free, _ = generation.generate(MODEL, params, prompts, max_new_tokens=40, eos_id=None)
+    free, _ = generation.generate(MODEL, params, prompts, max_new_tokens=40, end_ids=())
     eos = int(free[0, 7])
     firsts = [list(row).index(eos) if eos in row else 40 for row in free.tolist()]
-    tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=40, eos_id=eos)
+    tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=40, end_ids=(eos,))
     np.testing.assert_array_equal(counts, firsts)
     for row, first in enumerate(firsts):
         np.testing.assert_array_equal(tokens[row, :first], free[row, :first])
@@ -126,9 +126,9 @@ def test_side_of_padding_does_not_matter(params) -> None:
     )
     right = generation.Prompts(shift(left.tokens), shift(left.valid), shift(left.image_index), left.images)
     assert right.valid[1, 0] and not right.valid[1, -1]
-    ours = generation.generate(MODEL, params, left, max_new_tokens=20, eos_id=None)
+    ours = generation.generate(MODEL, params, left, max_new_tokens=20, end_ids=())
     np.testing.assert_array_equal(
-        generation.generate(MODEL, params, right, max_new_tokens=20, eos_id=None)[0], ours[0]
+        generation.generate(MODEL, params, right, max_new_tokens=20, end_ids=())[0], ours[0]
     )
 
 
@@ -139,13 +139,13 @@ def _tokens() -> list[np.ndarray]:
 def test_neighbours_do_not_matter(params) -> None:
     """A row alone, and in a batch filled up with repeats, answers the same."""
     together, _ = generation.generate(
-        MODEL, params, generation.stack_prompts(ROWS, 28, 0, rows_to=4), max_new_tokens=20, eos_id=None
+        MODEL, params, generation.stack_prompts(ROWS, 28, 0, rows_to=4), max_new_tokens=20, end_ids=()
     )
     assert together.shape == (4, 20)
     np.testing.assert_array_equal(together[3], together[2])
     for i, row in enumerate(ROWS):
         alone, _ = generation.generate(
-            MODEL, params, generation.stack_prompts([row], 28, 0), max_new_tokens=20, eos_id=None
+            MODEL, params, generation.stack_prompts([row], 28, 0), max_new_tokens=20, end_ids=()
         )
         np.testing.assert_array_equal(alone[0], together[i])
 
@@ -153,7 +153,7 @@ def test_neighbours_do_not_matter(params) -> None:
 def test_few_compilations(params) -> None:
     """Prompt lengths and limits within a bucket share one program; the limit itself is not compiled in."""
     run = lambda text, new: generation.generate(
-        MODEL, params, generation.stack_prompts([_row(text, 0, 5)], 28, 0), max_new_tokens=new, eos_id=None
+        MODEL, params, generation.stack_prompts([_row(text, 0, 5)], 28, 0), max_new_tokens=new, end_ids=()
     )
     run(3, 5)
     before = generation._decode._cache_size()
@@ -203,7 +203,7 @@ def test_sampling_follows_the_distribution() -> None:
 def test_sampled_text_depends_on_the_key_alone(params) -> None:
     prompts = generation.stack_prompts(ROWS, 28, 0)
     run = lambda seed: generation.generate(
-        MODEL, params, prompts, max_new_tokens=16, eos_id=None, temperature=1.0, key=jax.random.key(seed)
+        MODEL, params, prompts, max_new_tokens=16, end_ids=(), temperature=1.0, key=jax.random.key(seed)
     )[0]
     np.testing.assert_array_equal(run(0), run(0))
     assert not np.array_equal(run(0), run(1))

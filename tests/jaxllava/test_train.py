@@ -15,11 +15,11 @@ from configs import train as train_config
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import load_tokenizer
 from jaxllava import rules, sharding
-from jaxllava.models.clip import ClipVisionConfig
-from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig, init_clip
+from jaxllava.models.llama import LlamaConfig, init_llama
 from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.train import train
-from jaxllava.weights import orbax
+from jaxllava.weights import hf_export, orbax
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,44 @@ def test_a_half_precision_base_learns_from_updates_that_half_precision_cannot_ho
     name = "decoder/layers/mlp/up_proj/kernel"
     assert found[name].dtype == np.float32
     assert (found[name] != np.asarray(before[name], np.float32)).mean() > 0.5
+
+
+def test_a_model_is_put_together_from_hugging_face_folders(setting, tmp_path):
+    """Tower and decoder from folders as the hub has them, each parameter read for itself; the rest is new."""
+    config, model, tokenizer = changed(setting, steps=1, lr=0.0)
+    clip = ClipConfig(model.vision, ClipTextConfig(16, 32, 2, 2), projection_dim=8)
+    hf_export.export_hf(init_clip(clip, jax.random.key(7)), clip, None, tmp_path / "clip")
+    text = init_llama(model.decoder, jax.random.key(8))
+    hf_export.export_hf(text, model.decoder, None, tmp_path / "vicuna")
+    config.init = (
+        ("vision/.*", str(tmp_path / "clip")),
+        ("decoder/.*", str(tmp_path / "vicuna")),
+        (".*", None),
+    )
+    found = parameters(train(config, model, tokenizer, tmp_path / "run"))
+    tower = rules.flatten(init_clip(clip, jax.random.key(7))["vision"])
+    for name, leaf in tower.items():
+        np.testing.assert_array_equal(found[f"vision/{name}"], leaf, name)
+    for name, leaf in rules.flatten(text).items():
+        np.testing.assert_array_equal(found[f"decoder/{name}"], leaf, name)
+
+
+def test_a_base_may_be_a_hugging_face_folder(setting, undisturbed, tmp_path):
+    """Of a LLaVA-NeXT too, on pictures of one view: its newline is not touched by it."""
+    config, model, tokenizer = changed(setting, steps=1, image_mode="pad")
+    pinpoints = ((32, 64), (64, 32))
+    model = model.replace(image_mode="anyres", pinpoints=pinpoints)
+    params = init_params(model, jax.random.key(3))
+    hf_export.export_hf(params, model, tokenizer, tmp_path / "next", "vicuna_v1")
+    config.base = str(tmp_path / "next")
+    run = train(config, model, tokenizer, tmp_path / "run")
+    found = parameters(run)
+    np.testing.assert_array_equal(found["image_newline"], params["image_newline"])
+    name = "decoder/layers/mlp/up_proj/kernel"
+    assert (found[name] != np.asarray(rules.flatten(params)[name])).mean() > 0.5
+    config.image_mode = ""
+    with pytest.raises(UserError, match=r"anyres is not trained here yet; set --config\.image_mode=pad"):
+        train(config, model, tokenizer, tmp_path / "other")
 
 
 def test_a_projector_trained_on_captions_keeps_its_base_s_template(setting, undisturbed, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,15 @@ CORPUS = [f"the {c} {o} is on the left, {n} of 10 people like it" for n in range
 def tokenizer_in(folder: Any) -> transformers.PreTrainedTokenizerFast:
     """A small tokenizer as the pipeline trains it."""
     return train_tokenizer(CORPUS, 320, folder)
+
+
+def with_tokens(
+    tokenizer: transformers.PreTrainedTokenizerFast, tokens: list[str]
+) -> transformers.PreTrainedTokenizerFast:
+    """A copy of a tokenizer that knows these control tokens too."""
+    other = copy.deepcopy(tokenizer)
+    other.add_special_tokens({"extra_special_tokens": [*other.extra_special_tokens, *tokens]})
+    return other
 
 
 def llava_for(tokenizer: transformers.PreTrainedTokenizerFast, **changes: Any) -> LlavaConfig:
