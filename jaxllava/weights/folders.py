@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
         yield temporary
     except BaseException:
         if first:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
         raise
     _wait("written")
     if first:
@@ -49,6 +50,15 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
         temporary.rename(target)
         shutil.rmtree(old, ignore_errors=True)
     _wait("renamed")
+
+
+def _remove(folder: Path, attempts: int = 40) -> None:
+    """Also where a writer in the background, which does not know of the failure yet, still adds to it."""
+    for _ in range(attempts):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def _wait(what: str) -> None:
