@@ -114,12 +114,19 @@ class _StreamHandler(ocp.type_handlers.NumpyHandler):
     def __init__(self) -> None:
         super().__init__(deepcopy_host_arrays=False)
         self._turn = asyncio.Lock()
+        self._failed = False
 
     async def _open_and_write(self, value: Any, tspec: Any, ts_context: Any) -> None:
         async with self._turn:
-            spec = tensorstore.Spec(tspec)
-            store = await tensorstore.open(spec, create=True, open=True, context=ts_context)
-            await asyncio.to_thread(value.write, store)
+            if self._failed:  # Orbax closes the event loop at the first failure: no thread may outlive it
+                return
+            try:
+                spec = tensorstore.Spec(tspec)
+                store = await tensorstore.open(spec, create=True, open=True, context=ts_context)
+                await asyncio.to_thread(value.write, store)
+            except BaseException:
+                self._failed = True
+                raise
 
 
 def _handler() -> ocp.PyTreeCheckpointHandler:
