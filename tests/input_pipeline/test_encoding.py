@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,3 +120,32 @@ def test_turns_must_alternate(tokenizer):
 def test_a_wrong_template_name_gets_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'vicuna_v1'"):
         get_template("vicuna1")
+
+
+def test_images_between_marks_of_their_own(tokenizer):
+    """`mm_use_im_start_end` of LLaVA v0: two control tokens around each image, where the tokenizer has them."""
+    marked = copy.deepcopy(tokenizer)
+    marked.add_special_tokens({"extra_special_tokens": ["<image>", "<im_start>", "<im_end>"]})
+    known = marked.get_vocab()
+    template = get_template("llava_v0+im_start_end")
+    encoded = encode_prompt(CHAT[:1], marked, template, IMAGE_TOKENS)
+    (places,) = np.nonzero(encoded.image_index >= 0)
+    assert encoded.tokens[places[0] - 1] == known["<im_start>"]
+    assert encoded.tokens[places[-1] + 1] == known["<im_end>"]
+    plain = encode_prompt(CHAT[:1], marked, get_template("llava_v0"), IMAGE_TOKENS)
+    np.testing.assert_array_equal(np.delete(encoded.tokens, [places[0] - 1, places[-1] + 1]), plain.tokens)
+    with pytest.raises(UserError, match="no prompt template is named 'nothing'"):
+        get_template("nothing+im_start_end")
+
+
+def test_images_may_take_different_numbers_of_positions(tokenizer):
+    """LLaVA-NeXT: each picture brings the index of its own features."""
+    turns = [Turn("human", "<image>\n<image>\nWhat?")]
+    places = [np.asarray([0, 1, -2], np.int32), np.asarray([2, 3, 4, 5, -2], np.int32)]
+    encoded = encode_prompt(turns, tokenizer, TEMPLATES["v1_bare"], places)
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    np.testing.assert_array_equal(
+        encoded.image_index[encoded.tokens == image], np.concatenate(places), strict=True
+    )
+    with pytest.raises(ValueError, match="more <image> marks than its 1 images"):
+        encode_prompt(turns, tokenizer, TEMPLATES["v1_bare"], places[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -203,15 +204,14 @@ def test_failed_export_leaves_nothing(tmp_path: Path, tokenizer, config, params)
     with pytest.raises(UserError, match="template"):
         hf_export.export_hf(params, config, tokenizer, tmp_path / "model", "v1_bear")
 
-    class Broken:
-        bos_token_id = eos_token_id = pad_token_id = 1
+    def full(folder: Path, **_: object) -> None:
+        assert (Path(folder) / "model.safetensors").exists()
+        raise OSError("disk full")
 
-        def save_pretrained(self, folder: Path) -> None:
-            assert (Path(folder) / "model.safetensors").exists()
-            raise OSError("disk full")
-
+    broken = copy.deepcopy(tokenizer)
+    broken.save_pretrained = full
     with pytest.raises(OSError, match="disk full"):
-        hf_export.export_hf(params, config, Broken(), tmp_path / "model", "v1_bare")  # type: ignore[arg-type]
+        hf_export.export_hf(params, config, broken, tmp_path / "model", "v1_bare")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("x")
