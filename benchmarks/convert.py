@@ -23,6 +23,7 @@ from input_pipeline.tokenizer import train_tokenizer
 from jaxllava.models.llava import llava_1_5
 from jaxllava.rules import unflatten
 from jaxllava.weights import hf_export, tables
+from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.lazy import Leaf, Tensor, is_stacked, total_bytes
 
 # (from, to, format) in order; the last two folders must hold the same tensors.
@@ -89,7 +90,7 @@ def main() -> None:
     size = total_bytes(leaves)
     print(f"LLaVA-1.5 {args.size}, {size / 1e9:.2f} GB of bfloat16", flush=True)
     if not (args.dir / "hf").exists():
-        hf_export.export_hf(leaves, config, tokenizer, args.dir / "hf", "vicuna_v1")
+        hf_export.export(Checkpoint(leaves, config, tokenizer, "vicuna_v1"), args.dir / "hf")
     for source, target, format in STEPS:
         shutil.rmtree(args.dir / target, ignore_errors=True)
         command = [sys.executable, "-m", "jaxllava", "convert", "--format", format]

@@ -120,8 +120,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> No
     path.write_text(json.dumps(settings, indent=2) + "\n")
     path = folder / "tokenizer.json"
     whole = json.loads(path.read_text())
-    merges = whole["model"].get("merges") or []
-    if not any(" " in part for merge in merges if not isinstance(merge, str) for part in merge):
+    merges = whole["model"].get("merges")
+    if merges and not any(" " in part for merge in merges if not isinstance(merge, str) for part in merge):
         whole["model"]["merges"] = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
         path.write_text(json.dumps(whole, ensure_ascii=False, indent=2))
 

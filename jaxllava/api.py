@@ -10,23 +10,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
-from input_pipeline.encoding import Encoded, encode_prompt
 from input_pipeline.errors import UserError
-from input_pipeline.images import ImageError, open_image, preprocess
-from input_pipeline.tokenizer import IMAGE_TOKEN, controls
-from input_pipeline.types import Turn
 from jaxllava import generate as generation
 from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
+from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, end_ids
 from jaxllava.weights import lazy, source
-
-Picture = bytes | str | Path | Image.Image
-Prompt = str | Sequence[Turn]
-Pictures = Sequence[Picture | Sequence[Picture] | None] | None
-Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], images uint8 [m, H, W, 3]
 
 
 def load(
@@ -34,15 +25,19 @@ def load(
     template: str | None = None,
     vision_tower: str | Path | None = None,
     base: str | Path | None = None,
+    dtype: str | None = None,
 ) -> Model:
     """Opens a jaxllava model folder, the workdir of a run that left one, a Hugging Face or an original LLaVA folder.
 
     Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
     that was not exported from here is read as the format of llava-hf's chat template for its text model; an
-    original one as LLaVA's own. vision_tower, base: see `weights.original.open_folder`.
+    original one as LLaVA's own. vision_tower, base: see `weights.original.open_folder`. dtype: of the weights; by
+    default they keep theirs, and all but float32 ones compute in bfloat16. "float32" gives the numbers of
+    transformers' `from_pretrained(path, dtype=torch.float32)`.
     Raises UserError where the folder is missing or is neither.
     """
     found = source.open_checkpoint(path, vision_tower, base)
+    found = found.astype(dtype) if dtype else found
     config = found.config
     if not isinstance(config, LlavaConfig):
         raise UserError(
@@ -71,14 +66,12 @@ class Model:
         stops: Sequence[int] = (),
     ) -> None:
         """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end."""
-        get_template(template)
         self.config = config
         self.params = params
         self.tokenizer = tokenizer
         self.template = template
         self.module = LlavaModel(config)
-        # transformers annotates these as anything at all.
-        self._eos_id: int = tokenizer.eos_token_id  # type: ignore[assignment]
+        self._reader = PromptReader(config, tokenizer, template)
         self._end_ids = end_ids(tokenizer, template, stops)
         pad: Any = tokenizer.pad_token_id
         self._pad_id: int = 0 if pad is None else pad
@@ -118,7 +111,7 @@ class Model:
             taken, index = following, np.zeros(0, np.int32)
             while len(index) < marked.sum() and taken < len(given):
                 taken += 1
-                places, counts = self._spliced(sizes[following:taken])
+                places, counts = self._reader.spliced(sizes[following:taken])
                 index = np.concatenate(places)
             if len(index) != marked.sum():
                 break
@@ -151,15 +144,6 @@ class Model:
         positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0).astype(np.int32)
         return np.asarray(self._forward(self.params, tokens, positions, valid, pixels, image_index))
 
-    def _spliced(self, sizes: Sequence[tuple[int, int]]) -> tuple[list[np.ndarray], list[int]]:
-        """For the pictures of one row, given as (width, height): their image_index, and how many views each has."""
-        if (anyres := self.config.anyres) is not None:
-            return anyres.spliced(sizes)
-        each = self.config.image_tokens
-        return [np.arange(i * each, (i + 1) * each, dtype=np.int32) for i in range(len(sizes))], [1] * len(
-            sizes
-        )
-
     def _full(
         self, params: Params, tokens: Any, positions: Any, segments: Any, pixels: Any, index: Any
     ) -> jax.Array:
@@ -188,8 +172,8 @@ class Model:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
         prefixes = _per_prompt(answer_prefix, len(prompts))
         rows = [
-            self._row(i, turns, pictures, prefixes[i])
-            for i, (turns, pictures) in enumerate(self._inputs(prompts, images))
+            self._reader.row(i, turns, pictures, prefixes[i])
+            for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images))
         ]
         self._check_lengths([len(tokens) + max_new_tokens for tokens, _, _ in rows])
         answers = [""] * len(rows)
@@ -281,9 +265,9 @@ class Model:
             end = any(_one_begins_another(set(texts)) for texts in {tuple(texts) for texts in candidates})
         encoded: dict[tuple[Any, ...], np.ndarray] = {}
         rows, tails = [], []
-        for i, (turns, pictures) in enumerate(self._inputs(prompts, images)):
-            pixels, places = self._pictures(i, pictures)
-            prompt = self._encoded(i, turns, prefixes[i], places)
+        for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images)):
+            pixels, places = self._reader.pictures(i, pictures)
+            prompt = self._reader.encoded(i, turns, prefixes[i], places)
             lengths = tuple(map(len, places))
             whole = []
             for text in candidates[i]:
@@ -291,7 +275,7 @@ class Model:
                     raise UserError(f"prompt {i}: a candidate is empty.")
                 key = (turns, prefixes[i] + text, lengths)
                 if key not in encoded:
-                    encoded[key] = self._finished(i, turns, prefixes[i] + text, end, places)
+                    encoded[key] = self._reader.finished(i, turns, prefixes[i] + text, end, places)
                 whole.append(encoded[key])
             # A token may span the border of prefix and candidate: what all spellings share is the prompt.
             shared = min(_common(prompt.tokens, other) for other in whole)
@@ -308,85 +292,6 @@ class Model:
             sums[chosen], counts[chosen] = (part[: len(chosen)] for part in found)
         return sums, counts
 
-    # ------------------------------------------------------------ inputs
-
-    def _inputs(
-        self, prompts: Sequence[Prompt], images: Pictures
-    ) -> list[tuple[tuple[Turn, ...], list[Picture]]]:
-        """Turns with one mark per image, and the images, of every prompt."""
-        if isinstance(prompts, str):
-            raise UserError("prompts is a string; give a list of prompts.")
-        if images is not None and len(images) != len(prompts):
-            raise UserError(
-                f"{len(prompts)} prompts but images for {len(images)}; give None for a prompt without."
-            )
-        found = []
-        for i, prompt in enumerate(prompts):
-            turns = (Turn("human", prompt),) if isinstance(prompt, str) else tuple(prompt)
-            own = images[i] if images is not None else None
-            pictures: list[Picture] = (
-                [] if own is None else list(own) if isinstance(own, (list, tuple)) else [own]
-            )  # type: ignore[list-item]
-            marks = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
-            if pictures and not marks and turns:
-                front = f"{IMAGE_TOKEN}\n" * len(pictures)
-                turns = (Turn(turns[0].role, front + turns[0].text), *turns[1:])
-            elif marks != len(pictures):
-                raise UserError(f"prompt {i}: {marks} {IMAGE_TOKEN} marks for {len(pictures)} images.")
-            found.append((turns, pictures))
-        return found
-
-    def _pictures(self, number: int, pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """A prompt's pictures as views uint8 [views, H, W, 3], and the image_index of each."""
-        views, sizes = [], []
-        for i, picture in enumerate(pictures):
-            try:
-                image = open_image(picture)
-                views.append(self._views(image))
-            except ImageError as error:
-                name = f" {picture}" if isinstance(picture, (str, Path)) else ""
-                raise UserError(f"prompt {number}, image {i}{name}: {error.reason}") from error
-            sizes.append(image.size)
-        size = self.config.vision.image_size
-        pixels = np.concatenate([np.zeros((0, size, size, 3), np.uint8), *views])
-        return pixels, self._spliced(sizes)[0]
-
-    def _row(self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], prefix: str) -> Row:
-        pixels, places = self._pictures(number, pictures)
-        encoded = self._encoded(number, turns, prefix, places)
-        return encoded.tokens, encoded.image_index, pixels
-
-    def _views(self, image: Image.Image) -> np.ndarray:
-        """uint8 [views, H, W, 3] of an RGB picture: one, or with anyres several."""
-        if (anyres := self.config.anyres) is not None:
-            return anyres.views(image)
-        vision = self.config.vision
-        return preprocess(image, vision.image_size, self.config.image_mode, vision.pad_color)[None]
-
-    def _encoded(
-        self, number: int, turns: tuple[Turn, ...], answer: str, places: Sequence[np.ndarray]
-    ) -> Encoded:
-        try:
-            return encode_prompt(turns, self.tokenizer, get_template(self.template), places, answer)
-        except ValueError as error:
-            raise UserError(f"prompt {number}: {error}") from error
-
-    def _finished(
-        self, number: int, turns: tuple[Turn, ...], answer: str, end: bool, places: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Token ids of the prompt with this answer begun, and ended too if asked."""
-        closing: list[int] = []
-        if end:
-            parts = get_template(self.template).parts
-            known = controls(self.tokenizer).ids
-            if parts.answer[1] in known:
-                closing = [known[parts.answer[1]]]
-            else:
-                answer += parts.answer[1]
-            closing += [self._eos_id] if parts.eos else []
-        tokens = self._encoded(number, turns, answer, places).tokens
-        return np.append(tokens, closing).astype(np.int32)
-
     def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
         return generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, rows_to)
 
@@ -397,14 +302,6 @@ class Model:
             raise UserError(
                 f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
-
-
-def end_ids(tokenizer: PreTrainedTokenizerFast, template: str, stops: Sequence[int] = ()) -> tuple[int, ...]:
-    """The ids that end an answer: EOS, what the template writes behind an answer if that is a token, and `stops`."""
-    known = controls(tokenizer).ids
-    own = known.get(get_template(template).parts.answer[1])
-    eos: Any = tokenizer.eos_token_id
-    return tuple(dict.fromkeys(number for number in (eos, own, *stops) if number is not None))
 
 
 def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:

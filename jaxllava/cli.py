@@ -83,6 +83,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--max-new-tokens", type=int, default=128)
     add.add_argument("--temperature", type=float, default=0.0)
     add.add_argument("--seed", type=int, default=0)
+    add.add_argument("--template", help="prompt template, in place of the model's own")
 
     add = command(
         "convert",
@@ -242,7 +243,7 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     for image in args.image:
         if not image.is_file():
             raise UserError(f"--image {image} does not exist")
-    model = api.load(args.model)
+    model = api.load(args.model, args.template)
     images = [list(args.image)] if args.image else None
     (text,) = model.generate(
         [args.prompt],
@@ -296,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.ERROR)  # libraries' notes on what they could not import
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs a traceback of what it raises as well
     try:

@@ -6,16 +6,19 @@ one was interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from configs import prepare as prepare_config
@@ -34,6 +37,7 @@ from jaxllava.models.llava import LlavaConfig
 from jaxllava.progress import Stages
 from jaxllava.train import Trained, train
 from jaxllava.weights import check, hf_export
+from jaxllava.weights.checkpoint import Checkpoint
 
 STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 
@@ -41,9 +45,29 @@ STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs all stages; returns (and leaves in `workdir/results.json`) the results. See configs/quickstart.py."""
     workdir.mkdir(parents=True, exist_ok=True)
-    # The arms run the same program: the second and third find it compiled.
-    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    with _programs_kept_in(workdir / "compiled"):
+        return _run_stages(config, workdir)
+
+
+@contextlib.contextmanager
+def _programs_kept_in(folder: Path) -> Iterator[None]:
+    """The arms run the same program: the second and third find it compiled. Nothing of it lasts beyond the block."""
+    wanted = {
+        "jax_compilation_cache_dir": str(folder.resolve()),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+    for name, value in wanted.items():
+        jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     extra = 2 * len(ARMS) * (config.seeds - 1)
     stages = Stages(STAGES + extra, workdir / "seconds.json")
     corpus, models = workdir / "plaza", workdir / "models"
@@ -115,7 +139,7 @@ def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         exported = workdir / "export" / "behavior-hf"
         best = api.load(folders["behavior"])
         if not exported.exists():
-            hf_export.export_hf(best.params, best.config, best.tokenizer, exported, best.template)
+            hf_export.export(Checkpoint.of(best.params, best.config, best.tokenizer, best.template), exported)
         export = {"path": str(exported), **check.against_transformers(best, exported, heldout.posts)}
     with stages.stage("report", "writing the report"):
         samples = write_samples(workdir, folders, heldout, config)

@@ -261,11 +261,15 @@ def train(
 
     # -- result: the model folder first, then the file that says that it is whole ------------------------------------
     full = rules_lib.merge(trained, frozen)
-    template = config.template
+    template, generation = config.template, {}
+    if config.base:
+        generation = open_checkpoint(config.base).generation
     if config.base and get_template(template).style == "plain":
         # `plain` is how a projector is trained, not how the model is spoken to.
         template = open_checkpoint(config.base).template
-    folder.save_model(workdir / "model", jax.device_get(full), model_config, tokenizer, template)
+    folder.save_model(
+        workdir / "model", jax.device_get(full), model_config, tokenizer, template, generation=generation
+    )
     checkpoints.close()
     curve = [(line["step"], line["loss"]) for line in map(json.loads, (workdir / "metrics.jsonl").open())]
     summary = {

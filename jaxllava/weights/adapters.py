@@ -16,10 +16,12 @@ import numpy as np
 
 from input_pipeline.errors import UserError
 from jaxllava.weights.lazy import Tensor
-from jaxllava.weights.tensor_files import TensorFiles
+from jaxllava.weights.tables import IGNORED
+from jaxllava.weights.tensor_files import TensorFiles, has_model
 
 LORA_CONFIG = "adapter_config.json"
 PROJECTOR = "mm_projector.bin"
+OTHERS = "non_lora_trainables.bin"
 _LORA = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 
 
@@ -31,7 +33,9 @@ def with_lora(directory: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     path = directory / LORA_CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text())
-        rank, alpha = float(config["r"]), float(config["lora_alpha"])
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        if rank < 1:
+            raise ValueError(f"r is {rank}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a readable LoRA config ({error!r}).") from error
     for key in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
@@ -46,7 +50,7 @@ def with_lora(directory: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[name] = tensor
         else:
             halves.setdefault(f"{match[1]}.weight", {})[match[2]] = tensor
-    others = directory / "non_lora_trainables.bin"
+    others = directory / OTHERS
     if others.is_file():
         found |= _stripped(TensorFiles(directory, files=[others]))
     problems = []
@@ -55,13 +59,19 @@ def with_lora(directory: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
             problems.append(f"{name} is not in the base")
         elif pair.keys() != {"A", "B"}:
             problems.append(f"{name} has only lora_{''.join(pair)}")
-        elif (pair["B"].shape[0], pair["A"].shape[1]) != base[name].shape:
-            problems.append(f"{name} has shape {base[name].shape} in the base, another in the adapter")
+        elif (pair["A"].shape, pair["B"].shape) != _halves(base[name].shape, rank):
+            shapes = f"{pair['B'].shape} x {pair['A'].shape} in the adapter, with r={rank}"
+            problems.append(f"{name} has shape {base[name].shape} in the base, {shapes}")
         else:
             found[name] = _merged(base[name], pair["A"], pair["B"], scale)
     if problems:
         raise UserError(f"{directory}: the adapter does not fit its base: " + "; ".join(sorted(problems)))
     return found
+
+
+def _halves(shape: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of A and B for a weight [out, in]."""
+    return (rank, *shape[1:]), (shape[0], rank)
 
 
 def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -82,10 +92,7 @@ def _stripped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def is_projector(directory: Path) -> bool:
     """Whether a folder is what LLaVA's first stage leaves: a projector and no model."""
-    return (directory / PROJECTOR).is_file() and not any(
-        (directory / name).is_file()
-        for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    )
+    return (directory / PROJECTOR).is_file() and not has_model(directory)
 
 
 def with_projector(directory: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,12 +116,14 @@ def with_delta(delta: Mapping[str, Tensor], base: Mapping[str, Tensor], origin: 
     found = dict(delta)
     problems = []
     for name, tensor in base.items():
+        if IGNORED.search(name):
+            continue
         if name not in delta:
             problems.append(f"{name} is not in the delta")
             continue
-        grows = name in ("model.embed_tokens.weight", "lm_head.weight")
-        smaller = all(mine <= theirs for mine, theirs in zip(tensor.shape, delta[name].shape, strict=True))
-        if tensor.shape != delta[name].shape and not (grows and smaller):
+        mine, theirs = tensor.shape, delta[name].shape
+        grows = name in ("model.embed_tokens.weight", "lm_head.weight") and len(mine) == len(theirs)
+        if mine != theirs and not (grows and all(a <= b for a, b in zip(mine, theirs, strict=True))):
             problems.append(f"{name} has shape {tensor.shape} in the base, {delta[name].shape} in the delta")
             continue
         found[name] = _sum(delta[name], tensor)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
-from jaxllava.models.llava import LlavaConfig
 from jaxllava.weights import hf_export, orbax, original
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.lazy import total_bytes
@@ -78,13 +77,13 @@ def _is_full(error: Exception) -> bool:
 def write(found: Checkpoint, target: Path, format: str, progress: Callable[[int], None]) -> None:
     """Writes a checkpoint in one of `FORMATS`."""
     if format == "orbax":
-        orbax.save_model(target, found.leaves, found.config, found.tokenizer, found.template, progress)
+        orbax.save_model(
+            target, found.leaves, found.config, found.tokenizer, found.template, progress, found.generation
+        )
     elif format == "hf":
-        hf_export.export_hf(found.leaves, found.config, found.tokenizer, target, found.template, progress)
-    elif isinstance(found.config, LlavaConfig) and found.tokenizer is not None:
-        original.export(found.leaves, found.config, found.tokenizer, target, found.template, progress)
+        hf_export.export(found, target, progress)
     else:
-        raise UserError("--format llava: only a LLaVA can be written so; use hf or orbax.")
+        original.export(found, target, progress)
 
 
 def _check_room(target: Path, needed: int) -> None:

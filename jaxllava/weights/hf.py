@@ -5,28 +5,26 @@ Names are read in all three spellings that versions of transformers have written
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.errors import UserError
-from input_pipeline.tokenizer import load_tokenizer
+from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
 from jaxllava.models.llama import FAMILIES, LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.weights import hf_config, tables
-from jaxllava.weights.checkpoint import Checkpoint
+from jaxllava.weights.checkpoint import Checkpoint, as_stored, mixed
 from jaxllava.weights.lazy import Tensor
+from jaxllava.weights.side_files import config_values, generation, pixels, template_of
 from jaxllava.weights.tables import AnyConfig
 from jaxllava.weights.tensor_files import TensorFiles
-
-TEMPLATE_KEY = (
-    "jaxllava_template"  # config.json keeps the template's name; transformers carries it along unread
-)
 
 # In memory since 4.52, and on disk since 5.6, names lost or gained a prefix; the tables know the 4.x disk
 # names.
@@ -46,19 +44,6 @@ def canonical(name: str) -> str:
     return name
 
 
-def config_values(directory: str | Path) -> dict[str, Any]:
-    """A folder's config.json as it stands; {} where there is none that can be read."""
-    return _json(Path(directory) / "config.json")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def is_hf_folder(directory: str | Path) -> bool:
     """Whether a folder holds a config.json with a model_type, as Hugging Face folders do."""
     return "model_type" in config_values(directory)
@@ -69,17 +54,30 @@ def read_json(directory: Path, *model_types: str) -> Any:
     from transformers import AutoConfig
 
     path = directory / "config.json"
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable config.json ({error}).") from error
-    found = values.get("model_type") if isinstance(values, dict) else None
-    if found not in model_types:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    values = config_values(directory)
+    if (found := values.get("model_type")) not in model_types:
         raise UserError(f"{path}: model_type is {found!r}; what is read here: {', '.join(model_types)}.")
-    try:
+    if values.get("quantization_config"):
+        raise UserError(
+            f"{path}: the weights are quantised (quantization_config); fetch the model in a float dtype."
+        )
+    with odd_values(path):
         return AutoConfig.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # transformers checks values, each family in its own way
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def odd_values(path: Path) -> Iterator[None]:
+    """Whatever a value of a config.json, wrong in its own way, makes transformers or our configs raise, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path}: a value in it is not what it should be ({' '.join(str(error).split())})."
+        ) from error
 
 
 def open_folder(directory: str | Path) -> Checkpoint:
@@ -90,28 +88,26 @@ def open_folder(directory: str | Path) -> Checkpoint:
     """
     directory = Path(directory)
     c = read_json(directory, *MODEL_TYPES)
-    kind = c.model_type
-    notes: tuple[str, ...] = ()
-    if kind in ("llava", "llava_next"):
-        config: AnyConfig = read_config(directory)
-        tensors: Mapping[str, Tensor] = TensorFiles(directory, canonical)
-    else:
-        config = _config_of(c, str(directory / "config.json"))
-        tensors = TensorFiles(directory)
+    origin = directory / "config.json"
+    notes: list[str] = []
+    with odd_values(origin):
+        config = read_config(directory) if c.model_type in LLAVA_TYPES else _config_of(c, directory)
+    tensors: Mapping[str, Tensor] = TensorFiles(
+        directory, canonical if isinstance(config, LlavaConfig) else str
+    )
     if isinstance(config, SiglipVisionConfig):
         kept = {f"vision_model.{name}": tensor for name, tensor in tower_tensors(tensors).items()}
         if rest := len(tensors) - len(kept):
-            notes += (f"{directory}: {rest} tensors of the text tower are left out",)
+            notes.append(f"{directory}: {rest} tensors of the text tower are left out")
         tensors = kept
-    tensors = _untied(tables.split_fused(tensors), config)
+    tensors, config = untied(tables.split_fused(tensors), config, notes)
     leaves = tables.to_leaves(tensors, tables.table_of(config), tables.shapes(config), str(directory))
+    tokenizer, template = _tokenizer(directory, config, notes), ""
+    if isinstance(config, LlavaConfig):
+        template = template_of(directory) or _template_for(config)
+    notes += mixed(leaves)
     return Checkpoint(
-        leaves,
-        config_as_stored(config, leaves),
-        _tokenizer(directory, image_token=isinstance(config, LlavaConfig)),
-        template_of(directory) or (_template_for(config) if isinstance(config, LlavaConfig) else ""),
-        stop_ids(directory),
-        notes,
+        leaves, as_stored(config, leaves), tokenizer, template, generation(directory), tuple(notes)
     )
 
 
@@ -128,68 +124,66 @@ def read_config(directory: str | Path) -> LlavaConfig:
     directory = Path(directory)
     c = read_json(directory, "llava", "llava_next")
     config = hf_config.llava_config(c, str(directory / "config.json"))
-    pixels = _json(directory / "preprocessor_config.json")
-    vision = config.vision.replace(**_pixel_values(pixels))
-    # Not every folder has the file; the tower's own processor is what is left.
-    stretched = isinstance(vision, SiglipVisionConfig) if not pixels else "height" in pixels.get("size", {})
-    mode = "anyres" if config.pinpoints else "stretch" if stretched else "square"
-    return config.replace(
-        vision=vision, image_mode="pad" if pixels.get("do_pad") and mode != "anyres" else mode
-    )
+    vision, mode = pixels(directory, config.vision, anyres=bool(config.pinpoints))
+    return config.replace(vision=vision, image_mode=mode)
 
 
-def _pixel_values(pixels: dict[str, Any]) -> dict[str, Any]:
-    named = {"mean": pixels.get("image_mean"), "std": pixels.get("image_std")}
-    return {key: tuple(map(float, value)) for key, value in named.items() if value}
-
-
-def _config_of(c: Any, origin: str) -> AnyConfig:
+def _config_of(c: Any, directory: Path) -> AnyConfig:
+    origin = str(directory / "config.json")
     if c.model_type == "clip":
-        return hf_config.clip_config(c, origin)
+        clip = hf_config.clip_config(c, origin)
+        return clip.replace(vision=pixels(directory, clip.vision)[0])
     if c.model_type in ("siglip", "siglip_vision_model"):
-        return hf_config.siglip_config(getattr(c, "vision_config", c), origin)
+        siglip: Any = hf_config.siglip_config(getattr(c, "vision_config", c), origin)
+        found: Any = pixels(directory, siglip)[0]
+        return found
     return hf_config.llama_config(c, origin, bool(c.tie_word_embeddings))
 
 
-MODEL_TYPES = ("llava", "llava_next", "clip", "siglip", "siglip_vision_model", *FAMILIES)
+LLAVA_TYPES = ("llava", "llava_next")
+MODEL_TYPES = (*LLAVA_TYPES, "clip", "siglip", "siglip_vision_model", *FAMILIES)
 
 
-def config_as_stored(config: AnyConfig, leaves: dict[str, Any]) -> AnyConfig:
-    """The config with the dtypes of the stored weights."""
-    from jaxllava.rules import flatten
+def untied(
+    tensors: dict[str, Tensor], config: AnyConfig, notes: list[str]
+) -> tuple[dict[str, Tensor], AnyConfig]:
+    """Settles an output matrix that is stored although the config ties it to the embeddings, as transformers does.
 
-    flat = flatten(leaves)
-    wanted = ("embed/embedding", "position_embedding")
-    name = str(next(leaf for suffix in wanted for path, leaf in flat.items() if path.endswith(suffix)).dtype)
-    return config.with_dtypes("float32" if name == "float32" else "bfloat16", name)
-
-
-def _untied(tensors: dict[str, Tensor], config: AnyConfig) -> dict[str, Tensor]:
-    """Some writers store a tied output matrix a second time; it is the embedding table and is left out."""
+    Equal to them, it is left out; another one is kept, and the config untied. Both are compared, and so read.
+    """
     decoder = config.decoder if isinstance(config, LlavaConfig) else config
-    if isinstance(decoder, LlamaConfig) and decoder.tie_embeddings:
-        return {
-            n: t for n, t in tensors.items() if n not in ("lm_head.weight", "language_model.lm_head.weight")
-        }
-    return tensors
+    if not isinstance(decoder, LlamaConfig) or not decoder.tie_embeddings:
+        return tensors, config
+    heads = [name for name in tensors if re.fullmatch(r"(language_model\.)?lm_head\.weight", name)]
+    for head in heads:
+        (table,) = [name for name in tensors if name.endswith("embed_tokens.weight")] or [head]
+        same = tensors[head].shape == tensors[table].shape
+        if same and np.array_equal(tensors[head].read(), tensors[table].read()):
+            return {name: tensor for name, tensor in tensors.items() if name != head}, config
+        notes.append(f"{head} differs from the embeddings that config.json ties it to: they are untied")
+        decoder = decoder.replace(tie_embeddings=False)
+        return tensors, config.replace(decoder=decoder) if isinstance(config, LlavaConfig) else decoder
+    return tensors, config
 
 
-def _tokenizer(directory: Path, image_token: bool) -> PreTrainedTokenizerFast | None:
-    """None where the folder has none."""
+def _tokenizer(directory: Path, config: AnyConfig, notes: list[str]) -> PreTrainedTokenizerFast | None:
+    """None where the folder has none, or has one that only a LLaVA would need."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tokenizer_config.json")
     if not any((directory / name).is_file() for name in names):
         return None
-    try:
-        return load_tokenizer(directory, image_token)
-    except UserError:
-        if image_token:
-            raise
-        return None  # a tower's or a text model's weights are wanted; their tokenizer may be of a kind not read here
-
-
-def template_of(directory: str | Path) -> str | None:
-    """The template name that an export from here left in a folder, None in folders of others."""
-    return config_values(directory).get(TEMPLATE_KEY)
+    if not isinstance(config, LlavaConfig):
+        try:
+            return load_tokenizer(directory, image_token=False)
+        except UserError as error:
+            notes.append(f"its tokenizer is left out: {error}")
+            return None
+    tokenizer = load_tokenizer(directory)
+    if (found := tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) != config.image_token:
+        raise UserError(
+            f"{directory}: config.json says that {IMAGE_TOKEN} is token {config.image_token} (image_token_index), its "
+            f"tokenizer that it is {found}."
+        )
+    return tokenizer
 
 
 def _template_for(config: LlavaConfig) -> str:
@@ -197,9 +191,3 @@ def _template_for(config: LlavaConfig) -> str:
     return {"mistral": "mistral_instruct", "qwen2": "chatml", "qwen3": "chatml"}.get(
         config.decoder.family, "v1_bare" if not config.pinpoints else "vicuna_v1"
     )
-
-
-def stop_ids(directory: str | Path) -> tuple[int, ...]:
-    """The ids at which `generate` of transformers stops, from generation_config.json; () where it names none."""
-    found = _json(Path(directory) / "generation_config.json").get("eos_token_id")
-    return tuple(found) if isinstance(found, list) else (found,) if isinstance(found, int) else ()

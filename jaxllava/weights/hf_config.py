@@ -13,9 +13,6 @@ from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.rope import KINDS, RopeScaling
 from jaxllava.models.siglip import SiglipVisionConfig
 
-# Keys of a config.json that describe the file and not the model.
-HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
-
 
 def vision_json(config: ClipVisionConfig) -> dict[str, Any]:
     """CLIPVisionConfig arguments."""

@@ -12,6 +12,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
+from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import is_legacy, save_tokenizer
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import LlamaConfig
@@ -20,50 +21,42 @@ from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.rules import Params, flatten
 from jaxllava.weights import hf_config, safetensors_writer, tables
 from jaxllava.weights.chat_template import chat_template
+from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.folders import whole_folder
-from jaxllava.weights.hf import TEMPLATE_KEY
-from jaxllava.weights.lazy import Leaf, Tensor, lazy
-from jaxllava.weights.tables import AnyConfig
+from jaxllava.weights.lazy import Leaf, Tensor
+from jaxllava.weights.side_files import TEMPLATE_KEY
 
 Progress = Callable[[int], None]
+NO_TOKENIZER = "this LLaVA has no tokenizer; put its files (tokenizer.json, ...) into the source's folder."
 
 
-def export_hf(
-    params: Params,
-    config: AnyConfig,
-    tokenizer: PreTrainedTokenizerFast | None,
-    out_dir: str | Path,
-    template: str = "",
-    progress: Progress = lambda done: None,
-) -> None:
+def export(found: Checkpoint, out_dir: str | Path, progress: Progress = lambda done: None) -> None:
     """Writes a Hugging Face folder that loads with nothing added, in every transformers version.
 
-    Args:
-      params: arrays or `Leaf`s in any float dtype, written as they are, one tensor in memory at a time.
-      config: of a LLaVA, which is written with its processor and chat template; or of a CLIP, SigLIP or text model.
-      tokenizer: a LLaVA needs one.
-      template: a name of `conversation.TEMPLATES`, written as a LLaVA's chat template.
-      progress: is told the bytes of each tensor written.
+    Args: found: a LLaVA, which is written with its processor and chat template; or a CLIP, SigLIP or text model. The
+    weights are written in their dtypes, one tensor in memory at a time. progress: is told the bytes of each.
 
-    The folder appears whole or not at all. Raises UserError as `llava_json` and `whole_folder` do.
+    The folder appears whole or not at all. Raises UserError for a LLaVA without tokenizer, and as `llava_json` and
+    `whole_folder` do.
     """
-    chat = ""
+    found = found.of_one_view()
+    leaves, config, tokenizer, chat = found.leaves, found.config, found.tokenizer, ""
     if isinstance(config, LlavaConfig):
-        spaced = tokenizer is not None and not is_legacy(tokenizer)
-        chat = chat_template(get_template(template), spaced)
-    leaves = lazy(params)
-    if isinstance(config, LlavaConfig):
+        if tokenizer is None:
+            raise UserError(NO_TOKENIZER)
+        chat = chat_template(get_template(found.template), spaced=not is_legacy(tokenizer))
         leaves, config = with_image_row(leaves, config)
     values = hf_config.any_json(config)
     flat: dict[str, Leaf] = flatten(leaves)
     values["torch_dtype"] = str(max(flat.values(), key=lambda leaf: leaf.size).dtype)
-    ids = _special_ids(tokenizer)
+    ids = special_ids(tokenizer)
     if isinstance(config, LlavaConfig):
-        values |= ids | {TEMPLATE_KEY: template}
+        values |= ids | {TEMPLATE_KEY: found.template}
         values["text_config"] |= ids
+    elif isinstance(config, LlamaConfig):
+        values |= ids
     tensors = tables.from_leaves(leaves, tables.table_of(config), tables.shapes(config))
-    heads = ("vision_tower.vision_model.head.attention", "vision_model.head.attention")
-    for prefix in heads:
+    for prefix in ("vision_tower.vision_model.head.attention", "vision_model.head.attention"):
         tensors = tables.join_fused(tensors, prefix)
     with whole_folder(out_dir) as folder:
         if jax.process_index() != 0:
@@ -72,8 +65,9 @@ def export_hf(
         write_json(folder / "config.json", values)
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder)
+        if isinstance(config, LlavaConfig | LlamaConfig):
+            write_json(folder / "generation_config.json", generation_json(found))
         if isinstance(config, LlavaConfig):
-            write_json(folder / "generation_config.json", {"_from_model_config": True} | ids)
             write_json(folder / "processor_config.json", processor_json(config))
             (folder / "chat_template.jinja").write_text(chat)
             write_json(folder / "chat_template.json", {"chat_template": chat})  # what 4.45 to 4.50 read
@@ -81,7 +75,12 @@ def export_hf(
             write_json(folder / "preprocessor_config.json", image_processor_json(config))
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerFast | None) -> dict[str, int]:
+def generation_json(found: Checkpoint) -> dict[str, Any]:
+    """The source's generation_config.json; the tokenizer's special tokens where it names none."""
+    return special_ids(found.tokenizer) | (found.generation or {"_from_model_config": True})
+
+
+def special_ids(tokenizer: PreTrainedTokenizerFast | None) -> dict[str, int]:
     found = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id", None) for n in ("bos", "eos", "pad")}
     return {name: number for name, number in found.items() if number is not None}
 

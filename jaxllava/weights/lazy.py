@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from input_pipeline.errors import UserError
 from jaxllava.rules import Params, flatten, unflatten
 
 
@@ -36,7 +37,7 @@ class Tensor:
 
     def astype(self, dtype: Any) -> Tensor:
         new = np.dtype(dtype)
-        return self if new == self.dtype else Tensor(self.shape, new, lambda: self.read().astype(new))
+        return self if new == self.dtype else Tensor(self.shape, new, lambda: _cast(self.read(), new))
 
     def transposed(self, axes: tuple[int, ...] | None) -> Tensor:
         """The axes in another order; None leaves them."""
@@ -46,6 +47,16 @@ class Tensor:
 
     def reshaped(self, shape: tuple[int, ...]) -> Tensor:
         return Tensor(shape, self.dtype, lambda: self.read().reshape(shape))
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        found = array.astype(dtype)
+    if dtype == np.float16 and not np.isfinite(found).all() and np.isfinite(array).all():
+        raise UserError(
+            f"a weight of {np.abs(array).max():.3g} does not fit float16; use bfloat16 or float32."
+        )
+    return found
 
 
 def _transposed(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

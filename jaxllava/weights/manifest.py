@@ -41,6 +41,8 @@ def read(folder: Path) -> dict[str, Entry] | None:
         entries = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: not a readable manifest ({error}).") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise UserError(f"{path}: not a manifest of tensors; remove it.")
     return entries
 
 

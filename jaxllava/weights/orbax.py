@@ -28,6 +28,7 @@ from jaxllava.weights import manifest, tables
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.folders import whole_folder
 from jaxllava.weights.lazy import Leaf, Tensor, is_stacked
+from jaxllava.weights.side_files import read_json
 from jaxllava.weights.tables import AnyConfig
 
 FORMAT = "jaxllava"
@@ -47,12 +48,14 @@ def save_model(
     tokenizer: PreTrainedTokenizerFast | None,
     template: str,
     progress: Callable[[int], None] = lambda done: None,
+    generation: dict[str, Any] | None = None,
 ) -> None:
     """Writes a model folder, whole or not at all. On several hosts all of them call this (the arrays may be
     sharded).
 
     Args: params: jax or numpy arrays, or `Leaf`s, which are read one layer at a time as they are written;
-    tokenizer, template: what only a LLaVA needs; progress is told the bytes of each layer written.
+    tokenizer, template: what only a LLaVA needs; progress is told the bytes of each layer written; generation: a
+    generation_config.json to keep.
     """
     if isinstance(config, LlavaConfig):
         get_template(template)
@@ -83,6 +86,7 @@ def save_model(
             if tokenizer is not None:
                 save_tokenizer(tokenizer, folder / "tokenizer")
             header = {"format": FORMAT, "kind": kind} | ({"template": template} if template else {})
+            header |= {"generation": generation} if generation else {}
             (folder / "config.json").write_text(json.dumps(header | config.to_json(), indent=1) + "\n")
 
 
@@ -159,6 +163,7 @@ def read_config(directory: str | Path) -> tuple[AnyConfig, str]:
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise UserError(f'{path}: not a jaxllava model folder (its "format" is not {FORMAT!r}).')
     kind, template = values.pop("kind", "llava"), values.pop("template", "")
+    values.pop("generation", None)
     if kind not in KINDS:
         raise UserError(f"{path}: unknown kind {kind!r}.")
     if template or kind == "llava":
@@ -166,27 +171,11 @@ def read_config(directory: str | Path) -> tuple[AnyConfig, str]:
     return KINDS[kind].from_json(values), template
 
 
-def load_params(directory: str | Path, shardings: Params | None = None) -> Params:
-    """The parameters of a model folder, in the dtypes they were saved in.
+def open_model(directory: str | Path) -> Checkpoint:
+    """A model folder as a `Checkpoint`: nothing is read but what describes it.
 
-    Args: shardings: a tree of Sharding like the params; None puts everything on the first local device.
     Raises UserError where the folder is missing or its tree is not the one its config describes.
     """
-    directory = _existing(directory)
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = _metadata(directory, checkpointer)
-        # Stated, so that a checkpoint of a large mesh opens on one device.
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        places = flatten(shardings) if shardings is not None else dict.fromkeys(saved, device)
-        target = {
-            path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=places[path])
-            for path, leaf in saved.items()
-        }
-        return checkpointer.restore(directory / "params", unflatten(target))
-
-
-def open_model(directory: str | Path) -> Checkpoint:
-    """A model folder as a `Checkpoint`: nothing is read but what describes it. Errors as in `load_params`."""
     directory = _existing(directory)
     config, template = read_config(directory)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -195,7 +184,8 @@ def open_model(directory: str | Path) -> Checkpoint:
     leaves = {path: opened.leaf(path, metadata) for path, metadata in saved.items()}
     folder = directory / "tokenizer"
     tokenizer = load_tokenizer(folder, isinstance(config, LlavaConfig)) if folder.is_dir() else None
-    return Checkpoint(unflatten(leaves), config, tokenizer, template)
+    generation = read_json(directory / "config.json").get("generation", {})
+    return Checkpoint(unflatten(leaves), config, tokenizer, template, generation)
 
 
 class _Arrays:
@@ -221,9 +211,8 @@ class _Arrays:
             store = tensorstore.open(spec, open=True, read=True).result()
             return (store if layer is None else store[layer]).read().result()
         except ValueError as error:
-            short = str(error).split(" [")[0]
             raise UserError(
-                f"{self._params}: {path} cannot be read ({short}); fetch or train it again."
+                f"{self._params}: {path} cannot be read ({_short(error)}); fetch or train it again."
             ) from error
 
     def _from_whole(self, path: str, layer: int) -> np.ndarray:
@@ -232,6 +221,10 @@ class _Arrays:
             self._held = None  # before reading: two of them need not fit
             self._held = (path, self._read(path))
         return self._held[1][layer]
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split(" [")[0].split())
 
 
 def _existing(directory: str | Path) -> Path:
@@ -243,7 +236,17 @@ def _existing(directory: str | Path) -> Path:
 
 def _metadata(directory: Path, checkpointer: ocp.StandardCheckpointer) -> dict[str, Any]:
     """Path -> array metadata. UserError unless they are the parameters that config.json describes."""
-    saved = flatten(_tree(checkpointer.metadata(directory / "params")))
+    params = directory / "params"
+    # Looked for first: Orbax meets a folder without them with a dozen tracebacks.
+    lost = [name for name in ("_METADATA", "manifest.ocdbt") if not (params / name).is_file()]
+    try:
+        tree = None if lost else _tree(checkpointer.metadata(params))
+    except Exception as error:
+        raise UserError(f"{params}: cannot be read ({_short(error)}); fetch or train it again.") from error
+    if not isinstance(tree, dict):
+        why = f"{', '.join(lost)} missing" if lost else "no tree of parameters"
+        raise UserError(f"{params}: cannot be read ({why}); fetch or train it again.")
+    saved = flatten(tree)
     expected = tables.shapes(read_config(directory)[0])
     problems = [f"missing {path}" for path in sorted(expected.keys() - saved.keys())]
     problems += [f"no place for {path}" for path in sorted(saved.keys() - expected.keys())]

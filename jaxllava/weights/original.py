@@ -18,12 +18,12 @@ from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.rules import Params
 from jaxllava.weights import adapters, hf, hf_config, safetensors_writer, tables
-from jaxllava.weights.checkpoint import Checkpoint
+from jaxllava.weights.checkpoint import Checkpoint, as_stored, mixed
 from jaxllava.weights.folders import whole_folder
-from jaxllava.weights.hf_export import write_json
-from jaxllava.weights.lazy import Tensor, lazy
+from jaxllava.weights.hf_export import NO_TOKENIZER, generation_json, write_json
+from jaxllava.weights.lazy import Tensor
+from jaxllava.weights.side_files import TEMPLATE_KEY, config_values, generation, pixels
 from jaxllava.weights.tables import Entry
 from jaxllava.weights.tensor_files import TensorFiles
 
@@ -38,13 +38,12 @@ _FAMILIES = {
     "LlavaMistralForCausalLM": "mistral",
     "LlavaQwenForCausalLM": "qwen2",
 }
-# The prompt templates of the published models (`llava/serve/cli.py` chooses by the folder's name).
-TEMPLATES = {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "chatml_direct"}
+_REMEDY = "give its folder with --vision-tower DIR (jaxllava convert) or vision_tower= (jaxllava.load)."
 
 
 def is_original(directory: str | Path) -> bool:
     """Whether a folder's config.json is one of original LLaVA."""
-    return "mm_vision_tower" in hf.config_values(directory)
+    return "mm_vision_tower" in config_values(directory)
 
 
 def table(config: LlavaConfig) -> list[Entry]:
@@ -75,32 +74,51 @@ def open_folder(
     and weights that do not match.
     """
     directory = Path(directory)
-    values = hf.config_values(directory)
-    tensors, home, notes = _tensors(directory, Path(base) if base else None)
+    origin = directory / "config.json"
+    # null says as little as a key that is not there.
+    values = {key: value for key, value in config_values(directory).items() if value is not None}
+    notes: list[str] = []
+    tensors, home = _tensors(directory, Path(base) if base else None, notes)
+    carried = any(name.startswith(TOWER) for name in tensors)
+    tower, weights = _tower(values, carried, directory, vision_tower)
+    with hf.odd_values(origin):
+        config = _config(values, str(origin), tower)
     tokenizer = load_tokenizer(home, image_token=False)
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
-    carried = any(name.startswith(TOWER) for name in tensors)
-    tower, weights = _tower(values, carried, directory, vision_tower)
-    image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))  # type: ignore[arg-type]
-    config = _config(values, directory, tower, image_token)
-    leaves = tables.to_leaves({**tensors, **weights}, table(config), tables.shapes(config), str(directory))
-    template = TEMPLATES[config.decoder.family]
-    if values.get("mm_use_im_start_end"):
-        template = f"llava_v0{IMAGE_MARKS}"
-    stored = hf.config_as_stored(config, leaves)
-    return Checkpoint(leaves, stored, tokenizer, template, hf.stop_ids(home), notes)
+    config = config.replace(image_token=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    tensors, config = hf.untied(tensors, config, notes)
+    leaves = tables.to_leaves({**tensors, **weights}, table(config), tables.shapes(config), str(directory))  # type: ignore[arg-type]
+    notes += mixed(leaves)
+    return Checkpoint(
+        leaves,
+        as_stored(config, leaves),
+        tokenizer,
+        values.get(TEMPLATE_KEY) or _template_for(config, tokenizer, bool(values.get("mm_use_im_start_end"))),  # type: ignore[arg-type]
+        generation(home),
+        tuple(notes),
+    )
 
 
-def _tensors(directory: Path, base: Path | None) -> tuple[dict[str, Tensor], Path, tuple[str, ...]]:
-    """All tensors by the original's names, the folder with the tokenizer, and what was done."""
+def _template_for(config: LlavaConfig, tokenizer: PreTrainedTokenizerFast, marked: bool) -> str:
+    """The prompt template that the published models of this kind were trained with."""
+    if marked:
+        return f"llava_v0{IMAGE_MARKS}"
+    known = tokenizer.get_vocab()
+    ends = {"<|im_end|>": "chatml_direct", "<|eot_id|>": "llama_3"}  # v1.6 on Yi 34B and Qwen; on Llama 3
+    found = next((name for mark, name in ends.items() if mark in known), None)
+    return found or ("mistral_instruct" if config.decoder.family == "mistral" else "vicuna_v1")
+
+
+def _tensors(directory: Path, base: Path | None, notes: list[str]) -> tuple[dict[str, Tensor], Path]:
+    """All tensors by the original's names, and the folder with the tokenizer; notes what was done."""
     lora = (directory / adapters.LORA_CONFIG).is_file()
     if not lora and not adapters.is_projector(directory):
         tensors = TensorFiles(directory)
         if base is None:
-            return dict(tensors), directory, ()
-        merged = adapters.with_delta(tensors, TensorFiles(base), str(directory))
-        return merged, directory, (f"{directory} was added to {base}, as a delta",)
+            return dict(tensors), directory
+        notes.append(f"{directory} was added to {base}, as a delta")
+        return adapters.with_delta(tensors, TensorFiles(base), str(directory)), directory
     what = "a LoRA adapter" if lora else "a projector alone"
     if base is None:
         raise UserError(
@@ -108,9 +126,13 @@ def _tensors(directory: Path, base: Path | None) -> tuple[dict[str, Tensor], Pat
         )
     if not base.is_dir():
         raise UserError(f"--base {base} does not exist.")
-    if lora:
-        return adapters.with_lora(directory, TensorFiles(base)), base, (f"LoRA merged into {base}",)
-    return adapters.with_projector(directory, TensorFiles(base)), base, (f"projector put into {base}",)
+    if not lora:
+        notes.append(f"projector put into {base}")
+        return adapters.with_projector(directory, TensorFiles(base)), base
+    notes.append(f"LoRA merged into {base}")
+    if not (directory / adapters.OTHERS).is_file():
+        notes.append(f"{directory}: has no {adapters.OTHERS}, the projector is the base's")
+    return adapters.with_lora(directory, TensorFiles(base)), base
 
 
 def _tower(
@@ -124,33 +146,30 @@ def _tower(
     folder = Path(given) if given else beside
     if folder is not None:
         c = hf.read_json(folder, "clip", "clip_vision_model")
-        config = hf_config.vision_config(getattr(c, "vision_config", c), str(folder / "config.json"))
+        with hf.odd_values(folder / "config.json"):
+            config: Any = hf_config.vision_config(getattr(c, "vision_config", c), str(folder / "config.json"))
+        config = config.replace(mean=pixels(folder, config)[0].mean, std=pixels(folder, config)[0].std)
         if carried:
             return config, {}
         found = hf.tower_tensors(TensorFiles(folder))
         return config, {TOWER + name: tensor for name, tensor in found.items()}
     if named not in TOWERS:
-        raise UserError(
-            f"{directory}: its vision tower {named!r} is not known here; give its folder with --vision-tower DIR."
-        )
+        raise UserError(f"{directory}: its vision tower {named!r} is not known here; {_REMEDY}")
     if not carried:
-        raise UserError(
-            f"{directory}: holds no vision tower; fetch {named} and give its folder with --vision-tower DIR."
-        )
+        raise UserError(f"{directory}: holds no vision tower; fetch {named} and {_REMEDY}")
     return TOWERS[named], {}
 
 
-def _config(
-    values: dict[str, Any], directory: Path, tower: ClipVisionConfig, image_token: int
-) -> LlavaConfig:
-    origin = str(directory / "config.json")
-    name = (values.get("architectures") or ["LlavaLlamaForCausalLM"])[0]
+def _config(values: dict[str, Any], origin: str, tower: ClipVisionConfig) -> LlavaConfig:
+    """The model that config.json describes; its image token is still to come from the tokenizer."""
+    names = values.get("architectures") or ["LlavaLlamaForCausalLM"]
+    name = names if isinstance(names, str) else names[0]
     if name not in _FAMILIES:
         raise UserError(
             f"{origin}: architecture {name!r} is not supported; supported: {', '.join(_FAMILIES)}."
         )
     aspect = values.get("image_aspect_ratio") or "square"
-    merge = values.get("mm_patch_merge_type", "flat")
+    merge = values.get("mm_patch_merge_type") or "flat"
     if merge not in ("flat", "spatial_unpad") or (aspect == "anyres") != (merge == "spatial_unpad"):
         raise UserError(
             f"{origin}: mm_patch_merge_type {merge!r} with image_aspect_ratio {aspect!r} is not supported; supported: "
@@ -163,7 +182,7 @@ def _config(
     return LlavaConfig(
         vision=tower,
         decoder=hf_config.llama_config(c, origin, bool(c.tie_word_embeddings)),
-        image_token=image_token,
+        image_token=0,
         projector=values.get("mm_projector_type", "linear"),
         feature_layer=values.get("mm_vision_select_layer", -2),
         feature_select=values.get("mm_vision_select_feature", "patch"),
@@ -174,14 +193,15 @@ def _config(
 
 
 def export(
-    params: Params,
-    config: LlavaConfig,
-    tokenizer: PreTrainedTokenizerFast,
-    out_dir: str | Path,
-    template: str = "",
-    progress: Callable[[int], None] = lambda done: None,
+    found: Checkpoint, out_dir: str | Path, progress: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Writes a folder as original LLaVA saves one, with its tower; whole or not at all. Args as in `export_hf`."""
+    """Writes a folder as original LLaVA saves one, with its tower; whole or not at all. Args as in `hf_export`."""
+    found = found.of_one_view()
+    config, tokenizer, leaves = found.config, found.tokenizer, found.leaves
+    if not isinstance(config, LlavaConfig):
+        raise UserError(f"--format llava: {found.kind} cannot be written so; use hf or orbax.")
+    if tokenizer is None:
+        raise UserError(NO_TOKENIZER)
     family = next((name for name, kind in _FAMILIES.items() if kind == config.decoder.family), None)
     if family is None or not isinstance(config.feature_layer, int) or config.image_mode == "stretch":
         raise UserError("original LLaVA has no such model; keep it as a jaxllava or Hugging Face folder.")
@@ -191,7 +211,6 @@ def export(
         )
     sizes = hf_config.vision_json(config.vision)
     named = next((n for n, tower in TOWERS.items() if hf_config.vision_json(tower) == sizes), "vision_tower")
-    leaves = lazy(params)
     values = {
         "architectures": [family],
         "torch_dtype": str(leaves["decoder"]["embed"]["embedding"].dtype),
@@ -202,7 +221,7 @@ def export(
         "mm_projector_type": config.projector,
         "mm_vision_select_layer": config.feature_layer,
         "mm_vision_select_feature": config.feature_select,
-        "mm_use_im_start_end": template.endswith(IMAGE_MARKS),
+        "mm_use_im_start_end": found.template.endswith(IMAGE_MARKS),
         "mm_use_im_patch_token": False,
         "image_aspect_ratio": config.image_mode,
         "use_mm_proj": True,
@@ -211,6 +230,7 @@ def export(
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
+        TEMPLATE_KEY: found.template,
     }
     if config.pinpoints:
         swap = 1 if config.anyres_order == "original" else -1  # (width, height) there
@@ -224,6 +244,7 @@ def export(
         safetensors_writer.write(folder, tensors, progress=progress)
         save_tokenizer(tokenizer, folder)
         write_json(folder / "config.json", values)
+        write_json(folder / "generation_config.json", generation_json(found))
         if named == "vision_tower":  # sizes that no published name stands for
             (folder / named).mkdir()
             tower = {"model_type": "clip_vision_model", **sizes}

@@ -14,7 +14,7 @@ def open_checkpoint(
 ) -> Checkpoint:
     """A jaxllava model folder, the workdir of a run that left one, a Hugging Face folder or one of original LLaVA.
 
-    Args: vision_tower, base: see `original.open_folder`; an error where the folder needs none.
+    Args: vision_tower, base: see `original.open_folder`; an error for a folder of another kind.
     Raises UserError where the folder is missing, is none of these, or does not fit together.
     """
     path = orbax.locate(path)
@@ -22,6 +22,10 @@ def open_checkpoint(
         raise UserError(f"{path}: no such model folder.")
     if original.is_original(path):
         return original.open_folder(path, vision_tower, base)
+    if (path / adapters.LORA_CONFIG).is_file() or adapters.is_projector(path):
+        raise UserError(
+            f"{path}: has no config.json with mm_vision_tower, which LLaVA saves beside it; copy it there."
+        )
     for flag, given in (("--vision-tower", vision_tower), ("--base", base)):
         if given is not None:
             raise UserError(f"{flag} {given}: {path} is no folder of original LLaVA and needs none.")
@@ -29,10 +33,6 @@ def open_checkpoint(
         return orbax.open_model(path)
     if hf.is_hf_folder(path):
         return hf.open_folder(path)
-    if (path / adapters.LORA_CONFIG).is_file() or adapters.is_projector(path):
-        raise UserError(
-            f"{path}: has no config.json with mm_vision_tower, which LLaVA saves beside it; copy it there."
-        )
     raise UserError(
         f"{path}: not a checkpoint: neither a jaxllava model folder (config.json, params/, tokenizer/), nor a Hugging "
         "Face folder (config.json with a model_type, model.safetensors), nor one of original LLaVA."

@@ -20,7 +20,7 @@ from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.models.projector import projector_depth
 from jaxllava.models.siglip import SiglipVisionConfig, init_siglip
 from jaxllava.rules import Params, flatten, unflatten
-from jaxllava.weights.lazy import Leaf, Tensor
+from jaxllava.weights.lazy import SAFETENSORS_DTYPES, Leaf, Tensor
 
 Transform = Literal["none", "linear", "conv"]
 AnyConfig = LlavaConfig | ClipConfig | SiglipVisionConfig | LlamaConfig
@@ -40,6 +40,8 @@ class Entry:
 
 _FROM_CHECKPOINT: dict[str, tuple[int, ...] | None] = {"none": None, "linear": (1, 0), "conv": (2, 3, 1, 0)}
 _TO_CHECKPOINT: dict[str, tuple[int, ...] | None] = {"none": None, "linear": (1, 0), "conv": (3, 2, 0, 1)}
+
+FLOATS = [SAFETENSORS_DTYPES[name] for name in ("F64", "F32", "F16", "BF16")]
 
 # Buffers that old checkpoints carry and that hold nothing learned.
 IGNORED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
@@ -253,6 +255,9 @@ def to_leaves(
             if name not in tensors:
                 continue
             raw = tensors[name]
+            if raw.dtype not in FLOATS:
+                problems.append(f"{name} has dtype {raw.dtype}, which is no float's (a quantised model?)")
+                continue
             # A bare number, such as logit_scale, may be stored as [] or [1].
             value = raw.reshaped(()) if shape == () and raw.shape == (1,) else raw
             axes = _FROM_CHECKPOINT[row.transform]

@@ -85,6 +85,12 @@ class TensorFiles(Mapping[str, Tensor]):
         return len(self._origin)
 
 
+def has_model(directory: Path) -> bool:
+    """Whether a folder has a model's weight files (an adapter's do not count)."""
+    names = [name for layout in _LAYOUTS for name in layout if not name.startswith("adapter")]
+    return any((directory / name).is_file() for name in names)
+
+
 def _find(directory: Path) -> tuple[list[Path], set[str]]:
     """The weight files of a folder, and the names that their index promises."""
     for index, single in _LAYOUTS:

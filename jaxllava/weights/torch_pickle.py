@@ -103,7 +103,9 @@ class TorchFile(Mapping[str, np.ndarray]):
             raise UserError(
                 f"{path}: names {error}, which a checkpoint of weights does not need; it is not read."
             ) from error
-        except (OSError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # a damaged pickle may ask for anything: nothing of it is run
             raise UserError(
                 f"{path}: not a readable torch file ({error}); a file of torch < 1.6 must be saved again."
             ) from error

@@ -7,7 +7,9 @@ Nothing of jaxllava is imported: the folder has to work as it stands.
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 def main(folder: str, picture: str, text: str, new_tokens: int, out: str) -> None:
     hf: Any = transformers
-    model, info = hf.LlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    (name,) = json.loads((Path(folder) / "config.json").read_text())["architectures"]
+    model, info = getattr(hf, name).from_pretrained(folder, output_loading_info=True)
     processor = hf.AutoProcessor.from_pretrained(folder)
     image = Image.open(picture)
     ask = {"type": "text", "text": text}

@@ -20,7 +20,7 @@ from input_pipeline.images import preprocess
 from input_pipeline.types import Turn
 from jaxllava.api import Model
 from jaxllava.models.clip import ClipConfig, normalise
-from jaxllava.weights import hf_export, orbax
+from jaxllava.weights import orbax
 from tests.jaxllava import tiny_models as tiny
 
 
@@ -58,7 +58,7 @@ def _log_prob(
 
 def test_load_recognises_both_folders(model: Model, tmp_path: Path) -> None:
     orbax.save_model(tmp_path / "own", model.params, model.config, model.tokenizer, model.template)
-    hf_export.export_hf(model.params, model.config, model.tokenizer, tmp_path / "hf", model.template)
+    tiny.export_hf(model.params, model.config, model.tokenizer, tmp_path / "hf", model.template)
     expected = model.generate(["what is it"], [_image(0)], max_new_tokens=8)
     for name in ("own", "hf"):
         loaded = jaxllava.load(tmp_path / name)
@@ -248,7 +248,7 @@ def test_an_end_in_words_is_cut_off(model: Model, monkeypatch) -> None:
 
 
 def test_chat_templates_end_with_their_own_token(model: Model) -> None:
-    from jaxllava.api import end_ids
+    from jaxllava.prompts import end_ids
 
     tokenizer = tiny.with_tokens(model.tokenizer, ["<|im_end|>", "<|eot_id|>"])
     known = tokenizer.get_vocab()

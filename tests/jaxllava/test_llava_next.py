@@ -77,12 +77,10 @@ def test_logits_are_those_of_transformers(made, reference, processor, sizes) -> 
 
 def test_generation_is_that_of_transformers(made, reference, processor) -> None:
     """Token for token, in a batch whose prompts and numbers of pictures and views differ."""
-    model = jaxllava.load(made[1])
+    model = jaxllava.load(made[1], template="v1_bare")
     sizes = [[SIZES[0]], [SIZES[1], SIZES[2]], []]
     texts = ["the red ball", "<image>\n<image>\na", "on the left"]
     images = [[picture(*size) for size in row] or None for row in sizes]
-    template = "v1_bare"
-    model.template = template
     ours = model.generate(texts, images, max_new_tokens=64)
     for text, own, answer in zip(texts, images, ours, strict=True):
         marks = "<image>\n" if own and "<image>" not in text else ""
@@ -146,9 +144,8 @@ def test_the_originals_order_of_ties_survives_the_export(made, tmp_path: Path, t
     from transformers.image_processing_utils import select_best_resolution
 
     config = made[2].replace(anyres_order="original", pinpoints=((28, 84), (84, 28), (56, 28)))
-    from jaxllava.weights import hf_export
 
-    hf_export.export_hf(tiny.random_params(config), config, tokenizer, tmp_path / "hf", "vicuna_v1")
+    tiny.export_hf(tiny.random_params(config), config, tokenizer, tmp_path / "hf", "vicuna_v1")
     values = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config.anyres is not None
     rng = np.random.default_rng(0)

@@ -23,15 +23,14 @@ from sentencepiece import SentencePieceTrainer
 from transformers import PreTrainedTokenizerFast
 
 import jaxllava
-from input_pipeline.conversation import get_template
-from input_pipeline.encoding import encode_prompt
-from input_pipeline.images import preprocess
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_sentencepiece
 from input_pipeline.types import Turn
 from jaxllava import cli
 from jaxllava.models.clip import normalise
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.rope import RopeScaling
+from jaxllava.models.siglip import SiglipVisionConfig
+from jaxllava.prompts import PromptReader
 from jaxllava.rules import Params
 from jaxllava.weights import orbax
 from tests.jaxllava import tiny_models as tiny
@@ -42,11 +41,14 @@ TORCH = "torch==2.13.0"
 # 4.44: the model, not the processor, makes room for an image; 4.46: the processor does; 4.57: the last 4.x.
 VERSIONS = {"4.44.2": "numpy<2", "4.46.3": "numpy>=2", "4.57.6": "numpy>=2"}
 NO_PADDING = ("4.44.2", "4.46.3")  # LlavaImageProcessor came in 4.49
+SIGLIP = SiglipVisionConfig(32, 64, 4, 4, image_size=28, patch_size=14)
 CASES = {
     "square": ("v1_bare", {}),
     "pad": ("vicuna_v1", {"image_mode": "pad"}),
     "full": ("v1_bare", {"feature_select": "cls_patch", "feature_layer": -1}),
     "sentencepiece": ("v1_bare", {}),
+    "next": ("vicuna_v1", {"image_mode": "anyres", "pinpoints": ((28, 56), (56, 28), (56, 56))}),
+    "siglip": ("v1_bare", {"image_mode": "stretch", "vision": SIGLIP, "feature_select": "cls_patch"}),
 }
 RUNS = [(v, case) for v in VERSIONS for case in CASES if case != "pad" or v not in NO_PADDING]
 CHECK = Path(__file__).with_name("old_transformers_check.py")
@@ -149,19 +151,21 @@ def test_an_old_version_reads_the_export(old_python, case, exports, picture, tmp
 
     model = jaxllava.load(exports[case])
     config, template = model.config, CASES[case][0]
-    turns = [Turn("human", f"{IMAGE_TOKEN}\n{TEXT}")]
-    prompt = encode_prompt(turns, model.tokenizer, get_template(template), config.image_tokens).tokens
+    turns = (Turn("human", f"{IMAGE_TOKEN}\n{TEXT}"),)
+    prompt, _, views = PromptReader(config, model.tokenizer, template).row(0, turns, [picture], "")
     ids = theirs["ids"][0]
     if (ids == config.image_token).sum() == 1:  # before 4.45
-        ids = np.repeat(ids, np.where(ids == config.image_token, config.image_tokens, 1))
+        places = (prompt == config.image_token).sum()
+        ids = np.repeat(ids, np.where(ids == config.image_token, places, 1))
     np.testing.assert_array_equal(ids, prompt)
 
-    pixels = theirs["pixels"].transpose(0, 2, 3, 1)
-    ours = preprocess(Image.open(picture), config.vision.image_size, config.image_mode)
-    np.testing.assert_allclose(pixels[0], normalise(jnp.asarray(ours)), rtol=0, atol=1e-6)
+    pixels = np.moveaxis(theirs["pixels"], -3, -1)  # [1, (views,) H, W, 3]
+    ours = normalise(jnp.asarray(views), config.vision)
+    np.testing.assert_allclose(pixels.reshape(ours.shape), ours, rtol=0, atol=1e-6)
 
     whole = np.concatenate([prompt, theirs["answer"]])[None]
-    logits = model.logits(whole, pixels)
+    sizes = [Image.open(picture).size[::-1]] if config.anyres else None
+    logits = model.logits(whole, pixels, image_sizes=sizes)
     np.testing.assert_allclose(logits[:, : len(prompt)], theirs["logits"], rtol=0, atol=2e-5)
     assert theirs["logits"].std() > 0.1
     np.testing.assert_array_equal(logits[0, len(prompt) - 1 : -1].argmax(-1), theirs["answer"])

@@ -19,7 +19,8 @@ from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig, i
 from jaxllava.models.llama import LlamaConfig, init_llama
 from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.train import train
-from jaxllava.weights import hf_export, orbax
+from jaxllava.weights import orbax
+from tests.jaxllava import tiny_models as tiny
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def changed(setting, **changes):
 
 
 def parameters(run) -> dict[str, np.ndarray]:
-    return {path: np.asarray(leaf) for path, leaf in rules.flatten(orbax.load_params(run.model)).items()}
+    return {path: np.asarray(leaf) for path, leaf in rules.flatten(tiny.opened(run.model)[0]).items()}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_a_half_precision_base_learns_from_updates_that_half_precision_cannot_ho
     orbax.save_model(tmp_path / "base", params, model, tokenizer, "v1_bare")
     config.base = str(tmp_path / "base")
     found = parameters(train(config, model, tokenizer, tmp_path / "run"))
-    before = rules.flatten(orbax.load_params(tmp_path / "base"))
+    before = rules.flatten(tiny.opened(tmp_path / "base")[0])
     name = "decoder/layers/mlp/up_proj/kernel"
     assert found[name].dtype == np.float32
     assert (found[name] != np.asarray(before[name], np.float32)).mean() > 0.5
@@ -141,9 +142,9 @@ def test_a_model_is_put_together_from_hugging_face_folders(setting, tmp_path):
     """Tower and decoder from folders as the hub has them, each parameter read for itself; the rest is new."""
     config, model, tokenizer = changed(setting, steps=1, lr=0.0)
     clip = ClipConfig(model.vision, ClipTextConfig(16, 32, 2, 2), projection_dim=8)
-    hf_export.export_hf(init_clip(clip, jax.random.key(7)), clip, None, tmp_path / "clip")
+    tiny.export_hf(init_clip(clip, jax.random.key(7)), clip, None, tmp_path / "clip")
     text = init_llama(model.decoder, jax.random.key(8))
-    hf_export.export_hf(text, model.decoder, None, tmp_path / "vicuna")
+    tiny.export_hf(text, model.decoder, None, tmp_path / "vicuna")
     config.init = (
         ("vision/.*", str(tmp_path / "clip")),
         ("decoder/.*", str(tmp_path / "vicuna")),
@@ -163,7 +164,7 @@ def test_a_base_may_be_a_hugging_face_folder(setting, undisturbed, tmp_path):
     pinpoints = ((32, 64), (64, 32))
     model = model.replace(image_mode="anyres", pinpoints=pinpoints)
     params = init_params(model, jax.random.key(3))
-    hf_export.export_hf(params, model, tokenizer, tmp_path / "next", "vicuna_v1")
+    tiny.export_hf(params, model, tokenizer, tmp_path / "next", "vicuna_v1")
     config.base = str(tmp_path / "next")
     run = train(config, model, tokenizer, tmp_path / "run")
     found = parameters(run)

@@ -23,7 +23,7 @@ from jaxllava.api import Model
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params
-from jaxllava.weights import hf, hf_export, lazy, safetensors_writer, tables
+from jaxllava.weights import hf, lazy, safetensors_writer, tables
 from jaxllava.weights.chat_template import chat_template
 from jaxllava.weights.tensor_files import TensorFiles
 from tests.jaxllava import tiny_models as tiny
@@ -47,7 +47,7 @@ def params(config: LlavaConfig) -> Params:
 @pytest.fixture(scope="module")
 def exported(params, config, tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "model"
-    hf_export.export_hf(params, config, tokenizer, folder, "v1_bare")
+    tiny.export_hf(params, config, tokenizer, folder, "v1_bare")
     return folder
 
 
@@ -154,7 +154,7 @@ def test_tied_and_full_strategy(tmp_path: Path, tokenizer) -> None:
     config = tiny.llava_for(tokenizer, feature_select="cls_patch", feature_layer=-1)
     config = config.replace(decoder=config.decoder.replace(tie_embeddings=True))
     params = tiny.random_params(config)
-    hf_export.export_hf(params, config, tokenizer, tmp_path / "model", "vicuna_v1")
+    tiny.export_hf(params, config, tokenizer, tmp_path / "model", "vicuna_v1")
     assert "language_model.lm_head.weight" not in load_file(tmp_path / "model" / "model.safetensors")
     again, found = tiny.opened(tmp_path / "model")
     assert found == config
@@ -174,7 +174,7 @@ def test_tied_and_full_strategy(tmp_path: Path, tokenizer) -> None:
 
 def test_bfloat16_is_kept(tmp_path: Path, tokenizer, config, params) -> None:
     half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params)
-    hf_export.export_hf(half, config, tokenizer, tmp_path / "model", "v1_bare")
+    tiny.export_hf(half, config, tokenizer, tmp_path / "model", "v1_bare")
     again, found = tiny.opened(tmp_path / "model")
     assert found == config.with_dtypes("bfloat16", "bfloat16")
     jax.tree.map(np.testing.assert_array_equal, again, half)
@@ -200,9 +200,9 @@ def test_shards(tmp_path: Path, params, config) -> None:
 def test_failed_export_leaves_nothing(tmp_path: Path, tokenizer, config, params) -> None:
     with pytest.raises(UserError, match="mlp2x_gelu"):
         linear = config.replace(projector="linear")
-        hf_export.export_hf(tiny.random_params(linear), linear, tokenizer, tmp_path / "model", "v1_bare")
+        tiny.export_hf(tiny.random_params(linear), linear, tokenizer, tmp_path / "model", "v1_bare")
     with pytest.raises(UserError, match="template"):
-        hf_export.export_hf(params, config, tokenizer, tmp_path / "model", "v1_bear")
+        tiny.export_hf(params, config, tokenizer, tmp_path / "model", "v1_bear")
 
     def full(folder: Path, **_: object) -> None:
         assert (Path(folder) / "model.safetensors").exists()
@@ -211,12 +211,12 @@ def test_failed_export_leaves_nothing(tmp_path: Path, tokenizer, config, params)
     broken = copy.deepcopy(tokenizer)
     broken.save_pretrained = full
     with pytest.raises(OSError, match="disk full"):
-        hf_export.export_hf(params, config, broken, tmp_path / "model", "v1_bare")
+        tiny.export_hf(params, config, broken, tmp_path / "model", "v1_bare")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("x")
     with pytest.raises(UserError, match="not a model folder"):
-        hf_export.export_hf(params, config, tokenizer, tmp_path / "notes", "v1_bare")
+        tiny.export_hf(params, config, tokenizer, tmp_path / "notes", "v1_bare")
     assert (tmp_path / "notes" / "diary.txt").read_text() == "x"
 
 

@@ -14,9 +14,12 @@ from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params, flatten, unflatten
-from jaxllava.weights import hf, hf_config, lazy, tables
+from jaxllava.weights import hf, hf_config, hf_export, lazy, tables
+from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.source import open_checkpoint
 
+# Keys of a config.json that describe the file and not the model.
+HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
 IMAGE = 5  # the image token of the tiny models
 VISION = ClipVisionConfig(32, 64, 4, 4, image_size=28, patch_size=14)
 TEXT = ClipTextConfig(48, 96, 3, 4, vocab_size=60, max_positions=16, eos_id=59)
@@ -36,9 +39,7 @@ def randomize(model: torch.nn.Module, seed: int = 0, std: float = 0.2) -> None:
 def torch_llava(config: LlavaConfig, seed: int = 0, std: float = 0.2) -> Any:
     torch.manual_seed(seed)  # for what the constructor draws
     model = transformers.LlavaForConditionalGeneration(
-        transformers.LlavaConfig(
-            **{k: v for k, v in hf_config.llava_json(config).items() if k not in hf_config.HEADER}
-        )
+        transformers.LlavaConfig(**{k: v for k, v in hf_config.llava_json(config).items() if k not in HEADER})
     )
     randomize(model, seed, std)
     return model
@@ -85,6 +86,11 @@ def from_params(params: Params, table: Any, expected: Any) -> dict[str, np.ndarr
     """`tables.from_leaves` of arrays in memory, read; C-contiguous, as torch and safetensors want them."""
     tensors = tables.from_leaves(lazy.lazy(params), table, expected)
     return {name: np.require(tensor.read(), requirements="C") for name, tensor in tensors.items()}
+
+
+def export_hf(params: Params, config: Any, tokenizer: Any, folder: Any, template: str = "") -> None:
+    """A Hugging Face folder of a model in memory."""
+    hf_export.export(Checkpoint.of(params, config, tokenizer, template), folder)
 
 
 def opened(folder: Any) -> tuple[Params, Any]:
