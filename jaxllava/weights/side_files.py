@@ -112,9 +112,9 @@ def _mode(values: dict[str, Any], side: int, origin: str) -> str:
         if edge in (side, None) and cropped:
             return "square"
     raise UserError(
-        f"{origin}: size {size!r}, crop_size {crop!r} and do_center_crop {values.get('do_center_crop', True)} do not make "
-        f"the {side} x {side} pixels of the vision tower; supported: the shortest edge to {side} and the centre cut out "
-        "or the picture padded, or both edges."
+        f"{origin}: size {size!r}, crop_size {crop!r}, do_center_crop {values.get('do_center_crop', True)} do not "
+        f"make the {side} x {side} pixels of the vision tower; supported: the shortest edge to {side} and the centre "
+        "cut out or the picture padded, or both edges."
     )
 
 

@@ -96,5 +96,5 @@ def test_errors(tmp_path: Path, saved) -> None:
     with pytest.raises(UserError, match="feature_layers"):
         tiny.opened(with_config(values | {"feature_layers": -2}))[0]
     (copy / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"not a readable config\.json"):
+    with pytest.raises(UserError, match=r"config\.json: not readable JSON"):
         tiny.opened(copy)[0]
