@@ -46,6 +46,8 @@ def convert(
     if template:
         get_template(template)
         found = found.replace(template=template)
+    if format != "orbax":
+        found = found.of_one_view()  # the writers do it too; here for what it notes
     total = total_bytes(found.leaves)
     _check_room(target, total)
     done = 0

@@ -50,7 +50,7 @@ def generation(directory: str | Path) -> dict[str, Any]:
         for part in (config.get("text_config"), config):  # the later one counts more
             if isinstance(part, dict) and part.get("eos_token_id") is not None:
                 values["eos_token_id"] = part["eos_token_id"]
-    stop_ids(values, str(directory))
+    stop_ids(values, f"{directory} (generation_config.json or config.json)")
     return values
 
 

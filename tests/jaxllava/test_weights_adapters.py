@@ -218,3 +218,45 @@ def test_what_is_missing_or_does_not_fit_is_named(made, tmp_path: Path) -> None:
     (bare / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"has no config\.json with mm_vision_tower"):
         jaxllava.load(bare)
+
+
+def test_a_published_folder_of_shards_with_its_projector_beside_it(made, tmp_path: Path, tokenizer) -> None:
+    """liuhaotian/llava-v1.5-7b: sharded `.bin`, no tower, and an mm_projector.bin that it does not need."""
+    root, state, _ = made
+    folder = with_config(made, tmp_path / "llava-v1.5-7b")
+    tokenizer.save_pretrained(folder)
+    names = [name for name in state if "vision_tower" not in name]
+    shards = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+    for file, own in shards.items():
+        torch.save({name: state[name] for name in own}, folder / file)
+    weight_map = {name: file for file, own in shards.items() for name in own}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    torch.save(projector(made), folder / "mm_projector.bin")
+    params, _ = tiny.opened(folder)
+    whole = tiny.from_params(params, original.table(made[2]), tables.shapes(made[2]))
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(whole[name], tensor.numpy(), err_msg=name)
+
+
+@pytest.mark.parametrize("r", [2, 0])
+def test_a_rank_that_the_tensors_have_not_is_named(made, tmp_path: Path, r: int) -> None:
+    folder = with_config(made, tmp_path / "lora")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": r, "lora_alpha": ALPHA}))
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    halves = {f"{name}.lora_A.weight": torch.zeros(RANK, 48), f"{name}.lora_B.weight": torch.zeros(48, RANK)}
+    save_file(halves, folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"with r=2|r is 0"):
+        jaxllava.load(folder, base=made[0] / "base")
+
+
+def test_old_buffers_of_a_base_are_no_part_of_its_delta(made, tmp_path: Path) -> None:
+    from jaxllava.weights.adapters import with_delta
+    from jaxllava.weights.lazy import Tensor
+
+    one = Tensor.of(np.ones((2, 2), np.float32))
+    base = {"model.norm.weight": one, "model.layers.0.self_attn.rotary_emb.inv_freq": one}
+    found = with_delta({"model.norm.weight": one}, base, "delta")
+    np.testing.assert_array_equal(found["model.norm.weight"].read(), 2 * np.ones((2, 2)))
+    flat = Tensor.of(np.ones(4, np.float32))
+    with pytest.raises(UserError, match=r"has shape \(2, 2\) in the base, \(4,\) in the delta"):
+        with_delta({"model.norm.weight": flat}, {"model.norm.weight": one}, "delta")
