@@ -222,7 +222,7 @@ def test_what_is_missing_or_does_not_fit_is_named(made, tmp_path: Path) -> None:
 
 def test_a_published_folder_of_shards_with_its_projector_beside_it(made, tmp_path: Path, tokenizer) -> None:
     """liuhaotian/llava-v1.5-7b: sharded `.bin`, no tower, and an mm_projector.bin that it does not need."""
-    root, state, _ = made
+    _, state, _ = made
     folder = with_config(made, tmp_path / "llava-v1.5-7b")
     tokenizer.save_pretrained(folder)
     names = [name for name in state if "vision_tower" not in name]
