@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,6 +23,14 @@ WORDS = [
     *("red", "blue", "green", "cups", "stars", "boats", "one", "two", "three", "soothing"),
     *("What", "is", "this", "How", "many", "are", "there", "Nice"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_module():
+    """A compiled program holds memory maps: those of the whole suite are more than Linux gives a process (65,530)."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")

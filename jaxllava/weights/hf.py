@@ -72,8 +72,9 @@ def odd_values(path: Path) -> Iterator[None]:
     """Whatever a value of a config.json, wrong in its own way, makes transformers or our configs raise, in one line."""
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        named = str(path.parent) in str(error)
+        raise error if named else UserError(f"{path}: {error}") from error
     except Exception as error:
         raise UserError(
             f"{path}: a value in it is not what it should be ({' '.join(str(error).split())})."
