@@ -215,7 +215,7 @@ def test_a_lost_piece_of_an_orbax_folder_is_named(folder: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
-    """0.9 GB of weights in a process that may hold half a gigabyte more than it does at the start."""
+    """0.8 GB of weights in a process that may hold 300 MiB more than it does for a tiny model."""
     from benchmarks.convert import peak_while, random_leaf
     from jaxllava.rules import unflatten
     from jaxllava.weights import tables
@@ -236,5 +236,5 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     tiny.export_hf(tiny_leaves, tiny_config, None, tmp_path / "tiny")
     start = peak("tiny", "tiny_ours", "orbax")
     for step in (("hf", "ours", "orbax"), ("ours", "back", "hf")):
-        assert peak(*step) - start < 500 * 2**20
-    assert (tmp_path / "back" / "model.safetensors").stat().st_size > 900 * 10**6
+        assert peak(*step) - start < 300 * 2**20
+    assert (tmp_path / "back" / "model.safetensors").stat().st_size > 800 * 10**6
