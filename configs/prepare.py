@@ -11,11 +11,13 @@ For files that lie elsewhere, take the config of get_config("") and fill its lis
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from configs.arguments import parse
+from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError
 
 
@@ -24,47 +26,48 @@ def get_config(arg: str = "") -> ConfigDict:
     given = parse(arg, raw="", heldout=0.15, seed=0)
     config = ConfigDict()
 
-    # Lists of what to read; every path is absolute or relative to the working directory.
-    config.reddit = ()  # {"submissions": path, "comments": path, "media": folder}
-    config.youtube = ()  # {"folder": of *.info.json files, each with its thumbnail beside it}
-    config.instruct = ()  # {"json": path, "images": folder}: LLaVA conversations
-    config.captions = ()  # {"json": path, "images": folder}: LLaVA image-caption pairs
-    config.chat = ()  # {"json": path}: text-only LLaVA conversations, for the decoder alone
-    config.text = ()  # {"jsonl": path}: lines with "text"
+    # Lists of what to read. Files are absolute or relative to the working directory, may be patterns ("RS_*.zst")
+    # or lists, plain, .gz or .zst; media are folders (with all below them, also tar shards) or one .tar.
+    config.reddit = ()  # {"submissions": files, "comments": files, "media": folder}: Pushshift, Arctic Shift dumps
+    config.reddit_api = ()  # {"json": files, "media": folder}: listings and search answers
+    config.youtube = ()  # {"folder": of *.info.json files, "media": folder unless the thumbnails lie beside them}
+    config.youtube_api = ()  # {"json": files, "media": folder}: answers of the Data API v3
+    config.blift = ()  # {"files": parquet or JSON lines, "media": folder}
+    config.corpus = ()  # {"files": parquet or JSON, "media": folder}: content-behavior-corpus
+    # {"posts": CSV, JSON lines or parquet, "comments": the same, "media": folder, "source": whose thresholds,
+    #  "columns": {our field: column}, "comment_columns": {our field: column}}: see sources/table.py
+    config.tables = ()
+    config.memorability = ()  # {"json": LAMBDA files, "videos": folder, "text_only": bool}
+    config.instruct = ()  # {"json": files, "images": folder}: LLaVA conversations
+    config.captions = ()  # {"json": files, "images": folder}: LLaVA image-caption pairs
+    config.chat = ()  # {"json": files}: text-only LLaVA conversations, for the decoder alone
+    config.text = ()  # {"jsonl": files}: lines with "text"
     if given.raw:
         fill(config, Path(str(given.raw)))
 
     config.heldout_fraction = given.heldout  # by a stable hash of the post, image or text
-    config.seed = given.seed  # who is dealt whose behaviour in `shuffled`; nothing else is random
-    config.arms = ("behavior", "ad", "shuffled")
-    config.template = "image_behavior_v1"
-
-    # Thresholds of the funnel, see input_pipeline/behavior/clean.py; these are the paper's.
-    config.clean = ConfigDict()
-    config.clean.reddit = {
-        "min_words": 3,
-        "max_words": 100,  # ours; the paper has none for Reddit
-        "similarity": 0.6,
-        "min_comments": 2,
-        "created_from": "2018-01-01",
-    }
-    config.clean.youtube = {
-        "min_words": 4,
-        "max_words": 100,
-        "similarity": 0.7,
-        "min_comments": 0,
-        "min_views": 10_001,
-    }
-    config.clean.drop_duplicate_media = True
-    config.clean.merge_comments = True
-    config.clean.nsfw_words = ""  # path of a word list, '' for our own short one
-
-    config.max_bad_fraction = (
-        0.05  # broken input beyond this share of all records, or of one file's, stops the run
+    config.seed = given.seed  # the order of the records, and who is dealt whose behaviour in `shuffled`
+    config.arms = ("behavior", "ad", "shuffled")  # also likes, comments, replay, titles: see behavior/arms.py
+    config.behaviors = (
+        "likes",
+        "comments",
+    )  # what `behavior` and `shuffled` tell; the paper's main model: no replay
+    config.template = (
+        "image_behavior_v1"  # or one for each source: {"reddit": name, "youtube": name, "other": name}
     )
+    config.max_asr_words = 200  # of what is said in a video; the question after it is always whole
+    config.max_image_side = 0  # larger images are stored again with this side, in pixels; 0: all as they came
 
-    # Beam: '' is this process; else a runner's name and its flags.
-    config.beam = {"runner": "", "flags": ()}
+    # Thresholds of the funnel with the paper's values; input_pipeline/behavior/rules.py explains each.
+    config.clean = ConfigDict({name: value for name, value in asdict(Rules()).items() if name not in SOURCES})
+    for source in SOURCES:
+        config.clean[source] = asdict(getattr(Rules(), source))
+
+    # Broken input beyond this share of all records, or of one file's, stops the run.
+    config.max_bad_fraction = 0.05
+
+    # Beam: runner '' is this machine with so many processes; else a runner's name and its flags.
+    config.beam = ConfigDict({"runner": "", "flags": (), "workers": 1})
     return config
 
 

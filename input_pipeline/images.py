@@ -23,6 +23,7 @@ _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG200
 _MAX_PIXELS = 100_000_000  # a decompression bomb is a few kilobytes in the file and gigabytes here
 _MAX_ASPECT = 64  # at 336 pixels the long edge would be 21504
 _MAX_SIDE = 16384  # of a picture to pad or stretch: the padded square is a gigabyte then
+_QUALITY = 92  # of JPEG, with full colour: differences are below what preprocessing to 336 pixels leaves
 _ORIENTATION = 0x0112  # the EXIF tag; 2 to 8 ask for a turn or a mirror
 
 
@@ -104,6 +105,20 @@ def preprocess(
     if mode == "stretch":
         return np.asarray(_limit_side(image).resize((size, size), Image.Resampling.BICUBIC))
     raise ValueError(f"image mode {mode!r}: use 'square', 'pad' or 'stretch'")
+
+
+def shrink(data: bytes, max_side: int) -> bytes:
+    """Returns an encoded picture, made again as JPEG where a side is longer than `max_side` pixels.
+
+    A picture small enough is returned as it came. Raises ImageError for what cannot be read.
+    """
+    image = open_image(data)
+    if max(image.size) <= max_side:
+        return data
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=_QUALITY, subsampling=0)
+    return out.getvalue()
 
 
 def _square(image: Image.Image, size: int) -> np.ndarray:

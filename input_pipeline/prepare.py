@@ -4,58 +4,74 @@ The folder it writes appears whole or not at all:
 
     records/          the TFDS data set (read it with `input_pipeline.records`)
     funnel.json       the cleaning funnel, step by step, as the paper's table
+    funnel.html       the same to look at, with samples of what each step took out
     quarantine.jsonl  every rejected record: file, record, id, stage, kind, reason
     dropped.jsonl     every post and comment that a rule of the funnel took out, and the rule
     summary.json      splits, counts and what this was made from
+
+While it works, everything lies in a folder beside it, `.<name>.partial-<fingerprint>`. A run that was stopped,
+however hard, leaves that folder, and the same command goes on from it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import json
-import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from input_pipeline import recipe, records
-from input_pipeline.behavior import funnel, report, samples, templates
-from input_pipeline.behavior.clean import Rules
-from input_pipeline.behavior.controls import is_heldout
-from input_pipeline.behavior.engine import Engine, PCollection, TaggedOutput, beam
+from input_pipeline.behavior import arms, funnel_page, report, stages, tally
+from input_pipeline.behavior.engine import Engine
+from input_pipeline.behavior.stages import Job
+from input_pipeline.behavior.tally import Tally
 from input_pipeline.errors import UserError
-from input_pipeline.images import ImageError, open_image
-from input_pipeline.sources import llava_json, media, reddit, text, youtube
-from input_pipeline.sources.rejected import Rejected
-from input_pipeline.types import Post
+
+Progress = Callable[[int, int, str], None]
+
+
+class Halted(UserError):
+    """What stopped the run lies outside of it, such as a full disk: what is done is kept."""
+
+
+_POLL = 0.2  # seconds between two looks at how many tasks are done
+_NOTES = {
+    "scatter": "reading",
+    "join": "joining posts with comments, looking at media",
+    "clean": "cleaning comments",
+    "write": "writing records",
+}
 
 
 def prepare(
     config: ConfigDict | Mapping[str, Any],
     out_dir: str | Path,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes the data set that `config` (see configs/prepare.py) describes and returns its summary.
 
-    An interrupted run leaves nothing that looks finished. Where `out_dir` already holds what this config and
-    these input files (by size and time of change) make, it returns at once.
+    Where `out_dir` already holds what this config and these input files (by size and time of change) make, it
+    returns at once. What is written is a function of the config and the files, not of workers or restarts.
 
     Args:
         config: the recipe.
         out_dir: a folder that does not exist, is empty, or was written by `prepare`.
-        progress: called as progress(done, total, note) as each stage begins.
+        progress: called as progress(done, total, note); done and total count tasks.
         overwrite: replace what an earlier run with another config or input wrote to `out_dir`.
 
     Returns:
         {"summary": a few lines to print, "splits": {name: records}, "read": n, "bad": n, "gone": n,
-        "skipped": n, "quarantine": {"count", "by_reason", "examples"}, "funnel": what funnel.json holds,
-        "warnings": [...], "seconds": s, "fingerprint": hex, "reused": bool}.
+        "skipped": n, "passed": {reason: n}, "quarantine": {"count", "by_reason", "examples"}, "funnel": what
+        funnel.json holds, "warnings": [...], "seconds": s, "fingerprint": hex, "reused": bool}.
 
     Raises:
         UserError: a mistake in the config or paths; more bad records than `max_bad_fraction`; nothing left.
@@ -63,195 +79,139 @@ def prepare(
     tell = progress or (lambda done, total, note: None)
     started = time.monotonic()
     out_dir = Path(out_dir)
-    media.forget()  # folders may have changed since the last run of this process
-    _is_readable.cache_clear()
     settings = recipe.plain(config)
-    rules = recipe.check(settings)
-    inputs = recipe.list_inputs(settings)
-    fingerprint = recipe.fingerprint_of(settings, inputs)
+    rules, chosen = recipe.check(settings)
+    found = recipe.inputs.list_all(settings)
+    fingerprint = recipe.fingerprint_of(settings, found)
     if (done := _finished(out_dir, fingerprint, overwrite)) is not None:
-        tell(4, 4, "up to date")
+        tell(1, 1, "up to date")
         return {**done, "reused": True}
 
-    build = _new_build_folder(out_dir)
-    try:
-        engine = Engine(settings["beam"].get("runner", ""), tuple(settings["beam"].get("flags", ())))
-        tell(0, 4, f"reading and cleaning {len(inputs)} files")
-        with beam.Pipeline(runner=engine.instance(), options=engine.options()) as pipeline:
-            _lines(pipeline, inputs, settings, rules, str(build / "lines"))
-        found = report.write(build, out_dir, settings["max_bad_fraction"])
-        specs = sorted((build / "lines").glob("spec.*.jsonl"))
-        tell(2, 4, f"writing {len(specs)} splits")
-        generators = {_split_name(path): _FromSpecs(str(path)) for path in specs}
-        lengths = records.write(generators, build / "records", engine)
-        shutil.rmtree(build / "lines")
+    beam = settings["beam"]
+    engine = Engine(beam.get("runner", ""), tuple(beam.get("flags", ())), beam.get("workers", 1))
+    with _work_folder(out_dir, fingerprint) as work:
+        tell(0, 1, "listing media")
+        found = recipe.with_libraries(found, work)
+        job = Job(
+            str(work.resolve()),
+            recipe.count_buckets(found),
+            rules,
+            chosen,
+            settings["heldout_fraction"],
+            settings["seed"],
+            settings["max_image_side"],
+        )
+        seconds: dict[str, float] = {}
+        all_told = _run(job, engine, list(enumerate((item,) for item in found)), tell, seconds)
+        counts = {"scatter": len(found), **dict.fromkeys(stages.STAGES[1:], job.buckets)}
+        quarantine, dropped = work / "quarantine.jsonl", work / "dropped.jsonl"
+        for suffix, whole in ((tally.REJECTED, quarantine), (tally.DROPS, dropped)):
+            parts = (f"{job.base(stage, n)}{suffix}" for stage in stages.STAGES for n in range(counts[stage]))
+            report.concatenate(map(Path, parts), whole)
+        if problem := report.check(all_told, settings["max_bad_fraction"]):
+            raise report.stop(problem, quarantine, out_dir)
+
+        build = work / "out"
+        shutil.rmtree(build, ignore_errors=True)
+        build.mkdir()
+        lengths = records.finish(_shards(job), build / "records")
+        told = report.summary(all_told, quarantine)
         summary = {
             "splits": lengths,
-            **found,
-            "warnings": found["warnings"] + report.missing_splits(lengths),
+            **told,
+            "warnings": told["warnings"] + report.missing_splits(lengths),
             "seconds": round(time.monotonic() - started, 2),
+            "stage_seconds": seconds,
             "fingerprint": fingerprint,
+            "arms": arms.to_json(chosen),
             "config": settings,
         }
         summary["summary"] = report.text(summary, out_dir)
+        (build / "funnel.json").write_text(json.dumps(told["funnel"], indent=1))
+        (build / "funnel.html").write_text(funnel_page.render(summary, all_told), encoding="utf-8")
         (build / "summary.json").write_text(json.dumps(summary, indent=1))
+        quarantine.rename(build / quarantine.name)
+        dropped.rename(build / dropped.name)
         if out_dir.exists():
             shutil.rmtree(out_dir)
         build.rename(out_dir)
         report.quarantine_beside(out_dir).unlink(missing_ok=True)
-        tell(4, 4, "")
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
+        tell(1, 1, "")
     return {**summary, "reused": False}
 
 
-# --- the pipeline ------------------------------------------------------------------------------------------
+def _run(
+    job: Job, engine: Engine, files: Sequence[tuple[int, Any]], tell: Progress, seconds: dict[str, float]
+) -> Tally:
+    """Runs all stages, books their seconds in this run, and returns the sum of their tallies."""
+    functions: dict[str, Callable[[Job, Any], None]] = {
+        "scatter": stages.scatter,
+        "join": stages.join,
+        "clean": stages.clean_bucket,
+        "write": stages.write,
+    }
+    total = len(files) + (len(stages.STAGES) - 1) * job.buckets
+    before = 0
+    result = Tally()
+    for stage in stages.STAGES:
+        began = time.monotonic()
+        if stage == "join" and (job.rules.evaluation_ids or job.rules.evaluation_images):
+            tell(before, total, "reading evaluation sets")
+            stages.write_evaluation_set(job)
+        if stage == "clean":
+            tell(before, total, "finding repeated pictures")
+            stages.find_repeats(job)
+        tasks: Sequence[Any] = files if stage == "scatter" else range(job.buckets)
+        (Path(job.work) / stage).mkdir(exist_ok=True)
+        with _watched(job, stage, len(tasks), lambda n, b=before, s=stage: tell(b + n, total, _NOTES[s])):
+            open_tasks = [task for n, task in enumerate(tasks) if not stages.is_done(job, stage, n)]
+            failure = Path(job.work) / "failure"
+            for left in (failure, failure.with_suffix(".traceback")):
+                left.unlink(missing_ok=True)
+            work = functools.partial(stages.guarded, functools.partial(functions[stage], job), failure)
+            if open_tasks:
+                engine.run(stage, work, open_tasks)
+            if failure.exists():
+                outside = failure.with_suffix(".traceback").exists()
+                raise (Halted if outside else UserError)(failure.read_text())
+        before += len(tasks)
+        seconds[stage] = round(time.monotonic() - began, 2)
+        result.add(tally.total(stages.tallies(job, stage, len(tasks))))
+    return result
 
 
-def _lines(
-    pipeline: beam.Pipeline, inputs: list[recipe.Input], settings: dict[str, Any], rules: Rules, folder: str
-) -> None:
-    """Builds the pipeline that ends in files of lines: spec.<split>, drops, rejected, read, counts."""
-    read = (
-        pipeline
-        | "Inputs" >> beam.Create(inputs, reshuffle=False)
-        | "Read"
-        >> beam.ParDo(_ReadFile()).with_outputs(
-            "posts", "comments", "gone", "rejected", "counts", main="specs"
-        )
-    )
-    posts, drops, unreadable, counts = funnel.clean_posts(read.posts, read.gone, read.comments, rules)
-    template = templates.get(settings["template"])
-    fraction = settings["heldout_fraction"]
-    arms = set(settings["arms"])
-    lines = [
-        read.specs
-        | "Split" >> beam.MapTuple(lambda name, key, spec: (_spec_file(name, key, fraction), _json(spec))),
-        drops | "Drop lines" >> beam.Map(lambda drop: ("drops", _json(asdict(drop)))),
-        (read.rejected, unreadable)
-        | "All rejected" >> beam.Flatten()
-        | "Rejected lines" >> beam.Map(lambda item: ("rejected", _json(asdict(item)))),
-        counts | "Read lines" >> beam.Map(lambda count: ("read", _json(asdict(count)))),
-        read.counts | "Count lines" >> beam.Map(lambda count: ("counts", _json(count))),
-    ]
-    for name, make in (("behavior", samples.behavior), ("ad", samples.ad)):
-        if name in arms:
-            lines.append(
-                posts
-                | name
-                >> beam.Map(
-                    lambda post, n, m: (_spec_file(n, post.id, fraction), _json(m(post, template))),
-                    name,
-                    make,
-                )
-            )
-    if "shuffled" in arms:
-        lines.append(
-            posts
-            | "Deal key"
-            >> beam.Map(lambda post: ((post.source, _spec_file("shuffled", post.id, fraction)), post))
-            | "Deal groups" >> beam.GroupByKey()
-            | "Deal"
-            >> beam.FlatMapTuple(
-                lambda key, group: [
-                    (key[1], _json(s)) for s in samples.shuffled(group, template, settings["seed"])
-                ]
-            )
-        )
-    _ = (
-        lines
-        | "Lines" >> beam.Flatten()
-        | "Files" >> beam.GroupByKey()
-        | "Write" >> beam.MapTuple(lambda name, group: _write_lines(folder, name, group))
-    )
+@contextlib.contextmanager
+def _watched(job: Job, stage: str, count: int, tell: Callable[[int], None]) -> Iterator[None]:
+    """Tells how many tasks of a stage are done, while they run anywhere."""
+    stopped = threading.Event()
+    folder = Path(job.work) / stage
 
+    def watch() -> None:
+        while not stopped.wait(_POLL):
+            tell(sum(1 for _ in folder.glob(f"*{tally.TALLY}")))
 
-class _ReadFile(beam.DoFn):
-    """Input -> its records, by kind, on tagged outputs."""
-
-    def process(self, item: recipe.Input) -> Iterator[Any]:
-        total = 0
-        for result in _read(item):
-            total += 1
-            if isinstance(result, Rejected):
-                yield TaggedOutput("rejected", result)
-                if result.kind == "gone" and result.source:
-                    yield TaggedOutput("gone", result)  # so that its comments are counted with it
-            elif isinstance(result, Post):
-                yield TaggedOutput("posts", result)
-            elif isinstance(result, llava_json.Sample):
-                reason = next(filter(None, map(_is_readable, result.images)), "")
-                if reason:
-                    yield TaggedOutput("rejected", Rejected(result.origin, result.id, "image", reason))
-                else:
-                    key = f"{item.number}:{result.origin.rpartition(':')[2]}"
-                    yield item.kind, result.split_key, samples.conversation(result, item.kind, key)
-            elif isinstance(result, text.Document):
-                key = f"{item.number}:{result.origin.rpartition(':')[2]}"
-                yield item.kind, result.id, samples.document(result, key)
-            else:
-                post_id, comment = result
-                yield TaggedOutput("comments", (funnel.key_of("reddit", post_id), comment))
-        yield TaggedOutput("counts", {"file": item.path, "kind": item.kind, "records": total})
-
-
-def _read(item: recipe.Input) -> Iterable[Any]:
-    if item.kind == "reddit_posts":
-        return reddit.read_submissions(item.path, item.folder)
-    if item.kind == "reddit_comments":
-        return reddit.read_comments(item.path)
-    if item.kind == "youtube":
-        return [youtube.read_video(item.path)]
-    if item.kind == "text":
-        return text.read(item.path)
-    return llava_json.read(item.path, item.folder)
-
-
-@functools.lru_cache(maxsize=1 << 16)  # an image has several conversations
-def _is_readable(path: str) -> str:
-    """Returns '' or why the image cannot be read."""
+    tell(0)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
-        open_image(path)
-    except ImageError as error:
-        return error.reason
-    return ""
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+    tell(count)
 
 
-def _spec_file(name: str, key: str, heldout_fraction: float) -> str:
-    return f"spec.{name}_{'heldout' if is_heldout(key, heldout_fraction) else 'train'}"
+def _shards(job: Job) -> dict[str, list[tuple[Path, int, int]]]:
+    """The shards of every split, in order of the buckets."""
+    found: dict[str, list[tuple[Path, int, int]]] = {}
+    for bucket, counts in enumerate(stages.tallies(job, "write", job.buckets)):
+        base = job.base("write", bucket)
+        for split, (count, size) in counts.splits.items():
+            found.setdefault(split, []).append((base.with_name(f"{split}.{base.name}"), count, size))
+    return found
 
 
-def _split_name(path: Path) -> str:
-    return path.name.removeprefix("spec.").removesuffix(".jsonl")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _write_lines(folder: str, name: str, lines: Iterable[str]) -> None:
-    path = Path(folder) / f"{name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in sorted(lines)), encoding="utf-8")
-
-
-class _FromSpecs(beam.PTransform):
-    """A file of specs -> (key, Record)."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-
-    def expand(self, pipeline: Any) -> PCollection:
-        return (
-            pipeline
-            | beam.Create([self.path], reshuffle=False)
-            | beam.FlatMap(lambda path: report.read_lines(Path(path)))
-            | beam.Map(samples.load)
-        )
-
-
-# --- config and folders ------------------------------------------------------------------------------------
+# --- folders -----------------------------------------------------------------------------------------------
 
 
 def _finished(out_dir: Path, fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
@@ -273,16 +233,40 @@ def _finished(out_dir: Path, fingerprint: str, overwrite: bool) -> dict[str, Any
     )
 
 
-def _new_build_folder(out_dir: Path) -> Path:
-    """Makes the sibling folder to build in, and removes those that dead runs have left."""
+@contextlib.contextmanager
+def _work_folder(out_dir: Path, fingerprint: str) -> Iterator[Path]:
+    """The folder to work in, locked. It stays where the run is interrupted, and goes with any other end.
+
+    What runs with another config or other files have left is removed.
+    """
     prefix = f".{out_dir.name}.partial-"
     out_dir.parent.mkdir(parents=True, exist_ok=True)
+    work = out_dir.with_name(prefix + fingerprint[:16])
     for stale in out_dir.parent.glob(f"{prefix}*"):
-        number = stale.name.removeprefix(prefix)
-        if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/self").exists():
+        if stale != work and _lock(stale) is not None:
             shutil.rmtree(stale, ignore_errors=True)
-    build = out_dir.with_name(f"{prefix}{os.getpid()}")
-    shutil.rmtree(build, ignore_errors=True)
-    build.mkdir()
-    (build / "lines").mkdir()
-    return build
+    work.mkdir(exist_ok=True)
+    lock = _lock(work)
+    if lock is None:
+        raise UserError(f"{out_dir}: another run is writing it; wait for its end")
+    try:
+        yield work
+        shutil.rmtree(work, ignore_errors=True)
+    except Halted:
+        raise
+    except UserError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    finally:
+        lock.close()
+
+
+def _lock(folder: Path) -> Any:
+    """Locks a folder until the returned file is closed; None where another process has it."""
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

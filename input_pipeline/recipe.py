@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from input_pipeline.behavior import nsfw_words, templates
-from input_pipeline.behavior.clean import Rules
+from input_pipeline import inputs
+from input_pipeline.behavior import arms, duplicates, language, nsfw_words
+from input_pipeline.behavior.arms import Arm
+from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError, nearest
-from input_pipeline.sources import media, youtube
+from input_pipeline.inputs import Input
+from input_pipeline.sources import media
 
-ARMS = ("behavior", "ad", "shuffled")
-_VERSION = 2  # raise it when the same input would give other records
+_VERSION = 3  # raise it when the same input would give other records
 _KEYS = {
-    "reddit", "youtube", "instruct", "captions", "chat", "text", "heldout_fraction", "seed", "arms", "template",
-    "clean", "max_bad_fraction", "beam",
+    *inputs.ENTRIES, "heldout_fraction", "seed", "arms", "behaviors", "template", "clean", "max_bad_fraction",
+    "max_image_side", "max_asr_words", "beam",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Input:
-    """One file to read. `number` counts the files of its kind, for keys that do not depend on paths."""
-
-    kind: str  # reddit_posts, reddit_comments, youtube, instruct, caption, chat, text
-    number: int
-    path: str
-    folder: str = ""  # of its media
+_BUCKET = 16 * 2**20  # bytes of raw text for each bucket
+_MOST_BUCKETS = 1024
+# How much larger than its file the text in it is, roughly.
+_EXPANSION = {".zst": 8, ".gz": 6, ".parquet": 3}
 
 
 def with_sources(config: ConfigDict, flags: Any) -> ConfigDict:
@@ -39,33 +36,77 @@ def with_sources(config: ConfigDict, flags: Any) -> ConfigDict:
 
     Args:
         config: of configs/prepare.py; changed in place and returned.
-        flags: has submissions, comments, media, youtube, instruct, captions, images, chat and text, each a path
-        or None.
+        flags: has submissions, comments, media, youtube, youtube_api, blift, corpus, table, table_comments,
+            columns, instruct, captions, images, chat and text, each a path or None; also workers and runner.
     """
-    given = {name: str(value) for name, value in vars(flags).items() if value is not None}
-    for name, needed in (("comments", "submissions"), ("media", "submissions"), ("submissions", "media")):
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    for name, needed in (
+        ("comments", "submissions"),
+        ("submissions", "media"),
+        ("youtube_api", "media"),
+        ("blift", "media"),
+        ("corpus", "media"),
+        ("table", "media"),
+        ("table_comments", "table"),
+        ("columns", "table"),
+        ("instruct", "images"),
+        ("captions", "images"),
+    ):
         if name in given and needed not in given:
-            raise UserError(f"--{name} needs --{needed}")
+            raise UserError(f"--{name.replace('_', '-')} needs --{needed}")
+    if "media" in given and not given.keys() & {
+        "submissions",
+        "youtube",
+        "youtube_api",
+        "blift",
+        "corpus",
+        "table",
+    }:
+        raise UserError("--media needs --submissions, --youtube, --youtube-api, --blift, --corpus or --table")
+    path = {name: str(value) for name, value in given.items()}
+    folder = path.get("media", "")
     if "submissions" in given:
-        config.reddit = (
+        entry = {"submissions": path["submissions"], "comments": path.get("comments", ""), "media": folder}
+        config.reddit = (entry,)
+    if "youtube" in given:
+        config.youtube = ({"folder": path["youtube"], "media": folder},)
+    for name, key in (("youtube_api", "json"), ("blift", "files"), ("corpus", "files")):
+        if name in given:
+            config[name] = ({key: path[name], "media": folder},)
+    if "table" in given:
+        columns = _columns(path["columns"]) if "columns" in given else {}
+        config.tables = (
             {
-                "submissions": given["submissions"],
-                "comments": given.get("comments", ""),
-                "media": given["media"],
+                "posts": path["table"],
+                "comments": path.get("table_comments", ""),
+                "media": folder,
+                "columns": columns.get("posts", columns),
+                "comment_columns": columns.get("comments", {}),
             },
         )
-    if "youtube" in given:
-        config.youtube = ({"folder": given["youtube"]},)
     for name in ("instruct", "captions"):
         if name in given:
-            if "images" not in given:
-                raise UserError(f"--{name} needs --images")
-            config[name] = ({"json": given[name], "images": given["images"]},)
+            config[name] = ({"json": path[name], "images": path["images"]},)
     if "chat" in given:
-        config.chat = ({"json": given["chat"]},)
+        config.chat = ({"json": path["chat"]},)
     if "text" in given:
-        config.text = ({"jsonl": given["text"]},)
+        config.text = ({"jsonl": path["text"]},)
+    beam = {name: given[name] for name in ("workers", "runner") if name in given}
+    config.beam = {**plain(config.beam), **beam}
     return config
+
+
+def _columns(value: str) -> dict[str, Any]:
+    """--columns: JSON itself or a file of it; {our field: column}, or {"posts": {...}, "comments": {...}}."""
+    try:
+        found = json.loads(Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value)
+    except (ValueError, OSError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(
+            f'--columns {value}: neither a JSON object such as {{"title": "headline"}} nor a file of one'
+        )
+    return found
 
 
 def plain(config: Any) -> Any:
@@ -75,7 +116,8 @@ def plain(config: Any) -> Any:
     return [plain(value) for value in config] if isinstance(config, list | tuple) else config
 
 
-def check(settings: dict[str, Any]) -> Rules:
+def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
+    """Checks a plain config, fills in what it lacks, and returns its rules and arms. UserError names what is wrong."""
     from configs.prepare import get_config
 
     for name in settings:
@@ -83,80 +125,86 @@ def check(settings: dict[str, Any]) -> Rules:
             raise UserError(f"prepare config: no setting {name!r}.{nearest(name, _KEYS)}")
     for name, value in plain(get_config()).items():
         settings.setdefault(name, value)
-    for arm in settings["arms"]:
-        if arm not in ARMS:
-            raise UserError(f"prepare config: no arm {arm!r}.{nearest(arm, ARMS)}")
     for name in ("heldout_fraction", "max_bad_fraction"):
         if not isinstance(settings[name], int | float) or not 0 <= settings[name] <= 1:
             raise UserError(f"prepare config: {name}={settings[name]!r} is not a share from 0 to 1")
-    templates.get(settings["template"])
+    for name, least in (("max_image_side", 0), ("seed", 0)):
+        if not isinstance(settings[name], int) or settings[name] < least:
+            raise UserError(
+                f"prepare config: {name}={settings[name]!r} is not a whole number from {least} on"
+            )
+    workers = settings["beam"].get("workers", 1)
+    if not isinstance(workers, int) or workers < 1:
+        raise UserError(f"--workers {workers}: at least 1 is needed")
+    chosen = arms.make(
+        tuple(settings["arms"]), settings["template"], tuple(settings["behaviors"]), settings["max_asr_words"]
+    )
     rules = Rules.from_config(settings["clean"])
-    nsfw_words.pattern(rules.nsfw_words)  # its errors belong here, not into a worker
-    return rules
+    # Their errors belong here, not into a worker.
+    nsfw_words.finder(rules.nsfw_words)
+    duplicates.Pictures(rules)
+    for source in SOURCES:
+        for code in getattr(rules, source).languages:
+            if len(code) not in (2, 3) or not code.islower():
+                raise UserError(f"clean.{source}.languages: {code!r} is not a language code such as 'en'")
+    if any(getattr(rules, source).languages for source in SOURCES):
+        language.identify("Is the identifier there?")
+    return rules, chosen
 
 
-def list_inputs(settings: dict[str, Any]) -> list[Input]:
-    """Lists the files to read and checks that they are there."""
-    inputs: list[Input] = []
-
-    def add(kind: str, path: str, folder: str = "") -> None:
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such file (named under {kind!r} in the prepare config)")
-        if folder and not Path(folder).is_dir():
-            raise UserError(f"{folder}: no such folder (of the media of {path})")
-        number = sum(item.kind == kind for item in inputs)
-        inputs.append(Input(kind, number, str(path), str(folder)))
-
-    for entry in settings["reddit"]:
-        submissions, comments, folder = _entry(entry, "reddit", ("submissions", "comments", "media"))
-        add("reddit_posts", submissions, folder)
-        if comments:
-            add("reddit_comments", comments)
-    for entry in settings["youtube"]:
-        (folder,) = _entry(entry, "youtube", ("folder",))
-        found = youtube.list_files(folder)
-        if not found:
-            raise UserError(f"{folder}: holds no *.info.json of yt-dlp")
-        for path in found:
-            add("youtube", str(path))
-    for kind, name in (("instruct", "instruct"), ("caption", "captions")):
-        for entry in settings[name]:
-            add(kind, *_entry(entry, name, ("json", "images")))
-    for entry in settings["chat"]:
-        add("chat", *_entry(entry, "chat", ("json",)))
-    for entry in settings["text"]:
-        add("text", *_entry(entry, "text", ("jsonl",)))
-    if not inputs:
-        raise UserError(
-            "prepare config: no sources; name files under reddit, youtube, instruct, captions, chat or text"
-        )
-    return inputs
+def with_libraries(found: Sequence[Input], work: Path) -> list[Input]:
+    """Lists the media of each folder once into an index under `work` and tells each input its index."""
+    folders = sorted({item.folder for item in found if item.folder})
+    index: dict[str, str] = {}
+    for number, folder in enumerate(folders):
+        path = work / f"media.{number}.sqlite"
+        if not path.exists():
+            media.build([folder], path.with_suffix(".partial"))
+            path.with_suffix(".partial").rename(path)
+        index[folder] = str(path)
+    return [replace(item, library=index.get(item.folder, "")) for item in found]
 
 
-def _entry(entry: Any, name: str, keys: tuple[str, ...]) -> list[str]:
-    if isinstance(entry, str) and len(keys) == 1:
-        return [entry]
-    if not isinstance(entry, dict) or not set(entry) <= set(keys) or not entry.get(keys[0]):
-        raise UserError(f"prepare config: an entry of {name!r} needs {', '.join(keys)}; it is {entry!r}")
-    return [entry.get(key) or "" for key in keys]
+def count_buckets(found: Sequence[Input]) -> int:
+    """How many parts the posts are divided into: by the size of the files alone, so that results depend on no more."""
+    size = 0
+    for item in found:
+        for name in item.files or (item.path,):
+            path = Path(name)
+            size += path.stat().st_size * _EXPANSION.get(path.suffix, 1)
+    return min(max(-(-size // _BUCKET), 1), _MOST_BUCKETS)
 
 
-def fingerprint_of(settings: dict[str, Any], inputs: list[Input]) -> str:
-    """A hash of the config and of the size and time of change of every input file."""
-
-    def stamp(path: Path) -> tuple[str, int, int]:
-        status = path.stat()
-        return str(path), status.st_size, status.st_mtime_ns
-
-    files = [stamp(Path(item.path)) for item in inputs]
-    for folder in sorted({item.folder for item in inputs if item.folder}):
-        files += [stamp(path) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    for item in inputs:
-        if item.kind == "youtube" and (image := media.find(str(Path(item.path).parent), _stem(item.path))):
-            files.append(stamp(Path(image)))
+def fingerprint_of(settings: dict[str, Any], found: Sequence[Input]) -> str:
+    """A hash of the config and of the size and time of change of every input file and every medium."""
     recipe = {name: value for name, value in settings.items() if name != "beam"}
-    return hashlib.sha256(json.dumps([_VERSION, recipe, files], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([_VERSION, recipe], sort_keys=True).encode())
+
+    def stamp(path: str) -> None:
+        status = os.stat(path)  # noqa: PTH116 -- millions of them
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+
+    for item in found:
+        for path in item.files or (item.path,):
+            stamp(path)
+    clean = settings["clean"]
+    for root in sorted(
+        {item.folder for item in found if item.folder} | set(clean.get("evaluation_images", ()))
+    ):
+        if Path(root).is_file():
+            stamp(root)
+        for folder, folders, names in os.walk(root, followlinks=True):
+            folders.sort()
+            for name in sorted(names):
+                stamp(os.path.join(folder, name))  # noqa: PTH118
+    for path in (*clean.get("evaluation_ids", ()), clean.get("nsfw_words", "")):
+        if path:
+            stamp(path)
+    return digest.hexdigest()
 
 
-def _stem(path: str) -> str:
-    return Path(path).name.removesuffix(".info.json")
+def to_json(found: Sequence[Input]) -> list[dict[str, Any]]:
+    """The inputs, for summary.json."""
+    return [
+        {key: value for key, value in asdict(item).items() if value and key != "library"} for item in found
+    ]

@@ -1,31 +1,30 @@
 """The one on-disk schema: a TFDS data set of instruction records in ArrayRecord files, without TensorFlow.
 
-A record holds its images as the encoded files they came as, and its turns and meta as JSON text. TFDS
-4.9.10 writes (through Beam) and reads such features with numpy and protobuf alone. The order inside a split
-is TFDS's hash of the records' keys: a function of the data, not of the run.
+A record holds its images and videos as the encoded files they came as, and its turns and meta as JSON text. TFDS
+4.9.10 serializes and reads such features with numpy and protobuf alone. Whoever makes records writes shards
+of them (`ShardWriter`, any number at once), and `finish` makes the shards one data set. TFDS's own writers
+would hold all records in memory, or pass them through one process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.splits import SplitDict
 
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.types import Record, Turn
-
-if TYPE_CHECKING:  # Beam is slow to import, and who reads records does not need it
-    from apache_beam import PTransform
-
-    from input_pipeline.behavior.engine import Engine
 
 HASHES = "hashes.json"
 
@@ -33,40 +32,33 @@ HASHES = "hashes.json"
 class Records(tfds.core.GeneratorBasedBuilder):
     """Instruction records; one TFDS split per (arm, train or heldout)."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     # Nothing is downloaded. TFDS would look for checksums with a package that it does not declare.
     url_infos = None
 
-    def __init__(self, generators: Mapping[str, PTransform] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._generators = dict(generators or {})
-
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        encoded = tfds.features.Tensor(shape=(), dtype=np.object_)  # bytes, never decoded by TFDS
-        features = tfds.features.FeaturesDict(
-            {
-                "id": text,
-                "task": text,
-                "images": tfds.features.Sequence(encoded),
-                "conversations": text,  # JSON: [[role, text], ...]
-                "meta": text,  # JSON object
-            }
-        )
-        return tfds.core.DatasetInfo(builder=self, features=features)
+        return tfds.core.DatasetInfo(builder=self, features=_features())
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, PTransform]:
-        from input_pipeline.behavior.engine import beam
-
-        del dl_manager
-        to_examples = beam.MapTuple(lambda key, record: (key, to_example(record)))
-        return {
-            split: generator | f"Examples {split}" >> to_examples
-            for split, generator in self._generators.items()
-        }
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        raise UserError("the data set 'records' is written by `jaxllava prepare`, not by TFDS")
 
     def _generate_examples(self) -> Iterator[Any]:
-        raise NotImplementedError  # the Beam transforms do it
+        raise UserError("the data set 'records' is written by `jaxllava prepare`, not by TFDS")
+
+
+def _features() -> tfds.features.FeaturesDict:
+    text = tfds.features.Text()
+    encoded = tfds.features.Tensor(shape=(), dtype=np.object_)  # bytes, never decoded by TFDS
+    return tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "task": text,
+            "images": tfds.features.Sequence(encoded),
+            "videos": tfds.features.Sequence(encoded),
+            "conversations": text,  # JSON: [[role, text], ...]
+            "meta": text,  # JSON object
+        }
+    )
 
 
 def to_example(record: Record) -> dict[str, Any]:
@@ -75,6 +67,7 @@ def to_example(record: Record) -> dict[str, Any]:
         "id": record.id,
         "task": record.task,
         "images": list(record.images),
+        "videos": list(record.videos),
         "conversations": json.dumps([[t.role, t.text] for t in record.conversations], ensure_ascii=False),
         "meta": json.dumps(record.meta, ensure_ascii=False, sort_keys=True),
     }
@@ -88,34 +81,90 @@ def from_example(example: Mapping[str, Any]) -> Record:
         images=tuple(bytes(image) for image in example["images"]),
         conversations=tuple(Turn(role, text) for role, text in json.loads(example["conversations"])),
         meta=json.loads(example["meta"]),
+        videos=tuple(bytes(video) for video in example["videos"]),
     )
 
 
-def write(splits: Mapping[str, PTransform], folder: Path, engine: Engine | None = None) -> dict[str, int]:
-    """Writes splits and returns their lengths.
+class ShardWriter:
+    """Writes one shard of each split that gets a record: '<split>.<name>' in a folder.
+
+    Use it as a context manager; on an error nothing is left.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._features = _features()
+        self._serializer = ExampleSerializer(self._features.get_serialized_info())  # pyright: ignore
+        self._writers: dict[str, Any] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}  # {split: (records, bytes)}
+
+    def add(self, split: str, record: Record) -> None:
+        """Adds a record to a split's shard."""
+        example = self._serializer.get_tf_example(self._features.encode_example(to_example(record)))
+        # Otherwise the order of the fields, and with it `data_hash`, would change from process to process.
+        data = example.SerializeToString(deterministic=True)
+        writer = self._writers.get(split)
+        if writer is None:
+            # One record a chunk, as TFDS has it: any other grouping makes random access read whole groups.
+            writer = self._writers[split] = ArrayRecordWriter(str(self._partial(split)), "group_size:1")
+        writer.write(data)
+        count, size = self.sizes.get(split, (0, 0))
+        self.sizes[split] = count + 1, size + len(data)
+
+    def _partial(self, split: str) -> Path:
+        return self._folder / f"{split}.{self._name}.partial"
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for split, writer in self._writers.items():
+            writer.close()
+            if kind is None:
+                self._partial(split).replace(self._folder / f"{split}.{self._name}")
+            else:
+                self._partial(split).unlink(missing_ok=True)
+
+
+def finish(shards: Mapping[str, Sequence[tuple[Path, int, int]]], folder: Path) -> dict[str, int]:
+    """Moves shards into a data set and returns the lengths of its splits.
 
     Args:
-        splits: by name, each a transform of a pipeline into (unique key, Record) pairs; none may be empty.
+        shards: by split, in order: (file of a ShardWriter, records in it, their bytes); none may be empty.
         folder: created; must not hold a data set yet.
-        engine: where Beam runs.
     """
-    from input_pipeline.behavior.engine import Engine
-
-    engine = engine or Engine()
-    tfds.disable_progress_bar()
-    builder = Records(splits, data_dir=str(folder))
-    # TFDS announces sizes and folders on stdout, which belongs to our own command line's report.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(
-                beam_runner=engine.instance(), beam_options=engine.options()
-            ),
+    builder = Records(data_dir=str(folder), file_format="array_record")
+    version = folder / builder.name / str(builder.VERSION)
+    version.mkdir(parents=True)
+    infos = []
+    for split, parts in sorted(shards.items()):
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=epath.Path(version),
+            dataset_name=builder.name,
+            split=split,
+            filetype_suffix="array_record",
         )
-    version = _version_folder(folder)
-    hashes = {split: _hash_files(version, split) for split in splits}
+        for index, (path, _, _) in enumerate(parts):
+            path.rename(template.sharded_filepath(shard_index=index, num_shards=len(parts)))
+        lengths, size = [count for _, count, _ in parts], sum(size for _, _, size in parts)
+        infos.append(tfds.core.SplitInfo(split, lengths, size, template))
+    builder.info.set_splits(SplitDict(infos))
+    builder.info.write_to_directory(version)
+    hashes = {split: _hash_files(version, split) for split in shards}
     (version / HASHES).write_text(json.dumps(hashes, indent=1, sort_keys=True))
-    return {name: info.num_examples for name, info in sorted(builder.info.splits.items())}
+    return {info.name: sum(info.shard_lengths) for info in infos}
+
+
+def write(splits: Mapping[str, Iterable[Record]], folder: Path) -> dict[str, int]:
+    """Writes records that one process has, in the order given, and returns the lengths of the splits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(folder, "0") as writer:
+        for split, items in splits.items():
+            for record in items:
+                writer.add(split, record)
+    return finish({split: [(folder / f"{split}.0", *size)] for split, size in writer.sizes.items()}, folder)
 
 
 class RecordSource(Sequence[Record]):

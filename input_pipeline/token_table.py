@@ -89,6 +89,9 @@ def build(
         except ValueError as error:
             skip(str(error), record)
             continue
+        if record.videos:
+            skip("videos cannot be trained on yet", record)
+            continue
         if sample.images != len(record.images):
             skip("as many <image> marks as images are needed", record)
             continue

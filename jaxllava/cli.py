@@ -56,15 +56,27 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument(
         "--out", type=Path, required=True, help="folder to write records, funnel and quarantine to"
     )
-    add.add_argument("--submissions", type=Path, help="Reddit submissions, NDJSON or .zst")
+    add.add_argument(
+        "--submissions", type=Path, help="Reddit submissions, NDJSON or .zst; a pattern names several"
+    )
     add.add_argument("--comments", type=Path, help="Reddit comments, NDJSON or .zst")
-    add.add_argument("--media", type=Path, help="folder of the submissions' media, by file name")
     add.add_argument("--youtube", type=Path, help="folder of yt-dlp *.info.json with thumbnails")
+    add.add_argument("--youtube-api", type=Path, help="saved answers of the YouTube Data API v3")
+    add.add_argument("--blift", type=Path, help="BLIFT's parquet files")
+    add.add_argument("--corpus", type=Path, help="content-behavior-corpus, parquet or JSON")
+    add.add_argument("--table", type=Path, help="your own posts: CSV, TSV, JSON lines or parquet")
+    add.add_argument(
+        "--table-comments", type=Path, help="the comments of --table, where they are a file of their own"
+    )
+    add.add_argument("--columns", help="JSON (or a file of it) of {our field: your column} for --table")
+    add.add_argument("--media", type=Path, help="folder of the posts' media, by file name; also tar shards")
     add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
     add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
     add.add_argument("--images", type=Path, help="folder of the images that --instruct and --captions name")
     add.add_argument("--chat", type=Path, help="LLaVA JSON of text-only conversations")
     add.add_argument("--text", type=Path, help="JSON lines with a 'text' field")
+    add.add_argument("--workers", type=int, help="processes (default 1); the records do not depend on it")
+    add.add_argument("--runner", help="a Beam runner other than the local one, such as FlinkRunner")
 
     add = command("train", "Run (or resume) one training stage.", config="train")
     add.add_argument("--workdir", type=Path, required=True)

@@ -1,86 +1,194 @@
-"""The same picture twice: exact by SHA-256, perceptual by a difference hash checked against a colour
-thumbnail.
+"""The same picture twice: exact by SHA-256, perceptual by imagehash's pHash checked against a colour thumbnail.
 
-The hash is our own 8x8 difference hash (the grey picture at 9x8, each pixel compared with its right
-neighbour); the `imagehash` package is not needed. Alone it confuses drawings that differ in colour, hence
-the thumbnail.
+The perceptual hash sees a grey picture. Alone it confuses drawings that differ in colour, hence the
+thumbnail.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import imagehash
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image
 
-from input_pipeline.behavior.clean import Rules
+from input_pipeline.behavior.rules import Rules
+from input_pipeline.errors import UserError
+from input_pipeline.images import ImageError, open_image
+from input_pipeline.sources import media
 from input_pipeline.types import Comment, Post
+
+_BANDS, _BAND_BITS = 4, 16
+MAX_DISTANCE = 11  # beyond it, too many other hashes would have to be looked at
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """What two copies of one picture share."""
 
-    key: str  # of the post
-    order: tuple[float, str]  # the first post is the one with the least
-    sha256: str
-    hash: int  # 64-bit difference hash
+    sha256: bytes  # 32
+    hash: int  # 64-bit pHash
     thumbnail: bytes  # uint8 [8, 8, 3]
 
 
-def fingerprint(key: str, created: float | None, data: bytes, image: Image.Image) -> Fingerprint:
+def fingerprint(data: bytes, image: Image.Image) -> Fingerprint:
     """Computes the fingerprint of an encoded file and the RGB image it decodes to."""
-    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX)).astype(np.int16)  # [8, 9]
-    bits = (grey[:, 1:] > grey[:, :-1]).ravel()  # [64]
-    value = int.from_bytes(np.packbits(bits).tobytes(), "big")
+    bits = imagehash.phash(image).hash.ravel()  # [64]
     thumbnail = image.resize((8, 8), Image.Resampling.BOX).tobytes()
-    order = (created if created is not None else float("inf"), key)
-    return Fingerprint(key, order, hashlib.sha256(data).hexdigest(), value, thumbnail)
+    value = int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return Fingerprint(hashlib.sha256(data).digest(), value, thumbnail)
 
 
-def find_duplicates(prints: Iterable[Fingerprint], rules: Rules) -> dict[str, str]:
-    """Returns {key: key of the first post with the same picture} for every picture that occurs again.
+class Pictures:
+    """Fingerprints seen so far, to be asked for one near to another."""
 
-    The first post maps to itself. Pictures are compared with first occurrences only, so a chain of ever
-    slightly changed copies does not join what its ends do not share. Every picture meets every first one, 64
-    bits at a time: 20,000 pictures take 0.3 s, and the time grows with the square of the number.
+    def __init__(self, rules: Rules) -> None:
+        if not 0 <= rules.hash_distance <= MAX_DISTANCE:
+            raise UserError(
+                f"clean.hash_distance: must be from 0 to {MAX_DISTANCE}, not {rules.hash_distance}"
+            )
+        self._rules = rules
+        self._by_sha: dict[bytes, int] = {}
+        self._hashes = np.zeros(1024, np.uint64)
+        self._thumbnails = np.zeros((1024, 192), np.uint8)
+        self._count = 0
+        # Hashes that differ in at most d bits have a band of 16 bits that differs in at most d // 4. So only
+        # those are compared that share a band up to that.
+        errors = rules.hash_distance // _BANDS
+        flips = [
+            sum(1 << bit for bit in chosen)
+            for size in range(errors + 1)
+            for chosen in itertools.combinations(range(_BAND_BITS), size)
+        ]
+        self._flips = flips
+        self._bands: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(_BANDS)]
+
+    def find(self, item: Fingerprint) -> int | None:
+        """Returns the number of the first picture that is the same, or None."""
+        if (same := self._by_sha.get(item.sha256)) is not None:
+            return same
+        near: set[int] = set()
+        for band, value in zip(self._bands, _bands(item.hash), strict=True):
+            for flip in self._flips:
+                near.update(band.get(value ^ flip, ()))
+        if not near:
+            return None
+        candidates = np.sort(np.fromiter(near, np.int64, len(near)))
+        distance = np.bitwise_count(self._hashes[candidates] ^ np.uint64(item.hash))
+        candidates = candidates[distance <= self._rules.hash_distance]
+        thumbnail = np.frombuffer(item.thumbnail, np.uint8).astype(np.int16)
+        difference = np.abs(self._thumbnails[candidates].astype(np.int16) - thumbnail).mean(-1)
+        candidates = candidates[difference <= self._rules.thumbnail_distance]
+        return int(candidates[0]) if candidates.size else None
+
+    def add(self, item: Fingerprint) -> int:
+        """Adds a picture and returns its number."""
+        number = self._count
+        if number == len(self._hashes):
+            self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
+            self._thumbnails = np.concatenate([self._thumbnails, np.zeros_like(self._thumbnails)])
+        self._hashes[number] = item.hash
+        self._thumbnails[number] = np.frombuffer(item.thumbnail, np.uint8)
+        for band, value in zip(self._bands, _bands(item.hash), strict=True):
+            band[value].append(number)
+        self._by_sha[item.sha256] = number
+        self._count += 1
+        return number
+
+    def same(self, item: Fingerprint, number: int) -> None:
+        """Remembers that this file, too, is picture `number`."""
+        self._by_sha[item.sha256] = number
+
+
+def _bands(value: int) -> tuple[int, int, int, int]:
+    return value & 0xFFFF, value >> 16 & 0xFFFF, value >> 32 & 0xFFFF, value >> 48
+
+
+def find_duplicates(prints: Sequence[Fingerprint], rules: Rules) -> dict[int, int]:
+    """Returns {index: index of the first with the same picture} for every picture that occurs again.
+
+    The first maps to itself. Pictures are compared with first occurrences only, so a chain of ever slightly
+    changed copies does not join what its ends do not share.
+
+    Args:
+        prints: the first of several is the one that stays.
+        rules: how near is the same.
     """
-    items = sorted(prints, key=lambda p: p.order)
-    hashes = np.zeros(len(items), np.uint64)
-    thumbnails = np.zeros((len(items), 8 * 8 * 3), np.int16)
-    firsts: list[Fingerprint] = []
-    first_by_sha: dict[str, str] = {}
-    owner: dict[str, str] = {}
-    for item in items:
-        if item.sha256 in first_by_sha:
-            owner[item.key] = first_by_sha[item.sha256]
-            continue
-        count = len(firsts)
-        thumbnail = np.frombuffer(item.thumbnail, np.uint8).astype(np.int16)  # [192]
-        distance = np.bitwise_count(hashes[:count] ^ np.uint64(item.hash))  # [count]
-        near = np.nonzero(distance <= rules.hash_distance)[0]
-        near = near[np.abs(thumbnails[near] - thumbnail).mean(-1) <= rules.thumbnail_distance]
-        if near.size:
-            owner[item.key] = firsts[near[0]].key
+    pictures = Pictures(rules)
+    firsts: list[int] = []  # picture number -> index
+    owner: dict[int, int] = {}
+    for index, item in enumerate(prints):
+        number = pictures.find(item)
+        if number is None:
+            pictures.add(item)
+            firsts.append(index)
         else:
-            owner[item.key] = item.key
-            hashes[count], thumbnails[count] = item.hash, thumbnail
-            firsts.append(item)
-        first_by_sha[item.sha256] = owner[item.key]
-    repeated = {first for key, first in owner.items() if key != first}
-    return {key: first for key, first in owner.items() if first in repeated}
+            pictures.same(item, number)
+            owner[index] = owner[firsts[number]] = firsts[number]
+    return owner
 
 
-def merge(posts: Iterable[Post], first_key: str, merge_comments: bool) -> tuple[Post, list[Post]]:
-    """Returns the first post, with the comments of its repeats added unless switched off, and the repeats."""
-    posts = sorted(posts, key=lambda p: (f"{p.source}/{p.id}" != first_key, p.created or 0.0, p.id))
-    first, repeats = posts[0], posts[1:]
-    if not merge_comments:
-        return first, repeats
-    comments: dict[str, Comment] = {}
-    for post in posts:
-        for comment in post.comments:
-            comments.setdefault(comment.id, comment)
-    return replace(first, comments=tuple(comments.values())), repeats
+def merge(posts: Sequence[Post], merge_comments: bool) -> tuple[Post, int]:
+    """Returns the first post, with the comments of the others added unless switched off, and how many are lost."""
+    first = posts[0]
+    before = sum(len(post.comments) for post in posts)
+    if merge_comments:
+        comments: dict[str, Comment] = {}
+        for post in posts:
+            for comment in post.comments:
+                comments.setdefault(comment.id, comment)
+        first = replace(first, comments=tuple(comments.values()))
+    return first, before - len(first.comments)
+
+
+# --- evaluation sets ------------------------------------------------------------------------------
+
+
+class EvaluationSet:
+    """The ids and pictures of benchmarks, which must not be trained on."""
+
+    def __init__(self, ids: Iterable[str], prints: Iterable[Fingerprint], rules: Rules) -> None:
+        self._ids = frozenset(ids)
+        self._pictures = Pictures(rules)
+        for item in prints:
+            self._pictures.add(item)
+
+    def has_post(self, post: Post) -> bool:
+        """Whether the post's id, or the name of its media, is one of the ids."""
+        if not self._ids:
+            return False
+        names = {post.id, *(media.name_of(reference).partition(".")[0] for reference in post.media)}
+        if "watch?v=" in post.url:
+            names.add(post.url.rpartition("watch?v=")[2])
+        return not self._ids.isdisjoint(names)
+
+    def has_picture(self, item: Fingerprint) -> bool:
+        """Whether the picture is one of the pictures."""
+        return self._pictures.find(item) is not None
+
+
+def read_ids(path: str) -> Iterator[str]:
+    """Yields the ids of a file with one a line."""
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            for line in file:
+                if word := line.strip():
+                    yield word
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UserError(f"{path}: must be a text file with an id a line (clean.evaluation_ids)") from None
+
+
+def prints_under(root: str, index: Path) -> Iterator[tuple[str, Fingerprint | None]]:
+    """Yields (reference, fingerprint) of every image under a folder or in a tar file; None if unreadable."""
+    for reference in media.build([root], index).references():
+        try:
+            data = media.read(reference)
+            yield reference, fingerprint(data, open_image(data))
+        except (ImageError, OSError):
+            yield reference, None

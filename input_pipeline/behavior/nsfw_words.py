@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from input_pipeline.behavior.similarity import words_of
 from input_pipeline.errors import UserError
+
+_WORD = re.compile(r"\w+")
 
 WORDS: tuple[str, ...] = (
     "anal", "blowjob", "blowjobs", "boner", "bukkake", "butt", "clit", "cock", "cocks", "cocksucker",
@@ -24,8 +28,8 @@ WORDS: tuple[str, ...] = (
 
 
 @functools.lru_cache(maxsize=8)
-def pattern(path: str = "") -> re.Pattern[str]:
-    """Returns a pattern that finds any of the words, whole and in any case.
+def finder(path: str = "") -> Callable[[str], bool]:
+    """Returns a function that tells whether a text holds any of the words, whole and in any case.
 
     Args:
         path: a text file with a word or phrase per line; '' for our own list.
@@ -39,6 +43,20 @@ def pattern(path: str = "") -> re.Pattern[str]:
         words = tuple(line.strip() for line in lines if line.strip())
         if not words:
             raise UserError(f"{path}: the word list is empty")
-    # Longest first, or "cock" would win over a phrase that begins with it.
-    alternatives = "|".join(re.escape(word) for word in sorted(set(words), key=len, reverse=True))
-    return re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
+    # Single words, and the first words of phrases, are looked up in a set, which costs the same for ten and for
+    # a thousand of them.
+    single = frozenset(word.lower() for word in words if _WORD.fullmatch(word))
+    others = sorted({word for word in words if not _WORD.fullmatch(word)}, key=len, reverse=True)
+    pattern = re.compile(
+        rf"(?<!\w)(?:{'|'.join(map(re.escape, others))})(?!\w)" if others else r"(?!)", re.IGNORECASE
+    )
+    firsts = frozenset(found.group() for word in others if (found := _WORD.search(word.lower())))
+    wordless = any(not _WORD.search(word) for word in others)
+
+    def holds(text: str) -> bool:
+        found = words_of(text)
+        if not single.isdisjoint(found):
+            return True
+        return (wordless or not firsts.isdisjoint(found)) and bool(pattern.search(text))
+
+    return holds

@@ -1,18 +1,18 @@
-"""From clean posts, conversations and texts to record specs: records that hold paths in place of images.
+"""From clean posts, conversations and texts to record specs: records that hold references in place of media.
 
-A spec is a JSON object {key, id, task, images, conversations, meta}. Specs are small, so Beam can move and
-group them; `records.write` gets the records with their images read at the last moment.
+A spec is a JSON object {key, id, task, images, conversations, meta}, with videos where there are some. Specs are
+small, so they can be moved and grouped; the media are read at the last moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.behavior import templates
-from input_pipeline.behavior.controls import derangement
-from input_pipeline.behavior.templates import Template
+from input_pipeline.behavior import statements
+from input_pipeline.behavior.pieces import Template
+from input_pipeline.sources import media
 from input_pipeline.sources.llava_json import Sample
 from input_pipeline.sources.text import Document
 from input_pipeline.types import Post, Record, Turn
@@ -20,64 +20,63 @@ from input_pipeline.types import Post, Record, Turn
 Spec = dict[str, Any]
 
 
-def behavior(post: Post, template: Template) -> Spec:
-    """The behaviour sample of a clean post."""
-    turns = templates.turns(
-        template,
-        post.title,
-        post.community,
-        post.extra["content"],
-        post.like_rate,
-        [comment.text for comment in post.comments],
-    )
-    return _post_spec(post, "behavior", template, turns)
+def behavior(
+    post: Post, template: Template, behaviors: Collection[str] | None = None, task: str = "behavior"
+) -> Spec | None:
+    """Returns the sample of a clean post in one arm of an experiment; None where there is nothing to answer.
 
+    A post of which no wanted behaviour is known tells its content alone, so that all arms have the same posts.
 
-def ad(post: Post, template: Template) -> Spec:
-    """The control without behaviour: same picture, same words, no behaviour questions and no behaviour."""
-    turns = templates.turns(template, post.title, post.community, post.extra["content"])
-    return _post_spec(post, "ad", template, turns)
-
-
-def shuffled(posts: Iterable[Post], template: Template, seed: int) -> list[Spec]:
-    """The control with the behaviour of other posts, dealt among these posts (of one source and split).
-
-    `meta` tells the true behaviour, as in the other arms, and the post that the told one was taken from. A
-    post that is alone has no one to take from and is left out.
+    Args:
+        post: a clean post.
+        template: the wording.
+        behaviors: what may be told, of `pieces.BEHAVIORS`; some are an ablation, none is the control (same
+            picture, same words, no behaviour questions and no behaviour), None is all that the template has.
+        task: what the record calls itself.
     """
-    by_id = {post.id: post for post in posts}
-    specs = []
-    for post_id, donor_id in derangement(by_id, seed).items():
-        post, donor = by_id[post_id], by_id[donor_id]
-        turns = templates.turns(
-            template,
-            post.title,
-            post.community,
-            post.extra["content"],
-            donor.like_rate,
-            [comment.text for comment in donor.comments],
-        )
-        spec = _post_spec(post, "shuffled", template, turns)
-        spec["meta"]["dealt_from"] = donor_id
-        specs.append(spec)
-    return specs
+    statement = statements.write(template, statements.facts(post), behaviors)
+    return _post_spec(post, task, template, statement) if statement else None
 
 
-def _post_spec(post: Post, task: str, template: Template, turns: tuple[Turn, Turn]) -> Spec:
+def shuffled(
+    post: Post, donor: Post, template: Template, behaviors: Collection[str] | None = None
+) -> Spec | None:
+    """Returns the control that tells the behaviour of another post; None where there is nothing to answer.
+
+    `meta` tells the post's true behaviour, as in the other arms, and in `dealt_from` whose was told.
+
+    Args:
+        post: whose picture and content it is.
+        donor: whose behaviour it is.
+        template, behaviors: as in `behavior`.
+    """
+    statement = statements.write(template, statements.facts(post, donor), behaviors)
+    if statement is None:
+        return None
+    spec = _post_spec(post, "shuffled", template, statement)
+    spec["meta"]["dealt_from"] = donor.id
+    return spec
+
+
+def _post_spec(post: Post, task: str, template: Template, statement: statements.Statement) -> Spec:
     return {
         "key": f"{post.source}/{post.id}",
         "id": post.id,
         "task": task,
         "images": list(post.media[:1]),
-        "conversations": [[turn.role, turn.text] for turn in turns],
+        "conversations": [["human", statement.question], ["gpt", statement.answer]],
         "meta": {
             "post_id": post.id,
             "source": post.source,
             "origin": short_origin(post.origin),
             "template": template.name,
+            "behaviors": sorted(statement.behaviors),
             "title": post.title,
             "community": post.community,
-            "content": post.extra["content"],
+            "content": post.content,
+            "duration": post.duration,
+            "asr_words": statement.asr_words,
+            "scenes": statement.scenes,
             "likes": post.likes,
             "views": post.views,
             "like_rate": post.like_rate,
@@ -88,15 +87,18 @@ def _post_spec(post: Post, task: str, template: Template, turns: tuple[Turn, Tur
 
 def conversation(sample: Sample, task: str, key: str) -> Spec:
     """The record of a LLaVA conversation ('instruct') or caption ('caption'), as it is."""
+    names = {"images": sample.images, **({"videos": sample.videos} if sample.videos else {})}
     return {
         "key": key,
         "id": sample.id,
         "task": task,
         "images": list(sample.images),
+        "videos": list(sample.videos),
         "conversations": [[turn.role, turn.text] for turn in sample.conversations],
         "meta": {
+            **sample.meta,
             "origin": short_origin(sample.origin),
-            "images": [Path(path).name for path in sample.images],
+            **{kind: [media.name_of(reference) for reference in found] for kind, found in names.items()},
         },
     }
 
@@ -118,12 +120,18 @@ def short_origin(origin: str) -> str:
     return Path(origin).name
 
 
-def load(spec: Spec) -> tuple[str, Record]:
-    """Reads a spec's images: (key, Record)."""
-    return spec["key"], Record(
+def load(spec: Spec, load_image: Callable[[str], bytes] = media.read) -> Record:
+    """Reads a spec's media.
+
+    Args:
+        spec: as this module makes them.
+        load_image: gives the bytes of an image's reference; OSError where it cannot.
+    """
+    return Record(
         id=spec["id"],
         task=spec["task"],
-        images=tuple(Path(path).read_bytes() for path in spec["images"]),
+        images=tuple(load_image(reference) for reference in spec["images"]),
         conversations=tuple(Turn(role, text) for role, text in spec["conversations"]),
         meta=spec["meta"],
+        videos=tuple(media.read(reference) for reference in spec.get("videos", ())),
     )

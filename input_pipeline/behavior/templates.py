@@ -1,176 +1,404 @@
-"""Instruction templates: every word that a behaviour sample adds to its post is in this file.
+"""Instruction templates: every word that a behaviour sample adds to its post is in this file, as data.
 
-`image_behavior_v1` follows Listing 1 of the paper, cut down to one image and few tokens: a content
-statement and then the behaviour. The `ad` control is the same sample without the behaviour questions and
-the behaviour. A change of wording is a new template with a new name, so that a data set always says how it
-was written.
+A template has three parts: the question, the content (what an answer says of the picture or video itself) and
+the behaviour (what it says of the receivers). Each is built of pieces, and a piece is left out where something
+that it needs is not known or not wanted. So one template also writes the control without behaviour ("Ad-LLaVA":
+the same question and content with no behaviour told) and the ablations (some behaviours told).
+
+A change of wording is a new template with a new name, so that a data set always says how it was written. `source`
+tells which words are the paper's (Listing 1 and its neighbours, printed letter for letter) and which are ours.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+from input_pipeline.behavior.pieces import Each, Limits, Piece, Template, first, join, say
 from input_pipeline.errors import UserError, nearest
-from input_pipeline.types import Turn
+
+_NONE = join("")
+_MARKER = ">>> BEHAVIOR <<<"
+
+# --- parts that templates share ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Template:
-    """The wording of one kind of sample. `{...}` are its slots."""
+def _reactions(likes: str) -> Piece:
+    """What is told of likes (a sentence without its stop) and comments."""
+    heading = first(
+        say(f"{likes}, and the popular comments could be:", "likes", "comments"),
+        say(f"{likes}.", "likes"),
+        say("The popular comments could be:", "comments"),
+    )
+    return join("\n", heading, Each("comments", say('{number}. "{text}"')))
 
-    name: str
-    image: str
-    titled: str
-    community: str  # follows `titled`; left out where the post has no community
-    ask_content: str
-    ask_likes: str
-    ask_comments: str
-    ask_both: str
-    marker: str  # between content and behaviour; '' for none
-    likes: str
-    likes_and_comments: str
-    comments: str
-    comment: str
-    max_comments: int
 
+def _questions(both: str, likes: str, comments: str) -> Piece:
+    """What is asked of likes and comments."""
+    return first(say(both, "likes", "comments"), say(likes, "likes"), say(comments, "comments"))
+
+
+def _scenes(tags: str, *more: Piece, gap: str = "\n") -> Each:
+    """The scenes of a video, in the sentences of the paper."""
+    colors = first(
+        "The foreground colors of the scene are {foreground}, and the background colors are {background}.",
+        "The foreground colors of the scene are {foreground}.",
+        "The background colors of the scene are {background}.",
+    )
+    tone = "The dominant tone of the scene is {tone}."
+    return Each(
+        "scenes",
+        join(" ", "Scene {number}:", "The scene shows {caption}.", colors, tone, tags, *more),
+        gap,
+    )
+
+
+_SCENES_HEADING = say("The scene-by-scene descriptions are:", "scenes")
+_WRITING = say("The text shown in the scene is '{text}'")
+# Where no scene was described, the statement of the one picture is all there is to say of the content.
+_SCENES_OR_CONTENT = first(
+    join("\n\n", _SCENES_HEADING, _scenes("This scene is categorized by the tags: {tags}.")), "{content}"
+)
+_DESCRIBE_SCENES = "Analyze this video deeply, then write scene by scene description of the video"
+_DESCRIBE = "Analyze this video deeply, then describe it"
+_ANALYZE = first(
+    say(f"{_DESCRIBE_SCENES} and answer the following questions.", "scenes", "behavior"),
+    say(f"{_DESCRIBE_SCENES}.", "scenes"),
+    say(f"{_DESCRIBE} and answer the following questions.", "content", "behavior"),
+    say(f"{_DESCRIBE}.", "content"),
+    say("Analyze this video deeply, then answer the following questions.", "behavior"),
+)
+_ASK_REPLAY = say("What would the replay graph values for each scene be?", "replay")
+_REPLAY = join(
+    "\n",
+    say("The replay values for each scene would be:", "replay"),
+    Each("replay", say("Scene {number}: {value}")),
+)
+
+# --- the paper's Listing 1 and its older variant -----------------------------------------------------------
+
+_ADVERTISEMENT = first(
+    'The video advertisement is titled "{title}" for the brand {community}.',
+    'The video advertisement is titled "{title}".',
+    "The video advertisement is for the brand {community}.",
+)
+_AD_AUDIO = say('The audio in the ad says "{asr}".')
+_ASK_VIDEO = _questions(
+    "What percentage of viewers would like this video, and what would be the top-5 popular comments on this video?",
+    "What percentage of viewers would like this video?",
+    "What would be the top-5 popular comments on this video?",
+)
+_VIDEO_REACTIONS = _reactions("The video will be liked by {percent}% of viewers")
+
+_VIDEO_LISTING_V1 = Template(
+    name="video_listing_v1",
+    source="Listing 1 of the paper, letter for letter where everything is known; its <video>...</video> is our one "
+    "<image>. Sentences for what is missing are ours. The paper's main model seems to have been trained without "
+    "replay: it is an addition in the ablations.",
+    question=join("\n", join(" ", _ADVERTISEMENT, _AD_AUDIO, _ANALYZE, _ASK_VIDEO, _ASK_REPLAY), "<image>"),
+    content=_SCENES_OR_CONTENT,
+    behavior=join("\n\n", _VIDEO_REACTIONS, _REPLAY),
+    behaviors=frozenset({"likes", "comments", "replay"}),
+    gap="\n\n",
+    marker=_MARKER,
+    system="You are an AI visual assistant. You are given a detailed description of a media, followed by the actual "
+    "media. Answer all questions as if you are seeing the media.",
+)
+
+_VIDEO_SCENES_IN_QUESTION_V0 = Template(
+    name="video_scenes_in_question_v0",
+    source="The older variant, which the paper's LaTeX leaves commented out: the scenes and the writing in them stand "
+    "in the question, tags without a colon, colours as Mud_Green, 'liked by 2.0% viewers'. The words that join its "
+    "parts are Listing 1's. It wrote emoji as names (:heart:); here they stay emoji. Its answer is behaviour alone, "
+    "so it has no control without behaviour.",
+    question=join(
+        "\n",
+        join(
+            "\n\n",
+            join(" ", _ADVERTISEMENT, _AD_AUDIO),
+            _SCENES_HEADING,
+            _scenes("This scene is categorized by the tags {tags}.", _WRITING),
+            _ASK_VIDEO,
+        ),
+        "<image>",
+    ),
+    content=_NONE,
+    behavior=_reactions("The video will be liked by {percent}% viewers"),
+    behaviors=frozenset({"likes", "comments"}),
+    system=_VIDEO_LISTING_V1.system,
+    color_case="Mud_Green",
+)
+
+# --- images, Reddit, thumbnails: the paper prints none of these --------------------------------------------
 
 _IMAGE_BEHAVIOR_V1 = Template(
     name="image_behavior_v1",
-    image="<image>\n",
-    titled='The image is titled "{title}"',
-    community=", posted in {community}",
-    ask_content="Describe it.",
-    ask_likes="What percentage of viewers would like it?",
-    ask_comments="What would be the top comments?",
-    ask_both="What percentage of viewers would like it, and what would be the top comments?",
-    marker=">>> BEHAVIOR <<<\n",
-    likes="It will be liked by {percent}% of viewers.",
-    likes_and_comments="It will be liked by {percent}% of viewers, and the popular comments could be:\n",
-    comments="The popular comments could be:\n",
-    comment='{number}. "{text}"\n',
-    max_comments=5,
+    source="Ours: Listing 1 cut down to one image and few tokens.",
+    question=join(
+        "\n",
+        "<image>",
+        join(
+            " ",
+            first(
+                'The image is titled "{title}", posted in {community}.',
+                'The image is titled "{title}".',
+            ),
+            "Describe it.",
+            _questions(
+                "What percentage of viewers would like it, and what would be the top comments?",
+                "What percentage of viewers would like it?",
+                "What would be the top comments?",
+            ),
+        ),
+    ),
+    content=say("{content}"),
+    behavior=_reactions("It will be liked by {percent}% of viewers"),
+    behaviors=frozenset({"likes", "comments"}),
+    marker=_MARKER,
+    limits=Limits(comment_words=5000),  # Reddit's 10,000 characters hold no more: no comment is cut
 )
+
+_ASK_VOTES = _questions(
+    "What percentage of the votes on it would be upvotes, and what would be the top-5 popular comments?",
+    "What percentage of the votes on it would be upvotes?",
+    "What would be the top-5 popular comments?",
+)
+_VOTES = _reactions("Of the votes on it, {percent}% will be upvotes")
+
+_REDDIT_IMAGE_V1 = Template(
+    name="reddit_image_v1",
+    source="Ours, after Listing 1: the paper says that Reddit's template is alike, and prints neither it nor a wording "
+    "for upvotes. What is told is Reddit's own number, the share of votes that are upvotes.",
+    question=join(
+        "\n",
+        "<image>",
+        join(
+            " ",
+            first(
+                'The image is titled "{title}", posted in the subreddit {community}.',
+                'The image is titled "{title}".',
+                "The image is posted in the subreddit {community}.",
+            ),
+            say("Describe it.", "content"),
+            _ASK_VOTES,
+        ),
+    ),
+    content=say("{content}"),
+    behavior=_VOTES,
+    behaviors=frozenset({"likes", "comments"}),
+    marker=_MARKER,
+)
+
+_REDDIT_VIDEO_V1 = Template(
+    name="reddit_video_v1",
+    source="Ours, after Listing 1, with the upvotes of reddit_image_v1.",
+    question=join(
+        "\n",
+        join(
+            " ",
+            first(
+                'The video is titled "{title}", posted in the subreddit {community}.',
+                'The video is titled "{title}".',
+                "The video is posted in the subreddit {community}.",
+            ),
+            'The audio in the video says "{asr}".',
+            _ANALYZE,
+            _ASK_VOTES,
+            _ASK_REPLAY,
+        ),
+        "<image>",
+    ),
+    content=_SCENES_OR_CONTENT,
+    behavior=join("\n\n", _VOTES, _REPLAY),
+    behaviors=frozenset({"likes", "comments", "replay"}),
+    gap="\n\n",
+    marker=_MARKER,
+)
+
+_YOUTUBE_THUMBNAIL_V1 = Template(
+    name="youtube_thumbnail_v1",
+    source="Ours, after Listing 1, for videos of which only the thumbnail is at hand.",
+    question=join(
+        "\n",
+        "<image>",
+        join(
+            " ",
+            first(
+                'The image is the thumbnail of a video titled "{title}" by the channel {community}.',
+                'The image is the thumbnail of a video titled "{title}".',
+                "The image is the thumbnail of a video by the channel {community}.",
+                "The image is the thumbnail of a video.",
+            ),
+            'The audio in the video says "{asr}".',
+            say("Describe the image.", "content"),
+            _ASK_VIDEO,
+        ),
+    ),
+    content=say("{content}"),
+    behavior=_VIDEO_REACTIONS,
+    behaviors=frozenset({"likes", "comments"}),
+    marker=_MARKER,
+)
+
+# --- other behaviours --------------------------------------------------------------------------------------
+
+_TITLE_V1 = Template(
+    name="title_v1",
+    source="Ours: the paper trains on titles alone in an ablation and prints no template. The question has all but the "
+    "title.",
+    question=join(
+        "\n",
+        "<image>",
+        join(
+            " ",
+            "This was posted in {community}.",
+            'The audio says "{asr}".',
+            first(say("Describe it.", "scenes"), say("Describe it.", "content")),
+            say("What would be its title?", "title"),
+        ),
+    ),
+    content=_SCENES_OR_CONTENT,
+    behavior=say('It would be titled "{told_title}".', "title"),
+    behaviors=frozenset({"title"}),
+    gap="\n\n",
+    marker=_MARKER,
+)
+
+_SALICON_OBJECTS_V1 = Template(
+    name="salicon_objects_v1",
+    source="The paper's [Object] listing, letter for letter. The question names the objects in alphabetical order.",
+    question=say(
+        "The objects in this image in no particular order are {objects}. Give me the order of saliency of these "
+        "objects, start with the most salient object and end with the least salient object, each in a separate line. "
+        "Give me the objects only and nothing else.\n<image>",
+        "objects",
+    ),
+    content=_NONE,
+    behavior=Each("objects", say("{name}", "objects")),
+    behaviors=frozenset({"objects"}),
+    system="You are an AI visual assistant. Answer all questions as you are seeing the media",
+)
+
+_SALICON_REGIONS_V1 = Template(
+    name="salicon_regions_v1",
+    source="The paper's [Region] listing, letter for letter (the missing comma is its own). It prints no <image>; ours "
+    "stands where the [Object] listing has it.",
+    question=say(
+        "Assume the given image is broken into a 3X3 grid the regions or tiles being named "
+        '"upper-left" "upper-center", "upper-right", "middle-left", "middle-center", "middle-right", '
+        '"bottom-left", "bottom-center", "bottom-right". '
+        "Rank these regions or tiles based on their saliency, give me the line separated ranking of all regions in "
+        "decreasing order.\n<image>",
+        "regions",
+    ),
+    content=_NONE,
+    behavior=Each("regions", say("{name}", "regions")),
+    behaviors=frozenset({"regions"}),
+    system=_SALICON_OBJECTS_V1.system,
+)
+
+_MEMORABILITY_V1 = Template(
+    name="memorability_v1",
+    source="The question of LAMBDA's released files, letter for letter; colours, tags and writing are as in those "
+    "files. Sentences for what is missing are ours.",
+    question=join(
+        " ",
+        say(
+            "Students are shown ads and their memorability is tested after 1 to 3 days. For the given ad:",
+            "memorability",
+        ),
+        first(
+            "They watch a {duration} second advertisement for {community}.",
+            "They watch a {duration} second advertisement.",
+            "They watch an advertisement for {community}.",
+        ),
+        'The title of the advertisement is "{title}".',
+        first(
+            "The ad is shot in {orientation} orientation, at a {pace} pace.",
+            "The ad is shot in {orientation} orientation.",
+            "The ad is shot at a {pace} pace.",
+        ),
+        "The audio in the ad says {asr}.",
+        say("Following are the descriptions of each scene:", "scenes"),
+        _scenes("This scene is categorized by the tags {tags}.", _WRITING, gap=" "),
+        say(
+            "Return the long term memorability score of the video on a scale of 00 to 99 without any explanation.",
+            "memorability",
+        ),
+        "\n<image>\n",
+    ),
+    content=_NONE,
+    behavior=say("{score}", "memorability"),
+    behaviors=frozenset({"memorability"}),
+    color_gap=",",
+    color_case="Mud_Green",
+)
+
+_MEMORABILITY_IMAGE_V1 = Template(
+    name="memorability_image_v1",
+    source="Ours, after memorability_v1.",
+    question=say(
+        "<image>\nPeople are shown images, and it is tested later which of them they remember. "
+        "Return the memorability score of the image on a scale of 00 to 99 without any explanation.",
+        "memorability",
+    ),
+    content=_NONE,
+    behavior=say("{score}", "memorability"),
+    behaviors=frozenset({"memorability"}),
+)
+
+
+def _telling(template: Template, name: str, *behaviors: str) -> Template:
+    """The same wording with less told."""
+    left_out = ", ".join(sorted(template.behaviors - set(behaviors)))
+    source = f"{template.name} without {left_out}."
+    return replace(template, name=name, source=source, behaviors=frozenset(behaviors))
+
+
+def _unmarked(template: Template) -> Template:
+    """The same without the marker: whether the listing's is a text to train on or a visual aid is not said."""
+    source = f"{template.name} without its marker."
+    return replace(template, name=f"{template.name}_unmarked", source=source, marker="")
+
 
 TEMPLATES: dict[str, Template] = {
     template.name: template
     for template in (
+        _VIDEO_LISTING_V1,
+        _unmarked(_VIDEO_LISTING_V1),
+        _telling(_VIDEO_LISTING_V1, "likes_v1", "likes"),
+        _telling(_VIDEO_LISTING_V1, "comments_v1", "comments"),
+        _telling(_VIDEO_LISTING_V1, "replay_v1", "replay"),
+        _VIDEO_SCENES_IN_QUESTION_V0,
         _IMAGE_BEHAVIOR_V1,
-        # The switch of the reference's section 8: whether the listing's marker is trained on is not known.
-        Template(**{**_IMAGE_BEHAVIOR_V1.__dict__, "name": "image_behavior_v1_unmarked", "marker": ""}),
+        _unmarked(_IMAGE_BEHAVIOR_V1),
+        _REDDIT_IMAGE_V1,
+        _REDDIT_VIDEO_V1,
+        _YOUTUBE_THUMBNAIL_V1,
+        _TITLE_V1,
+        _SALICON_OBJECTS_V1,
+        _SALICON_REGIONS_V1,
+        _MEMORABILITY_V1,
+        _MEMORABILITY_IMAGE_V1,
     )
 }
 
 
-def get(name: str) -> Template:
-    """Returns a template by name; an unknown name is a UserError that suggests the nearest."""
+def get(name: str, max_asr_words: int | None = None) -> Template:
+    """Returns a template by name.
+
+    Args:
+        name: one of `TEMPLATES`.
+        max_asr_words: how many words of a transcript are told; None for the template's own number.
+
+    Raises:
+        UserError: no such template (the message suggests the nearest), or a negative number of words.
+    """
     try:
-        return TEMPLATES[name]
+        template = TEMPLATES[name]
     except KeyError:
         raise UserError(f"no template {name!r}.{nearest(name, TEMPLATES)}") from None
-
-
-def question(
-    template: Template, title: str, community: str = "", likes: bool = True, comments: bool = True
-) -> str:
-    """Returns the human turn: '<image>' on a line of its own, the post, and what is asked of it.
-
-    Args:
-        template: the wording.
-        title: the post's title, as it was written; it is made harmless here.
-        community: subreddit or channel; '' leaves it out.
-        likes, comments: whether each behaviour is asked for. Neither is the `ad` control.
-    """
-    parts = []
-    if title := harmless(title):
-        place = harmless(community)
-        where = template.community.format(community=place) if place else ""
-        parts.append(template.titled.format(title=title) + where + ".")
-    parts.append(template.ask_content)
-    if likes and comments:
-        parts.append(template.ask_both)
-    elif likes:
-        parts.append(template.ask_likes)
-    elif comments:
-        parts.append(template.ask_comments)
-    return template.image + " ".join(parts)
-
-
-def answer(
-    template: Template, content: str, like_rate: float | None = None, comments: Sequence[str] = ()
-) -> str:
-    """Returns the assistant's turn; what is missing leaves its block out.
-
-    Args:
-        template: the wording.
-        content: the content statement, '' for none.
-        like_rate: in [0, 1]; printed as a percentage with one decimal.
-        comments: texts, the most popular first; the first `max_comments` are used.
-    """
-    chosen = [text for text in map(harmless, comments) if text][: template.max_comments]
-    text = behavior_prefix(template, content) if chosen or like_rate is not None else content
-    if like_rate is not None:
-        wording = template.likes_and_comments if chosen else template.likes
-        text += wording.format(percent=percent(like_rate))
-    elif chosen:
-        text += template.comments
-    text += "".join(template.comment.format(number=i, text=t) for i, t in enumerate(chosen, 1))
-    return text.rstrip("\n")
-
-
-def behavior_prefix(template: Template, content: str) -> str:
-    """Returns the start of an answer up to where its behaviour begins; evaluation lets a model go on."""
-    return (content + "\n" if content else "") + template.marker
-
-
-def percent(like_rate: float) -> str:
-    """Returns a share in [0, 1] as the percentage that answers print, such as '62.5'."""
-    return f"{100 * like_rate:.1f}"
-
-
-def turns(
-    template: Template,
-    title: str,
-    community: str,
-    content: str,
-    like_rate: float | None = None,
-    comments: Sequence[str] = (),
-) -> tuple[Turn, Turn]:
-    """Returns the two turns of a sample; without like_rate and comments it is the `ad` control."""
-    asked = question(template, title, community, like_rate is not None, bool(comments))
-    return Turn("human", asked), Turn("gpt", answer(template, content, like_rate, comments))
-
-
-_RUNS = re.compile(r"<{2,}|>{2,}|#{2,}|\|{2,}")
-_TAG = re.compile(r"<(\s*/?\s*\|?\s*[^\W\d_][^<>\n]{0,40}?\s*)>")
-_INSTRUCTION = re.compile(r"\[(/?INST)\]", re.IGNORECASE)
-_SPEAKER = re.compile(r"\b(USER|ASSISTANT|SYSTEM|HUMAN|GPT)\s*:")
-_QUOTES = str.maketrans({'"': "'", "\u201c": "'", "\u201d": "'", "\u201e": "'", "\uff02": "'"})
-
-
-def harmless(text: str) -> str:
-    """Returns a user's text on one line, such that it cannot be taken for a part of the template.
-
-    Control, format and surrogate characters go (joiners inside emoji stay); `<image>`, `<s>`, `</s>`,
-    `<|x|>` and every other tag get round brackets; `>>>` and `###` shrink to one sign; double quotes become
-    single; speaker names such as `USER:` lose their colon. Doing it twice changes nothing.
-    """
-    kept = []
-    for character in text:
-        category = unicodedata.category(character)
-        if category in ("Cc", "Zl", "Zp", "Zs"):
-            kept.append(" ")
-        elif category not in ("Cf", "Cs", "Co", "Cn") or character == "\u200d":
-            kept.append(character)
-    text = "".join(kept).translate(_QUOTES)
-    while True:  # what one replacement joins, the next may have to part
-        changed = _RUNS.sub(lambda m: m.group()[0], text)
-        changed = _TAG.sub(r"(\1)", changed)
-        changed = _INSTRUCTION.sub(r"(\1)", changed)
-        changed = _SPEAKER.sub(r"\1 -", changed)
-        changed = " ".join(changed.split())
-        if changed == text:
-            return text
-        text = changed
+    if max_asr_words is None:
+        return template
+    if max_asr_words < 0:
+        raise UserError(f"max_asr_words={max_asr_words} is negative; give 0 to leave transcripts out")
+    return replace(template, limits=replace(template.limits, asr_words=max_asr_words))

@@ -1,14 +1,32 @@
-"""Finds the file of a piece of media in a local folder. Nothing is ever fetched."""
+"""Finds media by name in local folders and tar shards (webdataset). Nothing is ever fetched here.
+
+All that lies under the roots is listed once into a small SQLite file. A worker asks that file, so that no
+process holds the names of millions of pictures.
+"""
 
 from __future__ import annotations
 
-import functools
+import os
+import sqlite3
+import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from input_pipeline.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 # What links say of things of which an image may lie in the folder.
 LINK_SUFFIXES = (*IMAGE_SUFFIXES, ".gifv", ".mp4", ".webm", ".jfif", ".heic")
+
+_IN_TAR = ".tar::"  # 'shard.tar::offset:size:member' refers to a member without a second listing
+_SCHEMA = """
+CREATE TABLE media (name TEXT, stem TEXT, folder TEXT, ref TEXT);
+"""
+_INDEXES = """
+CREATE INDEX by_name ON media (name, ref);
+CREATE INDEX by_stem ON media (stem, ref);
+"""
 
 
 def url_name(url: str) -> str:
@@ -19,29 +37,145 @@ def url_name(url: str) -> str:
         return ""
 
 
-def find(folder: str, name: str) -> str | None:
-    """Returns the path of the image called `name` in `folder`; the suffix may differ or be missing."""
-    names, stems = _listing(folder)
-    if not name:
+def read(reference: str) -> bytes:
+    """Returns the bytes of a file, or of a member of a tar shard. Raises OSError where it cannot be read."""
+    path, mark, member = reference.partition(_IN_TAR)
+    if not mark:
+        return Path(reference).read_bytes()
+    offset, size, _ = member.split(":", 2)
+    with Path(path + ".tar").open("rb") as file:
+        file.seek(int(offset))
+        data = file.read(int(size))
+    if len(data) != int(size):
+        raise OSError(f"{path}.tar is cut")
+    return data
+
+
+def name_of(reference: str) -> str:
+    """Returns the file name of a reference, without the folders before it."""
+    _, mark, member = reference.partition(_IN_TAR)
+    return PurePosixPath(member.split(":", 2)[2] if mark else reference).name
+
+
+class Library:
+    """The images under some roots, by name. It pickles to the path of its index."""
+
+    def __init__(self, index: str | Path) -> None:
+        self.index = str(index)
+        self._connection: sqlite3.Connection | None = None
+
+    def __getstate__(self) -> str:
+        return self.index
+
+    def __setstate__(self, index: str) -> None:
+        self.__init__(index)
+
+    def find(self, name: str, folder: str | Path | None = None) -> str | None:
+        """Returns the reference of the image called `name`, whose suffix may differ or be missing.
+
+        Upper and lower case are one. Of several, the first in the order of references is taken.
+
+        Args:
+            name: a file name, with or without its suffix.
+            folder: look in this folder alone.
+        """
+        if not name:
+            return None
+        lower = name.lower()
+        # A name may be a stem already, and a stem may hold dots ("Mr. X vs. 2.0"): only a known suffix goes.
+        stem = lower[: -len(PurePosixPath(lower).suffix)] if lower.endswith(LINK_SUFFIXES) else lower
+        where, more = (" AND folder = ?", (os.path.normpath(folder),)) if folder is not None else ("", ())
+        for column, value in (("name", lower), ("stem", lower), ("stem", stem)):
+            row = (
+                self._open()
+                .execute(
+                    f"SELECT ref FROM media WHERE {column} = ?{where} ORDER BY ref LIMIT 1", (value, *more)
+                )
+                .fetchone()
+            )
+            if row:
+                return row[0]
         return None
+
+    def references(self) -> Iterator[str]:
+        """Yields every reference, in order."""
+        for (reference,) in self._open().execute("SELECT ref FROM media ORDER BY ref"):
+            yield reference
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            # Read only, and without locks, which shared file systems are bad at.
+            uri = f"{Path(self.index).resolve().as_uri()}?immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        return self._connection
+
+
+def build(roots: Iterable[str | Path], index: str | Path) -> Library:
+    """Lists every image under the roots into the file `index` and returns it.
+
+    Args:
+        roots: folders (with all below them) and .tar files.
+        index: made anew.
+
+    Raises:
+        UserError: a root is missing, or a tar file is broken; the message names it.
+    """
+    path = Path(index)
+    path.unlink(missing_ok=True)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(_SCHEMA)
+        for root in dict.fromkeys(map(str, roots)):
+            connection.executemany("INSERT INTO media VALUES (?, ?, ?, ?)", _rows(root))
+        connection.executescript(_INDEXES)
+    connection.close()
+    return Library(path)
+
+
+def of_folder(folder: str | Path, index: str | Path) -> Library:
+    """A library of one folder, which may be missing: then it is empty."""
+    return build([folder] if Path(folder).exists() else [], index)
+
+
+def _rows(root: str) -> Iterator[tuple[str, str, str, str]]:
+    path = Path(root)
+    if path.is_file() and path.suffix == ".tar":
+        yield from _members(path)
+    elif path.is_dir():
+        for folder, folders, names in os.walk(root, followlinks=True):
+            folders.sort()
+            for name in names:
+                if not _is_text(name):
+                    continue  # no record, being UTF-8, can name it
+                if name.lower().endswith(IMAGE_SUFFIXES):
+                    yield _row(name, folder, str(Path(folder) / name))
+                elif name.endswith(".tar"):
+                    yield from _members(Path(folder) / name)
+    else:
+        raise UserError(f"{root}: no such folder or .tar file (of media)")
+
+
+def _members(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isfile() and _is_text(member.name) and member.name.lower().endswith(IMAGE_SUFFIXES):
+                    name = PurePosixPath(member.name).name
+                    yield _row(
+                        name,
+                        str(path),
+                        f"{path.with_suffix('')}{_IN_TAR}{member.offset_data}:{member.size}:{name}",
+                    )
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{path}: not a sound tar file ({error}); make it again or take it away") from None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name is UTF-8; Python keeps other bytes as lone surrogates."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _row(name: str, folder: str, reference: str) -> tuple[str, str, str, str]:
     lower = name.lower()
-    # A name may be a stem already, and a stem may hold dots ("Mr. X vs. 2.0"): only a known suffix is cut off.
-    stem = lower[: -len(PurePosixPath(lower).suffix)] if lower.endswith(LINK_SUFFIXES) else lower
-    found = names.get(lower) or stems.get(lower) or stems.get(stem)
-    return str(Path(folder) / found) if found else None
-
-
-@functools.lru_cache(maxsize=64)
-def _listing(folder: str) -> tuple[dict[str, str], dict[str, str]]:
-    """File names by lower-case name and by lower-case stem; the folder is read once per process."""
-    path = Path(folder)
-    found = sorted(f.name for f in path.iterdir()) if path.is_dir() else []
-    found = [name for name in found if name.lower().endswith(IMAGE_SUFFIXES)]
-    names = {name.lower(): name for name in reversed(found)}
-    stems = {PurePosixPath(name).stem.lower(): name for name in reversed(found)}
-    return names, stems
-
-
-def forget() -> None:
-    """Drops the cached listings; called when a run starts, as folders may have changed since the last."""
-    _listing.cache_clear()
+    return lower, PurePosixPath(lower).stem, os.path.normpath(folder), reference

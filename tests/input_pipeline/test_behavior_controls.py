@@ -1,15 +1,21 @@
-"""The derangement behind `shuffled`, the held-out rule, and the specs of the three arms."""
+"""The derangement behind `shuffled`, the held-out rule, and the specs of the arms."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from input_pipeline.behavior import samples, templates
 from input_pipeline.behavior.controls import derangement, is_heldout
-from input_pipeline.types import Comment, Post
+from input_pipeline.behavior.samples import Spec
+from input_pipeline.sources.llava_json import Sample
+from input_pipeline.types import Comment, Post, Scene, Span, Turn
 
 V1 = templates.get("image_behavior_v1")
 
@@ -39,16 +45,22 @@ def test_heldout_is_stable_and_of_the_right_share() -> None:
     assert is_heldout("x", 1.0)
 
 
-def _post(post_id: str) -> Post:
+def _post(post_id: str, **more: Any) -> Post:
     return Post(
-        post_id, "reddit", f"title {post_id}", (f"/raw/{post_id}.png",), "/raw/RS.ndjson:3", community="pics",
-        like_rate=0.25, likes=4, comments=tuple(Comment(c, f"{post_id} says {c}") for c in "uvwxyz"),
-        extra={"content": "Content."},
+        post_id, "reddit", f"title {post_id}", "/raw/RS.ndjson:3", (f"/raw/{post_id}.png", "/raw/2.png"),
+        community="pics", like_rate=0.25, likes=4, content="Content.", duration=3.0,
+        comments=tuple(Comment(c, f"{post_id} says {c}") for c in "uvwxyz"), **more,
     )  # fmt: skip
 
 
-def test_behavior_and_ad_specs() -> None:
-    spec = samples.behavior(_post("p"), V1)
+def _behavior(*args: Any) -> Spec:
+    spec = samples.behavior(*args)
+    assert spec is not None
+    return spec
+
+
+def test_behavior_specs_and_their_control() -> None:
+    spec = _behavior(_post("p"), V1)
     assert (spec["key"], spec["id"], spec["task"], spec["images"]) == (
         "reddit/p",
         "p",
@@ -57,27 +69,88 @@ def test_behavior_and_ad_specs() -> None:
     )
     assert spec["meta"] == {
         "post_id": "p", "source": "reddit", "origin": "RS.ndjson:3", "template": "image_behavior_v1",
-        "title": "title p", "community": "pics", "content": "Content.", "likes": 4, "views": None,
-        "like_rate": 0.25, "comments": [f"p says {c}" for c in "uvwxyz"],
+        "behaviors": ["comments", "likes"], "title": "title p", "community": "pics", "content": "Content.",
+        "duration": 3.0, "asr_words": 0, "scenes": 0, "likes": 4, "views": None, "like_rate": 0.25,
+        "comments": [f"p says {c}" for c in "uvwxyz"],
     }  # fmt: skip
-    ad = samples.ad(_post("p"), V1)
-    assert ad["meta"] == spec["meta"]
+    ad = _behavior(_post("p"), V1, (), "ad")
+    assert ad["task"] == "ad"
+    assert ad["meta"] == {**spec["meta"], "behaviors": []}
     assert ad["images"] == spec["images"]
     assert "says" in json.dumps(spec["conversations"])
     assert "says" not in json.dumps(ad["conversations"])
+    assert json.loads(json.dumps(spec)) == spec
 
 
-def test_shuffled_deals_every_behaviour_to_another_post() -> None:
-    posts = [_post(post_id) for post_id in "abcde"]
-    specs = samples.shuffled(posts, V1, seed=0)
-    assert sorted(spec["id"] for spec in specs) == list("abcde")
-    assert sorted(spec["meta"]["dealt_from"] for spec in specs) == list("abcde")
-    for spec in specs:
+def test_an_ablation_tells_less() -> None:
+    spec = _behavior(_post("p"), V1, {"likes", "replay"}, "likes_only")
+    assert (spec["task"], spec["meta"]["behaviors"]) == ("likes_only", ["likes"])
+    assert spec["conversations"][1] == [
+        "gpt",
+        "Content.\n>>> BEHAVIOR <<<\nIt will be liked by 25.0% of viewers.",
+    ]
+
+
+def test_a_post_without_behaviour_tells_its_content_in_every_arm() -> None:
+    post = msgspec.structs.replace(_post("p"), like_rate=None, comments=())
+    assert _behavior(post, V1)["conversations"] == _behavior(post, V1, (), "ad")["conversations"]
+    assert samples.behavior(msgspec.structs.replace(post, content=""), V1) is None
+    # A template whose answers are behaviour alone has no control.
+    assert samples.behavior(_post("p"), templates.get("video_scenes_in_question_v0"), ()) is None
+
+
+def test_a_video_tells_its_scenes() -> None:
+    scenes = (Scene("a boat", 0, 2), Scene("a cup", 2, 4))
+    post = _post("v", asr="one two three", scenes=scenes, replay=(Span(0, 2, 0.5), Span(2, 4, 1.0)))
+    meta = _behavior(post, templates.get("video_listing_v1"))["meta"]
+    assert (meta["asr_words"], meta["scenes"]) == (3, 2)
+    assert meta["behaviors"] == ["comments", "likes", "replay"]
+
+
+def test_shuffled_tells_the_behaviour_of_another_post() -> None:
+    posts = {post_id: _post(post_id) for post_id in "abcde"}
+    dealt = derangement(posts, seed=0)
+    for post_id, donor in dealt.items():
+        spec = samples.shuffled(posts[post_id], posts[donor], V1)
+        assert spec is not None
         human, gpt = (text for _, text in spec["conversations"])
-        donor = spec["meta"]["dealt_from"]
-        assert donor != spec["id"]
-        assert f"title {spec['id']}" in human
+        assert (spec["id"], spec["task"], spec["meta"]["dealt_from"]) == (post_id, "shuffled", donor)
+        assert f"title {post_id}" in human
         assert f"{donor} says u" in gpt
-        assert f"{spec['id']} says" not in gpt
-        assert spec["meta"]["comments"][0] == f"{spec['id']} says u"  # the truth, for evaluation
-    assert samples.shuffled(posts[:1], V1, seed=0) == []
+        assert f"{post_id} says" not in gpt
+        assert spec["meta"]["comments"][0] == f"{post_id} says u"  # the truth, for evaluation
+        likes = samples.shuffled(posts[post_id], posts[donor], V1, {"likes"})
+        assert likes is not None
+        assert "says" not in likes["conversations"][1][1]
+
+
+def test_shuffled_titles_are_the_donors() -> None:
+    title = templates.get("title_v1")
+    spec = samples.shuffled(_post("a"), _post("b"), title)
+    assert spec is not None
+    assert "title a" not in json.dumps(spec["conversations"])
+    assert spec["conversations"][1][1].endswith('It would be titled "title b".')
+
+
+def test_loading_reads_the_images(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"picture")
+    spec = _behavior(msgspec.structs.replace(_post("p"), media=(str(tmp_path / "x.png"),)), V1)
+    record = samples.load(spec)
+    assert (record.id, record.images, record.task) == ("p", (b"picture",), "behavior")
+    assert [turn.role for turn in record.conversations] == ["human", "gpt"]
+    assert samples.load(spec, lambda reference: reference.encode()).images == (spec["images"][0].encode(),)
+
+
+def test_a_conversation_keeps_what_its_source_said() -> None:
+    sample = Sample("s", "/raw/x.json:4", ("/raw/a.jpg",), (Turn("human", "<image>"), Turn("gpt", "A cup.")))
+    assert samples.conversation(sample, "instruct", "0:4")["meta"] == {
+        "origin": "x.json:4",
+        "images": ["a.jpg"],
+    }
+    film = replace(sample, images=(), videos=("/raw/1.npy",), meta={"memorability": 7})
+    assert samples.conversation(film, "memorability", "0:4")["meta"] == {
+        "memorability": 7,
+        "origin": "x.json:4",
+        "images": [],
+        "videos": ["1.npy"],
+    }

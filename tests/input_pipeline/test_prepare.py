@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -15,10 +19,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-import input_pipeline.prepare as prepare_module
 from configs.prepare import get_config
-from input_pipeline import records
-from input_pipeline.behavior import clean
+from input_pipeline import recipe, records
+from input_pipeline.behavior import clean, stages
 from input_pipeline.errors import UserError
 from input_pipeline.prepare import prepare
 from input_pipeline.recipe import with_sources
@@ -100,7 +103,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     notes: list[tuple[int, int, str]] = []
     summary = prepare(get_config(f"raw={folder / 'raw'}"), folder / "out", lambda *note: notes.append(note))
     assert notes[0][0] == 0
-    assert notes[-1][:2] == (4, 4)
+    assert notes[-1][:2] == (1, 1)
+    dones = [done for done, _, _ in notes[1:-1]]
+    assert dones == sorted(dones)
     return folder, summary
 
 
@@ -124,12 +129,18 @@ def test_what_is_kept_and_dropped_at_which_step(made: tuple[Path, dict[str, Any]
         "read": (0, 0),
         "join": (0, 2),  # 'lost', and one comment that was read twice
         "media": (2, 4),  # gone, self
+        "date": (0, 0),
+        "excluded": (0, 0),
+        "views": (0, 0),
+        "duration": (0, 0),
         "marked": (1, 2),
+        "evaluation set": (0, 0),
         "unreadable image": (1, 2),
         "duplicate media": (1, 0),  # its comment went to ok0
         "comment length": (0, 40),
         "near-duplicate comments": (0, 0),
         "word list": (0, 0),
+        "language": (0, 0),
         "few comments": (1, 1),
     }
     assert (steps["read"]["kept_posts"], steps["read"]["kept_comments"]) == (46 + 8, 40 * 3 + 10 + 2 + 8)
@@ -197,8 +208,8 @@ def test_quarantine_names_every_rejected_record(made: tuple[Path, dict[str, Any]
     rows = _rows(folder / "out/quarantine.jsonl")
     assert [(Path(r["file"]).name, r["record"], r["id"], r["stage"], r["kind"]) for r in rows] == [
         ("RS_x.ndjson", 42, "gone", "media", "gone"),
-        ("RS_x.ndjson", 46, "torn", "image", "bad"),
         ("RS_x.ndjson", 47, "", "read", "bad"),
+        ("RS_x.ndjson", 46, "torn", "image", "bad"),  # pictures are looked at when all is read
     ]
     assert summary["quarantine"]["count"] == 3
     assert Counter(row["reason"] for row in rows) == summary["quarantine"]["by_reason"]
@@ -211,7 +222,7 @@ def test_a_second_run_returns_at_once_and_a_changed_input_is_noticed(
     config = get_config(f"raw={folder / 'raw'}")
     shutil.copytree(folder / "out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(records, "write", None)  # would fail if anything were written
+        patch.setattr(records, "finish", None)  # would fail if anything were written
         again = prepare(config, tmp_path / "out")
     assert again["reused"]
     assert again["splits"] == first["splits"]
@@ -240,8 +251,7 @@ def test_too_much_bad_input_stops_the_run_and_leaves_its_reasons(tmp_path: Path)
         prepare(get_config(f"raw={tmp_path / 'raw'}"), tmp_path / "out")
     message = str(caught.value)
     assert (
-        "31 of 136 records are bad, more than max_bad_fraction=0.05 allows: line is not JSON (read): 30"
-        in message
+        "31 of 136 records are bad, more than max_bad_fraction=0.05 allows: line is not JSON: 30" in message
     )
     quarantine = tmp_path / "out.quarantine.jsonl"
     assert str(quarantine) in message
@@ -280,26 +290,172 @@ def test_a_wrong_media_folder_is_said(tmp_path: Path) -> None:
         prepare(config, tmp_path / "out")
 
 
-def test_an_interrupted_run_leaves_nothing_that_looks_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _lines(tmp_path / "t.jsonl", [{"text": "x"}])
-    config = get_config()
-    config.text = ({"jsonl": str(tmp_path / "t.jsonl")},)
+def _small(raw: Path) -> ConfigDict:
+    """The corpus in several buckets, without what takes time."""
+    config = get_config(f"raw={raw}")
+    config.update(instruct=(), captions=())
+    return config
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+
+def _hashes(out: Path) -> dict[str, str]:
+    return {split: records.data_hash(out, split) for split in records.splits(out)}
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A corpus and the hashes of its records where the posts are in five buckets."""
+    folder = tmp_path_factory.mktemp("parted")
+    _corpus(folder / "raw")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "count_buckets", lambda _: 5)
+        summary = prepare(_small(folder / "raw"), folder / "out")
+    assert summary["funnel"]["steps"][-1]["kept_posts"] == 48
+    return folder, _hashes(folder / "out")
+
+
+def test_the_number_of_buckets_changes_nothing_but_the_shards(
+    parted: tuple[Path, dict[str, str]], made: tuple[Path, dict[str, Any]]
+) -> None:
+    folder, _ = parted
+    for arm in ("behavior", "ad", "shuffled", "text"):
+        assert _all(folder, arm) == _all(made[0], arm)
+    table = json.loads((folder / "out/funnel.json").read_text())
+    whole = json.loads((made[0] / "out/funnel.json").read_text())
+    assert table["sources"] == whole["sources"]
+
+
+@pytest.mark.parametrize("stage", ["scatter", "join", "clean_bucket", "write"])
+def test_an_interrupted_run_goes_on_and_gives_the_same(
+    parted: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    folder, expected = parted
+    config = _small(folder / "raw")
+    monkeypatch.setattr(recipe, "count_buckets", lambda _: 5)
+    real = getattr(stages, stage)
+    calls, done = tmp_path / "calls", tmp_path / "done"  # files, as Beam runs a copy of the functions
+
+    def second_fails(job: stages.Job, task: Any) -> None:
+        with calls.open("a") as file:
+            file.write(f"{_number(task)}\n")
+        if len(calls.read_text().split()) == 2:
+            raise KeyboardInterrupt
+        real(job, task)
+
+    def booked(job: stages.Job, task: Any) -> None:
+        with done.open("a") as file:
+            file.write(f"{_number(task)}\n")
+        real(job, task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module.records, "write", interrupt)
+        patch.setattr(stages, stage, second_fails)
         with pytest.raises(KeyboardInterrupt):
             prepare(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    # What a killed run leaves is removed by the next one.
-    stale = tmp_path / ".out.partial-99999999"
+    (left,) = tmp_path.glob(".out.partial-*")
+    assert not list(left.rglob("*.partial"))
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, stage, booked)
+        prepare(config, tmp_path / "out")
+    first, second = calls.read_text().split()
+    assert first not in done.read_text().split()
+    assert second in done.read_text().split()
+    assert _hashes(tmp_path / "out") == expected
+    assert not list(tmp_path.glob(".out.partial-*"))
+
+
+def _number(task: Any) -> int:
+    return task[0] if isinstance(task, tuple) else task
+
+
+def test_what_other_runs_left_is_removed_but_not_under_their_hands(tmp_path: Path) -> None:
+    _lines(tmp_path / "t.jsonl", [{"text": "x"}])
+    config = {"text": (str(tmp_path / "t.jsonl"),)}
+    stale = tmp_path / ".out.partial-0000000000000000"
     stale.mkdir()
+    with (stale / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert prepare(config, tmp_path / "out")["splits"]
+        assert stale.exists()
+    shutil.rmtree(tmp_path / "out")
     assert prepare(config, tmp_path / "out")["splits"]
     assert not stale.exists()
+
+
+def test_two_runs_at_once_do_not_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _lines(tmp_path / "t.jsonl", [{"text": "x"}])
+    config = {"text": (str(tmp_path / "t.jsonl"),)}
+    real, message = stages.scatter, tmp_path / "message"
+
+    def meanwhile(job: stages.Job, task: Any) -> None:
+        with pytest.raises(UserError) as caught:
+            prepare(config, tmp_path / "out")
+        message.write_text(str(caught.value))
+        real(job, task)
+
+    monkeypatch.setattr(stages, "scatter", meanwhile)
+    assert prepare(config, tmp_path / "out")["splits"]
+    assert message.read_text() == f"{tmp_path / 'out'}: another run is writing it; wait for its end"
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lines(tmp_path / "t.jsonl", [{"text": "x"}])
+    config = {"text": (str(tmp_path / "t.jsonl"),)}
+
+    def full(job: stages.Job, task: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "join", full)
+        with pytest.raises(
+            UserError, match=r"^/some/file: No space left on device; mend that and run the same"
+        ):
+            prepare(config, tmp_path / "out")
+    (left,) = tmp_path.glob(".out.partial-*")
+    assert (left / "scatter/00000.rows").exists()
+    assert prepare(config, tmp_path / "out")["splits"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["two processes", "dask"])
+def test_other_workers_give_the_same(
+    parted: tuple[Path, dict[str, str]], tmp_path: Path, engine: str
+) -> None:
+    # In a process of its own, as workers are started from it. The buckets are those of one worker.
+    folder, expected = parted
+    beam = {"workers": 2} if engine == "two processes" else {"runner": "DaskRunner"}
+    code = f"""
+import sys
+from input_pipeline import recipe
+from input_pipeline.prepare import prepare
+from tests.input_pipeline.test_prepare import _small
+from pathlib import Path
+recipe.count_buckets = lambda _: 5
+
+if __name__ == "__main__":
+    config = _small(Path({str(folder / "raw")!r}))
+    config.beam = {beam}
+    if config.beam.get("runner"):
+        from distributed import LocalCluster
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+        config.beam.flags = ("--dask_client_address=" + cluster.scheduler_address,)
+    prepare(config, Path({str(tmp_path / "out")!r}))
+    print("done", flush=True)
+    import os
+    os._exit(0)  # a cluster that is closed in order complains at length
+"""
+    (tmp_path / "run.py").write_text(code)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        timeout=300,
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert _hashes(tmp_path / "out") == expected
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tensorflow_datasets as tfds
 
 from input_pipeline import records
-from input_pipeline.behavior.engine import beam
 from input_pipeline.errors import UserError
 from input_pipeline.types import Record, Turn
 
@@ -23,25 +24,16 @@ def _records(count: int) -> list[Record]:
             images=tuple(bytes([0, 255, i, k]) * 50 for k in range(i % 3)),
             conversations=(Turn("human", "<image>\n" * (i % 3) + "wie geht’s? 👍"), Turn("gpt", f'"{i}"\n')),
             meta={"like_rate": None if i % 2 else 0.5, "comments": ["a", "ü"], "title": ""},
+            videos=(b"mp4",) if i == 3 else (),
         )
         for i in range(count)
     ]
 
 
-def _write(folder: Path, **splits: list[Record]) -> dict[str, int]:
-    return records.write(
-        {
-            name: beam.Create([(f"{n}", record) for n, record in enumerate(items)])
-            for name, items in splits.items()
-        },
-        folder,
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "records"
-    assert _write(path, behavior_train=_records(20), text_train=_records(3)) == {
+    assert records.write({"behavior_train": _records(20), "text_train": _records(3)}, path) == {
         "behavior_train": 20,
         "text_train": 3,
     }
@@ -51,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_comes_back(folder: Path) -> None:
     source = records.open_split(folder, "behavior_train")
     assert len(source) == 20
-    assert sorted(source, key=lambda r: int(r.id[1:])) == _records(20)
+    assert list(source) == _records(20)
     assert source[-1] == source[19]
     assert source[2:4] == [source[2], source[3]]
     with pytest.raises(IndexError):
@@ -76,19 +68,57 @@ def test_splits_and_folders(folder: Path) -> None:
 
 
 def test_order_and_hash_are_functions_of_the_data(folder: Path, tmp_path: Path) -> None:
-    shuffled = _records(20)
-    keyed = list(enumerate(shuffled))[::-1]
-    records.write({"behavior_train": beam.Create([(str(n), r) for n, r in keyed])}, tmp_path / "again")
-    ours = records.open_split(folder, "behavior_train")
-    assert list(records.open_split(tmp_path / "again", "behavior_train")) == list(ours)
-    assert records.data_hash(tmp_path / "again", "behavior_train") == records.data_hash(
-        folder, "behavior_train"
+    ours = _records(20)
+    records.write({"behavior_train": ours}, tmp_path / "again")
+    assert list(records.open_split(tmp_path / "again", "behavior_train")) == ours
+    digest = records.data_hash(folder, "behavior_train")
+    assert records.data_hash(tmp_path / "again", "behavior_train") == digest
+    records.write({"behavior_train": [*ours[:-1], ours[0]]}, tmp_path / "other")
+    assert records.data_hash(tmp_path / "other", "behavior_train") != digest
+
+
+def test_the_hash_is_the_same_in_every_process(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from input_pipeline import records\n"
+        "from tests.input_pipeline.test_records import _records\n"
+        "records.write({'s': _records(5)}, Path(sys.argv[1]))\n"
+        "print(records.data_hash(sys.argv[1], 's'))\n"
     )
-    other = [*shuffled[:-1], shuffled[0]]
-    _write(tmp_path / "other", behavior_train=other)
-    assert records.data_hash(tmp_path / "other", "behavior_train") != records.data_hash(
-        folder, "behavior_train"
-    )
+    root = Path(__file__).parents[2]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            cwd=root,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(digests) == 1
+
+
+def test_shards_of_several_writers_are_one_split(tmp_path: Path) -> None:
+    parts = []
+    for name, items in (("0", _records(7)), ("1", _records(20)[7:])):
+        with records.ShardWriter(tmp_path, name) as writer:
+            for record in items:
+                writer.add("s_train", record)
+        parts.append((tmp_path / f"s_train.{name}", *writer.sizes["s_train"]))
+    assert records.finish({"s_train": parts}, tmp_path / "records") == {"s_train": 20}
+    assert list(records.open_split(tmp_path / "records", "s_train")) == _records(20)
+    # What TFDS itself says of the folder, without any of our code.
+    info = tfds.builder_from_directory(str(tmp_path / "records/records/1.1.0")).info
+    assert info.splits["s_train"].shard_lengths == [7, 13]
+
+
+def test_a_shard_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), records.ShardWriter(tmp_path, "0") as writer:
+        writer.add("s_train", _records(1)[0])
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
 
 
 def test_reading_imports_neither_tensorflow_nor_beam(folder: Path) -> None:
@@ -106,10 +136,9 @@ def test_writing_says_nothing_and_needs_no_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from input_pipeline import records\n"
-        "from input_pipeline.behavior.engine import beam\n"
         "from input_pipeline.types import Record, Turn\n"
         "r = Record('a', 't', (b'x',), (Turn('gpt', 'x'),), {})\n"
-        f"records.write({{'s': beam.Create([('a', r)])}}, Path({str(tmp_path / 'r')!r}))\n"
+        f"records.write({{'s': [r]}}, Path({str(tmp_path / 'r')!r}))\n"
         "assert not {'tensorflow', 'torch', 'jax'} & set(sys.modules)\n"
     )
     root = Path(__file__).parents[2]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -39,7 +42,7 @@ def test_plain_gz_and_long_window_zst_give_the_same(tmp_path: Path) -> None:
         zstandard.ZstdDecompressor().decompressobj().decompress(contents["a.zst"])
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-        items = list(lines.read_objects(tmp_path / name))
+        items: list[Any] = list(lines.read_objects(tmp_path / name))
         assert _good(items) == _ROWS, name
         assert [item[0] for item in items] == [f"{tmp_path / name}:{n}" for n in range(1, 6)]
 
@@ -101,6 +104,145 @@ def test_a_cut_compressed_list_yields_what_it_can(tmp_path: Path, suffix: str) -
     assert len(good) > 100
 
 
+def _cuts(data: bytes) -> dict[str, bytes]:
+    return {"a.ndjson": data, "a.gz": gzip.compress(data), "a.zst": zstandard.compress(data)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.binary(max_size=12).map(lambda row: b"{" + row.replace(b"\n", b"")), max_size=12),
+    ended=st.booleans(),
+    chunk=st.integers(1, 30),
+    limit=st.integers(4, 20),
+)
+def test_raw_lines_are_those_of_the_file_whatever_the_chunks(
+    tmp_path_factory, rows, ended, chunk, limit
+) -> None:
+    folder = tmp_path_factory.mktemp("raw")
+    original = lines._CHUNK, lines._BITE, lines._MAX_LINE
+    lines._CHUNK, lines._BITE, lines._MAX_LINE = chunk, chunk, limit
+    expected = [(n, row) if len(row) <= limit else n for n, row in enumerate(rows, 1)]
+    try:
+        for name, data in _cuts(b"\n".join(rows) + b"\n" * ended).items():
+            (folder / name).write_bytes(data)
+            items = list(lines.read_raw(folder / name))
+            found = [int(i.origin.rpartition(":")[2]) if isinstance(i, Rejected) else i for i in items]
+            assert found == expected, name
+    finally:
+        lines._CHUNK, lines._BITE, lines._MAX_LINE = original
+
+
+@pytest.mark.parametrize("suffix", ["ndjson", "gz", "zst"])
+def test_a_line_of_100_mb_is_never_held(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(_cuts(b'{"a":1}\n{' + b"x" * 100_000_000 + b'\n{"a":2}\n')[f"a.{suffix}"])
+    tracemalloc.start()
+    try:
+        items = list(lines.read_raw(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [item for item in items if not isinstance(item, Rejected)] == [(1, b'{"a":1}'), (3, b'{"a":2}')]
+    assert _bad(items) == [(f"a.{suffix}:2", "line is too long")]
+    assert peak < 85e6
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_what_expands_a_thousandfold_does_not_fill_the_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(_cuts(b"[" + b" " * 100_000_000 + b"]")[f"a.{suffix}"])
+    tracemalloc.start()
+    try:
+        assert list(lines.read_list(path)) == []
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_element_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_MAX_LINE", 1000)
+    monkeypatch.setattr(lines, "_CHUNK", 64)
+    path = tmp_path / "a.json"
+    path.write_text('[{"id": 1}, {"id": "' + "x" * 5000 + '"}, {"id": 3}]')
+    items = list(lines.read_list(path))
+    assert _good(items) == [{"id": 1}, {"id": 3}]
+    assert _bad(items) == [("a.json:1", "element is too long")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("suffix", ["ndjson", "zst"])
+def test_what_windows_writes_is_read(tmp_path: Path, encoding: str, suffix: str) -> None:
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(_cuts((mark + _NDJSON.decode()).replace("\n", "\r\n").encode(encoding))[f"a.{suffix}"])
+    assert _good(list(lines.read_objects(path))) == _ROWS
+    assert _good(list(lines.read_list(path))) == _ROWS
+
+
+def test_a_cut_utf_16_file_loses_its_last_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(_NDJSON.decode().encode("utf-16")[:-7])
+    items = list(lines.read_objects(path))
+    assert _good(items) == _ROWS[:-1]
+    assert _bad(items) == [("a.ndjson:5", "line is not JSON")]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.binary(max_size=200), suffix=st.sampled_from(["ndjson", "gz", "zst", "cut.gz", "cut.zst"]))
+def test_no_bytes_raise(tmp_path_factory, data: bytes, suffix: str) -> None:
+    path = tmp_path_factory.mktemp("any") / f"a.{suffix}"
+    path.write_bytes(_cuts(data)[f"a.{suffix[4:]}"][:-3] if suffix.startswith("cut.") else data)
+    for items in (list(lines.read_raw(path)), list(lines.read_objects(path)), list(lines.read_list(path))):
+        assert all(item.reason for item in items if isinstance(item, Rejected))
+    if suffix.startswith("cut."):
+        assert isinstance(items[-1], Rejected)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_cut_anywhere_keeps_what_came_before(tmp_path: Path, suffix: str) -> None:
+    noise = random.Random(0)
+    rows = [{"n": n, "x": f"{noise.getrandbits(256):x}"} for n in range(3000)]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    whole = _cuts(data)[f"a.{suffix}"]
+    path = tmp_path / f"a.{suffix}"
+    for share in (0.7, 0.9, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        items = list(lines.read_objects(path))
+        good = _good(items)
+        assert good == rows[: len(good)]
+        # A zstd frame gives whole blocks of 128 KiB only.
+        assert len(good) > share * len(rows) - 128 * 1024 / (len(data) / len(rows)) - 2
+        assert _bad(items) == [
+            (f"a.{suffix}:{len(good) + 1}", "compressed file is broken: all after this line is lost")
+        ]
+
+
+def test_padding_after_a_gzip_member_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"{}\n") + b"\0" * 100 + gzip.compress(b"{}") + b"\0" * 9)
+    assert _good(list(lines.read_objects(path))) == [{}, {}]
+    path.write_bytes(gzip.compress(b"{}\n") + b"junk")
+    assert [isinstance(item, Rejected) for item in lines.read_objects(path)] == [False, True]
+
+
+def test_open_bytes_gives_the_bytes_as_they_are(tmp_path: Path) -> None:
+    data = b"\xff\xfe" + random.Random(0).randbytes(3_000_000)
+    for name, packed in _cuts(data).items():
+        (tmp_path / name).write_bytes(packed)
+        with lines.open_bytes(tmp_path / name) as file:
+            assert file.read(5) + file.read() == data
+
+
+def test_lists_that_follow_each_other_are_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[1, 2]\n[]\n[[3], 4]\n")
+    assert list(lines.read_list(path)) == [
+        (f"{path}:{index}", value) for index, value in enumerate([1, 2, [3], 4])
+    ]
+    path.write_text("[1] and so on")
+    assert _bad(list(lines.read_list(path))) == [("a.json:1", "text after the end of the list")]
+
+
 def test_a_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.ndjson: no such file"):
         list(lines.read_objects(tmp_path / "no.ndjson"))
@@ -125,7 +267,7 @@ def test_any_list_is_read_whatever_the_chunks(tmp_path_factory, rows, indent, ch
     original = lines._CHUNK
     lines._CHUNK = chunk
     try:
-        items = list(lines.read_list(path))
+        items: list[Any] = list(lines.read_list(path))
     finally:
         lines._CHUNK = original
     assert _good(items) == rows
@@ -170,6 +312,10 @@ def test_what_is_no_list_says_so(tmp_path: Path, text: str, reason: str) -> None
         (True, None),
         (float("nan"), None),
         ([1], None),
+        (10**30, None),  # msgspec could not write it
+        ("1e30", None),
+        (2**53, 2**53),
+        (-5, -5),
     ],
 )
 def test_integers_of_all_types(value: object, expected: int | None) -> None:
@@ -180,3 +326,28 @@ def test_text_is_always_encodable() -> None:
     assert fields.text({"t": "a\ud800b"}, "t") == "a?b"
     assert fields.text({"t": 7}, "t") == "7"
     assert fields.text({"t": None}, "t") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1.5, 1.5), ("1514764800", 1514764800.0), (-1, None), (1e15, None), (10**400, None), (None, None)],
+)
+def test_times(value: object, expected: float | None) -> None:
+    assert fields.as_time(value) == expected
+
+
+def test_escapes_are_undone_unless_they_are_absurd() -> None:
+    assert fields.unescape("a &gt; b &amp; c") == "a > b & c"
+    absurd = "&#" + "9" * 5000 + ";"
+    assert fields.unescape(absurd) == absurd
+
+
+@settings(max_examples=200)
+@given(value=_JSON | st.floats() | st.integers() | st.text(st.characters()))
+def test_no_value_raises(value: object) -> None:
+    text, number, integer = fields.as_text(value), fields.as_number(value), fields.as_integer(value)
+    assert text is None or text.encode("utf-8") is not None
+    assert number is None or abs(number) < float("inf")
+    assert integer is None or abs(integer) <= 2**53
+    assert fields.as_flag(value) in (True, False)
+    assert fields.as_time(value) is None or number == fields.as_time(value)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from input_pipeline.sources import llava_json, text
+from input_pipeline.sources import llava_json, media, text
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Turn
 
@@ -103,6 +107,133 @@ def test_what_is_wrong_is_said(tmp_path: Path, row: Any, kind: str, reason: str)
     assert isinstance(first, Rejected)
     assert (first.kind, first.reason, first.origin) == (kind, reason, f"{tmp_path}/a.json:0")
     assert isinstance(second, llava_json.Sample)
+
+
+def _media(folder: Path) -> Path:
+    root = folder / "root"
+    root.mkdir(exist_ok=True)
+    for name in ("1.jpg", "v.mp4", "v.jpg"):
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def _one(folder: Path, library: media.Library | None = None, **row: Any) -> llava_json.Sample | Rejected:
+    (folder / "v.json").write_text(json.dumps([{"id": "a", **row}]))
+    (item,) = llava_json.read(folder / "v.json", _media(folder), library)
+    return item
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "order"),
+    [
+        ({"video": "v.mp4"}, "<image>\nWhat?", None),
+        ({"video": "v.mp4"}, "<video>\nWhat?", None),
+        ({"video": ["v.mp4", "v.mp4"]}, "<video> or <video>?", None),
+        ({"video": "v.mp4", "image": "1.jpg"}, "<video> like <image>?", ["video", "image"]),
+        ({"video": "v.mp4", "image": "1.jpg"}, "<image> like <image>?", ["image", "video"]),
+    ],
+)
+def test_videos(tmp_path: Path, row: Any, text: str, order: list[str] | None) -> None:
+    item = _one(tmp_path, **row, conversations=[{"from": "human", "value": text}, _SAY])
+    assert isinstance(item, llava_json.Sample)
+    assert {Path(path).name for path in item.videos} == {"v.mp4"}
+    assert item.conversations[0].text == text.replace("<video>", "<image>")
+    assert item.meta == ({"media": order} if order else {})
+    assert item.split_key == ("1" if "image" in row else "v")
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "reason"),
+    [
+        ({"video": "v.mp4"}, "What?", "number of <image> marks and of media differ"),
+        ({"video": "v.mp4"}, "<video><image>", "number of <image> marks and of media differ"),
+        (
+            {"video": "v.mp4", "image": "1.jpg"},
+            "<video><video>",
+            "number of <image> marks and of media differ",
+        ),
+        ({"image": "1.jpg"}, "<video> What?", "number of <image> marks and of images differ"),
+        ({"image": "1.jpg"}, "What?", "number of <image> marks and of images differ"),
+        ({"video": ""}, "<video>", "video is neither a file name nor a list of them"),
+        ({"video": "../v.mp4"}, "<video>", "video lies outside the images folder"),
+        ({"video": "w.mp4"}, "<video>", "media is gone"),
+        ({"image": "n" * 5000}, "<image>", "media is gone"),
+        ({"image": "\0\ud800"}, "<image>", "media is gone"),
+    ],
+)
+def test_what_is_wrong_with_videos_is_said(tmp_path: Path, row: Any, text: str, reason: str) -> None:
+    item = _one(tmp_path, **row, conversations=[{"from": "human", "value": text}, _SAY])
+    assert isinstance(item, Rejected)
+    assert item.reason == reason
+
+
+def test_without_a_video_its_mark_is_a_word(tmp_path: Path) -> None:
+    item = _one(tmp_path, conversations=[{"from": "human", "value": "What is <video> in HTML?"}, _SAY])
+    assert isinstance(item, llava_json.Sample)
+    assert item.conversations[0].text == "What is <video> in HTML?"
+
+
+def test_images_may_lie_in_shards(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "0.tar", "w") as tar:
+        for name in ("deep/7.jpg", "film.jpg"):
+            header = tarfile.TarInfo(name)
+            header.size = 3
+            tar.addfile(header, io.BytesIO(b"abc"))
+    library = media.build([shards], tmp_path / "index.sqlite")
+    item = _one(tmp_path, library, image="x/7.jpg", conversations=[_ASK, _SAY])
+    assert isinstance(item, llava_json.Sample)
+    assert media.read(item.images[0]) == b"abc"
+    assert item.split_key == "7"
+    item = _one(tmp_path, library, video="film.mp4", conversations=[_ASK, _SAY])  # its thumbnail is no video
+    assert isinstance(item, Rejected)
+    assert item.kind == "gone"
+
+
+def test_other_names_of_turns(tmp_path: Path) -> None:
+    pair = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A cat."}]
+    want = (Turn("human", "<image>\nWhat?"), Turn("gpt", "A cat."))
+    for key, turns in (("conversation", [_ASK, _SAY]), ("conversations", pair), ("messages", pair)):
+        item = _one(tmp_path, None, image="1.jpg", **{key: turns})
+        assert isinstance(item, llava_json.Sample)
+        assert item.conversations == want
+    parts = [{"role": "user", "content": [{"type": "text", "text": "x"}]}, pair[1]]
+    item = _one(tmp_path, messages=parts)
+    assert isinstance(item, Rejected)
+    assert item.reason == "a turn has no text"
+
+
+_junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None), max_size=4)
+    | st.sampled_from(["<image>", "<video>", "human", "gpt", "1.jpg", "v.mp4", "/", "..", "."]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["from", "value", "role", "content"]), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+_turn = st.sampled_from([_ASK, _SAY, {"from": "human", "value": "<video>"}]) | _junk
+_row = st.fixed_dictionaries(
+    {}, optional={"id": _junk, "image": _junk, "video": _junk, "conversations": st.lists(_turn, max_size=4) | _junk}
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_row | _junk, max_size=5))
+def test_nothing_raises_and_every_record_is_told_of(tmp_path: Path, rows: list[Any]) -> None:
+    path = tmp_path / "h.json"
+    path.write_text(json.dumps(rows))
+    items = list(llava_json.read(path, _media(tmp_path)))
+    assert len(items) == len(rows)
+    for item in items:
+        if isinstance(item, llava_json.Sample):
+            marks = sum(turn.text.count("<image>") for turn in item.conversations)
+            assert marks == len(item.images) + len(item.videos)
 
 
 def test_texts(tmp_path: Path) -> None:

@@ -5,27 +5,40 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from input_pipeline.sources import media, reddit
+from input_pipeline.sources import lines, media, reddit
 from input_pipeline.sources.rejected import Rejected
-from input_pipeline.types import Comment, Post
+from input_pipeline.types import Comment, Post, Reply
 
 REAL = Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "reddit"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real sample data")
 
 
-def _submissions(folder: Path, *rows: dict[str, Any], files: tuple[str, ...] = ()) -> list[Post | Rejected]:
-    path = folder / "RS.ndjson"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def _library(folder: Path, *files: str) -> media.Library:
     (folder / "media").mkdir(exist_ok=True)
     for name in files:
         (folder / "media" / name).write_bytes(b"x")
-    media.forget()
-    return list(reddit.read_submissions(path, folder / "media"))
+    return media.of_folder(folder / "media", folder / "index.sqlite")
+
+
+def _submissions(folder: Path, *rows: dict[str, Any], files: tuple[str, ...] = ()) -> list[Any]:
+    path = folder / "RS.ndjson"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(reddit.read_submissions(path, _library(folder, *files)))
+
+
+def _comments(folder: Path, *rows: dict[str, Any], communities: Collection[str] = ()) -> list[Any]:
+    path = folder / "RC.ndjson"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(reddit.read_comments(path, communities))
 
 
 def test_a_submission_becomes_a_post(tmp_path: Path) -> None:
@@ -119,27 +132,186 @@ def test_gone_media_and_missing_fields_are_rejected_with_their_reason(tmp_path: 
 def test_removal_is_noted(tmp_path: Path, row: dict[str, Any]) -> None:
     (post,) = _submissions(tmp_path, {"id": "p", "title": "t", **row})
     assert isinstance(post, Post)
-    assert post.extra["removed"]
+    assert post.removed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://www.youtube.com/watch?v=dQw4w9WgXcQ",
+        "http://youtube.com/watch?feature=player_embedded&amp;v=dQw4w9WgXcQ&amp;t=3s",
+        "https://m.youtube.com/watch?v=dQw4w9WgXcQ#t=10",
+        "https://youtu.be/dQw4w9WgXcQ",
+        "https://youtu.be/dQw4w9WgXcQ?si=abc",
+        "https://youtu.be/dQw4w9WgXcQ&amp;feature=share",
+        "https://www.YouTube.com/shorts/dQw4w9WgXcQ",
+        "https://www.youtube-nocookie.com/embed/dQw4w9WgXcQ?start=1",
+        "https://www.youtube.com/v/dQw4w9WgXcQ",
+        "https://www.youtube.com/attribution_link?a=x&amp;u=%2Fwatch%3Fv%3DdQw4w9WgXcQ%26feature%3Dshare",
+    ],
+)
+def test_a_link_to_youtube_is_a_post_about_the_video(tmp_path: Path, url: str) -> None:
+    row = {"id": "p", "title": "t", "url": url, "post_hint": "rich:video"}
+    (post,) = _submissions(tmp_path, row, files=("dQw4w9WgXcQ.jpg",))
+    assert isinstance(post, Post)
+    assert [Path(path).name for path in post.media] == ["dQw4w9WgXcQ.jpg"]
+    assert (post.url, post.duration) == ("https://www.youtube.com/watch?v=dQw4w9WgXcQ", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://www.youtube.com/channel/UCabcdefghij",
+        "https://www.youtube.com/watch?v=short",
+        "https://www.youtube.com/watch?v=dQw4w9WgXcQQ",
+        "https://www.youtube.com/watch",
+        "https://notyoutube.com/watch?v=dQw4w9WgXcQ",
+        "https://youtube.com/attribution_link?u=/attribution_link?u=/watch?v=dQw4w9WgXcQ",
+        "https://[youtu.be/dQw4w9WgXcQ",
+        "",
+    ],
+)
+def test_other_links_lead_to_no_video(url: str) -> None:
+    assert reddit.video_id(url) is None
+
+
+def test_the_seconds_of_a_video_are_asked_for_by_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "RS.ndjson"
+    path.write_text('{"id": "p", "title": "t", "url": "https://youtu.be/dQw4w9WgXcQ"}\n')
+    asked = {"dQw4w9WgXcQ": 212.0}
+    library = _library(tmp_path, "dQw4w9WgXcQ.webp")
+    (post,) = reddit.read_submissions(path, library, durations=asked.get)
+    assert isinstance(post, Post)
+    assert post.duration == 212.0
+    (gone,) = reddit.read_submissions(path, media.of_folder(tmp_path / "none", tmp_path / "empty.sqlite"))
+    assert isinstance(gone, Rejected)
+    assert (gone.id, gone.kind) == ("p", "gone")
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        {"gallery_data": {"items": [{"media_id": "ab12"}]}},
+        {"url": "https://i.redd.it/ab12.jpg", "over_18": True},
+    ],
+)
+def test_a_crosspost_takes_the_media_of_the_post_it_passes_on(tmp_path: Path, parent: dict) -> None:
+    row = {"id": "p", "title": "t", "url": "/r/pics/comments/q/", "crosspost_parent_list": [parent, 3]}
+    (post,) = _submissions(tmp_path, row, files=("ab12.jpg", "own.jpg"))
+    assert isinstance(post, Post)
+    assert [Path(path).name for path in post.media] == ["ab12.jpg"]
+    assert post.nsfw == parent.get("over_18", False)
+    (post,) = _submissions(tmp_path, {**row, "url": "https://i.redd.it/own.jpg"})
+    assert [Path(path).name for path in post.media] == ["own.jpg"]
 
 
 def test_comments(tmp_path: Path) -> None:
-    path = tmp_path / "RC.ndjson"
-    rows = [
+    items = _comments(
+        tmp_path,
         {"id": "c1", "link_id": "t3_p", "body": "a &gt; b", "author": None, "score": -3, "created_utc": 1.5},
         {"name": "t1_c2", "link_id": "p", "body": "x", "ups": "4", "parent_id": 99},
         {"id": "c3", "link_id": "t3_p"},
         {"id": "c4", "body": "x"},
         {"link_id": "t3_p", "body": "x"},
+    )
+    assert items[0] == Reply("reddit", "p", Comment("c1", "a > b", "[deleted]", -3, 1.5))
+    assert items[1] == Reply("reddit", "p", Comment("c2", "x", None, 4, None))
+    assert [(item.id, item.reason, item.origin[-1]) for item in items[2:]] == [
+        ("c3", "comment without a body", "3"),
+        ("c4", "comment without a link_id", "4"),
+        ("", "comment without an id", "5"),
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    items = list(reddit.read_comments(path))
-    assert items[0] == ("p", Comment("c1", "a > b", "[deleted]", -3, 1.5))
-    assert items[1] == ("p", Comment("c2", "x", None, 4, None))
-    assert [item.reason for item in items[2:] if isinstance(item, Rejected)] == [
-        "comment without a body",
-        "comment without a link_id",
-        "comment without an id",
+
+
+def test_an_id_given_as_a_number_is_written_as_reddit_writes_it(tmp_path: Path) -> None:
+    (reply,) = _comments(tmp_path, {"id": 41497293111, "link_id": int("zyw8x9", 36), "body": "x"})
+    assert reply.post_id == "zyw8x9"
+    assert int(reply.comment.id, 36) == 41497293111
+
+
+def test_other_communities_are_counted(tmp_path: Path) -> None:
+    row = {"link_id": "t3_p", "body": "x"}
+    rows = [
+        {"id": str(n), "subreddit": name} for n, name in enumerate(["Pics", "funny", "funny", None, "pics"])
     ]
+    items = _comments(tmp_path, *({**row, **more} for more in rows), communities={"pics"})
+    assert [item.comment.id for item in items[:-1]] == ["0", "3", "4"]
+    assert items[-1] == lines.Passed(f"{tmp_path}/RC.ndjson", 2, "of another community")
+    assert len(_comments(tmp_path, *({**row, **more} for more in rows))) == 5
+
+
+def test_a_broken_line_is_named_also_where_communities_are_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "RS.ndjson"
+    path.write_bytes(b'{"id": "p", "title": "t", "url": "u"\n[1]\n{"x": "\xff"}\n')
+    items = list(reddit.read_submissions(path, _library(tmp_path), {"pics"}))
+    assert [item.reason for item in items if isinstance(item, Rejected)] == [
+        "line is not JSON",
+        "line is not a JSON object",
+        "line is not UTF-8",
+    ]
+
+
+# What the two JSON decoders differ in, and what the fields have held over the years and worse.
+_ODD = [
+    'NaN', 'Infinity', '1e400', '-0.0', '9' * 30, '"\\ud800"', '"a\\udc00b"', '"\\ud83d\\ude00"', 'null', 'true',
+    '""', '"a\x01"', '[1,]', '{"a": {}}', '"t3_p"', '"t1_c"', '123', '"123"', '1.5e9', '"1.5e9"', '01', '"pics"',
+    '"&#' + '9' * 5000 + ';"', '"https://youtu.be/dQw4w9WgXcQ"', '"https://i.redd.it/x.png"', '"http://["',
+    '{"items": [{"media_id": "m"}, 1]}', '[{"url": "https://i.redd.it/x.png", "score": []}]', '"[deleted]"',
+    '"a &amp; b \u00e9"',
+]  # fmt: skip
+_KEYS = sorted({*reddit._PostRow.__struct_fields__, *reddit._CommentRow.__struct_fields__, "edited", "x"})
+_VALUES = st.sampled_from(_ODD) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=9),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+).map(json.dumps)
+_SOUND = [("id", '"ab1"'), ("title", '"t"'), ("body", '"b"'), ("link_id", '"t3_p"'), ("url", '"u"')]
+
+
+def _line(sound: bool, pairs: list[tuple[str, str]]) -> bytes:
+    pairs = (_SOUND if sound else []) + pairs
+    return ("{" + ", ".join(f'"{key}": {value}' for key, value in pairs) + "}").encode()
+
+
+def _spoilt(line: bytes, at: int, byte: int) -> bytes:
+    at %= len(line)
+    return line[:at] + bytes([byte]) + line[at + 1 :]
+
+
+_WRITTEN = st.builds(_line, st.booleans(), st.lists(st.tuples(st.sampled_from(_KEYS), _VALUES), max_size=6))
+_LINES = (
+    _WRITTEN
+    | st.builds(_spoilt, _WRITTEN, st.integers(0, 500), st.integers(11, 255))
+    | st.binary(min_size=1, max_size=30).filter(
+        lambda line: b"\n" not in line and bool(line.strip(lines._BLANK))
+    )
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=st.lists(_LINES, max_size=5), communities=st.sampled_from([frozenset(), frozenset({"pics"})]))
+def test_the_fast_way_gives_what_the_tolerant_way_gives(
+    tmp_path_factory, rows: list[bytes], communities: frozenset[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("both")
+    library = _library(folder, "x.png", "m.png")
+    path = folder / "a.ndjson"
+
+    def read(data: bytes) -> list[list[Any]]:
+        path.write_bytes(data)
+        return [
+            list(reddit.read_comments(path, communities)),
+            list(reddit.read_submissions(path, library, communities, lambda name: 1.0)),
+        ]
+
+    fast = read(b"{}\n" + b"".join(row + b"\n" for row in rows))
+    # Only Python's own JSON takes a byte-order mark at the start of a line.
+    slow = read(b"{}\n" + b"".join(b"\xef\xbb\xbf" + row + b"\n" for row in rows))
+    assert fast == slow
+    for items in fast:
+        passed = sum(item.count for item in items if isinstance(item, lines.Passed))
+        assert sum(not isinstance(item, lines.Passed) for item in items) + passed == 1 + len(rows)
+        assert msgspec.json.encode([item for item in items if isinstance(item, Post | Reply)])
 
 
 @needs_real
@@ -153,7 +325,7 @@ def test_comments(tmp_path: Path) -> None:
     ],
 )
 def test_real_submissions(tmp_path: Path, name: str, gone: int, no_image: int) -> None:
-    items = list(reddit.read_submissions(REAL / name, tmp_path))
+    items = list(reddit.read_submissions(REAL / name, _library(tmp_path)))
     counts = Counter(item.kind if isinstance(item, Rejected) else "post" for item in items)
     assert counts == +Counter(gone=gone, post=no_image)
     for item in items:
@@ -174,7 +346,7 @@ def test_real_submissions(tmp_path: Path, name: str, gone: int, no_image: int) -
 )
 def test_real_comments(name: str, count: int, deleted: int | None) -> None:
     items = list(reddit.read_comments(REAL / name))
-    comments = [item[1] for item in items if not isinstance(item, Rejected)]
+    comments = [item.comment for item in items if isinstance(item, Reply)]
     assert len(comments) == len(items) == count
     if deleted is not None:
         assert sum(comment.author == "[deleted]" for comment in comments) == deleted
@@ -182,7 +354,20 @@ def test_real_comments(name: str, count: int, deleted: int | None) -> None:
 
 @needs_real
 def test_the_real_zst_holds_lines_of_its_plain_twin(tmp_path: Path) -> None:
-    plain = {item.id: item for item in reddit.read_submissions(REAL / "RS_image_posts.ndjson", tmp_path)}
-    packed = list(reddit.read_submissions(REAL / "RS_image_posts_part.zst", tmp_path))
+    def ids(name: str) -> list[str]:
+        items = reddit.read_submissions(REAL / name, _library(tmp_path))
+        return [item.id for item in items if isinstance(item, Post | Rejected)]
+
+    packed = ids("RS_image_posts_part.zst")
     assert len(packed) == 52
-    assert all(item.id in plain for item in packed)
+    assert set(packed) <= set(ids("RS_image_posts.ndjson"))
+
+
+@needs_real
+def test_a_dump_of_comments_reads_the_same_when_every_line_takes_the_tolerant_way(tmp_path: Path) -> None:
+    data = (REAL / "RC_pushshift_api_science.ndjson").read_bytes().splitlines(keepends=True)
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b"".join(b"\xef\xbb\xbf" + line for line in data))
+    assert list(reddit.read_comments(path)) == list(
+        reddit.read_comments(REAL / "RC_pushshift_api_science.ndjson")
+    )

@@ -1,0 +1,98 @@
+"""The arms of an experiment: which behaviour each tells of the same posts, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from input_pipeline.behavior import samples, templates
+from input_pipeline.behavior.rules import SOURCES
+from input_pipeline.behavior.samples import Spec
+from input_pipeline.errors import UserError, nearest
+from input_pipeline.types import Post
+
+# What of a post's behaviour an ablation tells; None is all that the config names.
+_TOLD: dict[str, frozenset[str] | None] = {
+    "behavior": None,
+    "ad": frozenset(),
+    "shuffled": None,
+    "likes": frozenset({"likes"}),
+    "comments": frozenset({"comments"}),
+    "replay": frozenset({"replay"}),
+    "titles": frozenset({"title"}),
+}
+ARMS = tuple(_TOLD)
+BEHAVIORS = ("likes", "comments", "replay")
+_TITLES = "title_v1"  # titles are in every other template's question, so this arm has one of its own
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm. It pickles small: templates go by name."""
+
+    name: str
+    templates: tuple[str, ...]  # by source, as SOURCES
+    behaviors: frozenset[str]
+    asr_words: int | None = None  # how many words of a transcript are told; None is the template's own number
+
+    def spec(self, post: Post, donor: Post | None) -> Spec | None:
+        """The post's sample in this arm, or None where it has none.
+
+        Args:
+            post: clean.
+            donor: the post whose behaviour the shuffled control tells; None where there is none.
+        """
+        source = post.source if post.source in SOURCES else "other"
+        template = templates.get(self.templates[SOURCES.index(source)], self.asr_words)
+        if self.name == "shuffled":
+            return samples.shuffled(post, donor, template, self.behaviors) if donor else None
+        return samples.behavior(post, template, self.behaviors, self.name)
+
+
+def make(
+    names: tuple[str, ...],
+    wording: str | Mapping[str, str],
+    behaviors: tuple[str, ...],
+    asr_words: int | None = None,
+) -> tuple[Arm, ...]:
+    """Builds arms from the config.
+
+    Args:
+        names: of ARMS.
+        wording: a template's name, or one for each source.
+        behaviors: what the arms tell that tell all.
+        asr_words: of a transcript, see Arm.
+    """
+    by_source = dict.fromkeys(SOURCES, wording) if isinstance(wording, str) else dict(wording)
+    for source in by_source:
+        if source not in SOURCES:
+            raise UserError(f"prepare config: template.{source}: no such source.{nearest(source, SOURCES)}")
+    missing = [source for source in SOURCES if not by_source.get(source)]
+    if missing:
+        raise UserError(f"prepare config: template names none for {', '.join(missing)}")
+    for name in by_source.values():
+        templates.get(name, asr_words)
+    for behavior in behaviors:
+        if behavior not in BEHAVIORS:
+            raise UserError(f"prepare config: no behavior {behavior!r}.{nearest(behavior, BEHAVIORS)}")
+    arms = []
+    for name in names:
+        if name not in _TOLD:
+            raise UserError(f"prepare config: no arm {name!r}.{nearest(name, ARMS)}")
+        told = _TOLD[name]
+        chosen = tuple(_TITLES if name == "titles" else by_source[source] for source in SOURCES)
+        arms.append(Arm(name, chosen, frozenset(behaviors) if told is None else told, asr_words))
+    return tuple(arms)
+
+
+def to_json(arms: tuple[Arm, ...]) -> list[dict[str, Any]]:
+    """What the arms are, for summary.json."""
+    return [
+        {
+            "name": arm.name,
+            "templates": dict(zip(SOURCES, arm.templates, strict=True)),
+            "tells": sorted(arm.behaviors),
+        }
+        for arm in arms
+    ]

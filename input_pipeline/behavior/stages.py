@@ -1,0 +1,433 @@
+"""The stages of `prepare`, each a function of one task that reads files and leaves files.
+
+    scatter     input files     -> rows by bucket of their post (reading)
+    join        one bucket      -> posts with their comments, cheap rules, a look at the media
+    duplicates  all pictures    -> which posts show the same one (in one process)
+    clean       one bucket      -> clean posts: the rules on comments
+    write       one bucket      -> shards of records
+
+What a task leaves is there whole or not at all, its tally last; so a run that was stopped goes on where it was,
+and nothing depends on which worker did what. A bucket holds a range of the order of all posts. Its size does
+not grow with the input, and neither does the memory of a task.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from input_pipeline import inputs, records
+from input_pipeline.behavior import clean, duplicates, funnel, samples, spill, verbalise
+from input_pipeline.behavior.arms import Arm
+from input_pipeline.behavior.controls import is_heldout
+from input_pipeline.behavior.duplicates import EvaluationSet, Fingerprint
+from input_pipeline.behavior.rules import Rules
+from input_pipeline.behavior.spill import Gone, SpecRow
+from input_pipeline.behavior.tally import TALLY, Ledger, load
+from input_pipeline.errors import UserError
+from input_pipeline.images import ImageError, open_image, shrink
+from input_pipeline.inputs import Input
+from input_pipeline.sources import media
+from input_pipeline.sources.lines import Passed
+from input_pipeline.sources.llava_json import Sample
+from input_pipeline.sources.rejected import Rejected
+from input_pipeline.sources.text import Document
+from input_pipeline.types import Comment, Post, Reply
+
+STAGES = ("scatter", "join", "clean", "write")
+_POSTS_AT_ONCE = 256  # whose comments are compared in one go
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task has to know. `work` is the folder of all files in between."""
+
+    work: str
+    buckets: int
+    rules: Rules
+    arms: tuple[Arm, ...]
+    heldout_fraction: float
+    seed: int
+    max_image_side: int = 0  # of stored images; 0 keeps them as they came
+
+    def base(self, stage: str, number: int) -> Path:
+        """The path of a task's files, without their suffixes."""
+        return Path(self.work) / stage / f"{number:05d}"
+
+    def order(self, key: str) -> int:
+        """The place of a key in the order of everything."""
+        return spill.order_of(key, self.seed)
+
+    def half(self, key: str) -> str:
+        """'train' or 'heldout'."""
+        return "heldout" if is_heldout(key, self.heldout_fraction) else "train"
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """A joined post's place in its bucket's log, and its picture's fingerprint."""
+
+    key: str
+    created: float | None
+    place: tuple[int, int]
+    sha256: bytes
+    hash: int
+    thumbnail: bytes
+
+
+class Repeats(msgspec.Struct, frozen=True, array_like=True):
+    """What is to be merged in one bucket: posts that go, and for each that stays the places of its repeats."""
+
+    gone: list[str]
+    merged: dict[str, list[tuple[int, tuple[int, int]]]]  # key: (bucket, place)
+
+
+def is_done(job: Job, stage: str, number: int) -> bool:
+    """Whether a task has been done, in this run or an earlier one."""
+    return Path(f"{job.base(stage, number)}{TALLY}").exists()
+
+
+def guarded(function: Callable[[Any], None], failure: Path, task: Any) -> None:
+    """Runs a task; a mistake of the user or a full disk is told through the file `failure`.
+
+    Beam would wrap an error in a page of its own. The other tasks go on, as far as they can.
+    """
+    if failure.exists():
+        return
+    try:
+        function(task)
+    except UserError as error:
+        failure.write_text(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        failure.write_text(f"{where}{error.strerror or error}; mend that and run the same command again")
+        (failure.with_suffix(".traceback")).write_text(traceback.format_exc())
+
+
+# --- scatter --------------------------------------------------------------------------------------
+
+
+def scatter(job: Job, task: tuple[int, tuple[Input, ...]]) -> None:
+    """Reads files and writes each record to its bucket."""
+    number, files = task
+    base = job.base("scatter", number)
+    bucket = functools.lru_cache(1 << 16)(lambda key: spill.bucket_of(job.order(key), job.buckets))
+    key_of = funnel.key_of
+    with Ledger(base) as ledger, spill.Writer(base.with_suffix(".rows"), job.buckets) as out:
+        for item in files:
+            count = 0
+            for result in inputs.read(item):
+                if isinstance(result, Reply):
+                    out.add(bucket(key_of(result.source, result.post_id)), result)
+                elif isinstance(result, Post):
+                    out.add(bucket(key_of(result.source, result.id)), result)
+                elif isinstance(result, Rejected):
+                    ledger.reject(result, item.group)
+                    if result.kind == "gone" and result.source and result.id:
+                        out.add(bucket(key_of(result.source, result.id)), Gone.of(result))
+                elif isinstance(result, Passed):
+                    ledger.passed(result.reason, result.count)
+                    continue
+                else:
+                    row = _spec_row(item, result)
+                    # All samples of one picture meet, so that it is looked at once.
+                    out.add(bucket(row.split_key), row)
+                count += 1
+            ledger.records(item.group or item.path, count)
+
+
+def _spec_row(item: Input, result: Sample | Document) -> SpecRow:
+    key = f"{item.number}:{result.origin.rpartition(':')[2]}"
+    if isinstance(result, Sample):
+        return SpecRow(
+            item.kind, result.split_key, result.origin, samples.conversation(result, item.kind, key)
+        )
+    return SpecRow(item.kind, result.id, result.origin, samples.document(result, key))
+
+
+# --- join -----------------------------------------------------------------------------------------
+
+
+def join(job: Job, bucket: int) -> None:
+    """Brings together the posts of a bucket and their comments, and looks at the media of those that pass."""
+    base = job.base("join", bucket)
+    posts: defaultdict[str, list[Post]] = defaultdict(list)
+    gone: defaultdict[str, list[Gone]] = defaultdict(list)
+    replies: defaultdict[str, list[Comment]] = defaultdict(list)
+    specs: list[SpecRow] = []
+    for path in sorted((Path(job.work) / "scatter").glob("*.rows")):
+        for row in spill.read(path, bucket):
+            if isinstance(row, Reply):
+                replies[funnel.key_of(row.source, row.post_id)].append(row.comment)
+            elif isinstance(row, Post):
+                posts[funnel.key_of(row.source, row.id)].append(row)
+            elif isinstance(row, Gone):
+                gone[funnel.key_of(row.source, row.id)].append(row)
+            else:
+                specs.append(row)
+
+    evaluation = evaluation_set(job)
+    seen: list[Seen] = []
+    with (
+        Ledger(base) as ledger,
+        spill.PostLog(base.with_suffix(".posts")) as log,
+        spill.Writer(base.with_suffix(".specs"), 1) as out,
+    ):
+        keys = posts.keys() | gone.keys() | replies.keys()
+        for key in sorted(keys, key=lambda key: (job.order(key), key)):
+            mine, lost, said = posts.pop(key, []), gone.pop(key, []), replies.pop(key, [])
+            own = sum(len(post.comments) for post in mine)
+            ledger.read(key.partition("/")[0], len(mine) + len(lost), len(said) + own)
+            post, drops = funnel.join(key, mine, lost, said)
+            if post is not None:
+                outcome = clean.run(post, clean.BEFORE_MEDIA, job.rules)
+                drops += outcome.drops
+                post = outcome.post
+            for drop in drops:
+                ledger.drop(drop)
+            if post is not None and (looked := _look(post, evaluation, ledger)):
+                post, print_ = looked
+                place = log.add(post)
+                seen.append(Seen(key, post.created, place, print_.sha256, print_.hash, print_.thumbnail))
+        readable = functools.cache(_why_unreadable)
+        for row in sorted(specs, key=lambda row: (job.order(row.split_key), row.spec["key"])):
+            reason = next(filter(None, map(readable, row.spec["images"])), "")
+            if reason:
+                ledger.reject(Rejected(row.origin, row.spec["id"], "image", reason))
+            else:
+                out.add(0, row)
+        _write(base.with_suffix(".seen"), seen)
+
+
+def _look(post: Post, evaluation: EvaluationSet | None, ledger: Ledger) -> tuple[Post, Fingerprint] | None:
+    """Opens the first image of a post; None where it cannot be used, which is booked."""
+    if evaluation and evaluation.has_post(post):
+        ledger.drop(clean.drop_post(post, "evaluation set", "id of an evaluation set"))
+        return None
+    try:
+        data = media.read(post.media[0])
+        image = open_image(data)
+    except (ImageError, OSError) as error:
+        reason = error.reason if isinstance(error, ImageError) else "image file cannot be read"
+        ledger.reject(Rejected(post.origin, post.id, "image", reason, source=post.source))
+        ledger.drop(clean.drop_post(post, "unreadable image", reason))
+        return None
+    print_ = duplicates.fingerprint(data, image)
+    if evaluation and evaluation.has_picture(print_):
+        ledger.drop(clean.drop_post(post, "evaluation set", "picture of an evaluation set"))
+        return None
+    content = post.content or verbalise.content_statement(image)
+    return replace(post, media=post.media[:1], content=content), print_
+
+
+def _why_unreadable(reference: str) -> str:
+    try:
+        open_image(media.read(reference))
+    except ImageError as error:
+        return error.reason
+    except OSError:
+        return "image file cannot be read"
+    return ""
+
+
+def write_evaluation_set(job: Job) -> tuple[int, int]:
+    """Fingerprints the evaluation sets' pictures once for all tasks; returns how many there are, and unreadable."""
+    path = Path(job.work) / "evaluation"
+    ids = [word for file in job.rules.evaluation_ids for word in duplicates.read_ids(file)]
+    prints, broken = [], 0
+    for number, root in enumerate(job.rules.evaluation_images):
+        for _, item in duplicates.prints_under(root, path.with_name(f"evaluation.{number}.sqlite")):
+            if item is None:
+                broken += 1
+            else:
+                prints.append((item.sha256, item.hash, item.thumbnail))
+    _write(path, (ids, prints))
+    return len(prints), broken
+
+
+@functools.lru_cache(2)
+def evaluation_set(job: Job) -> EvaluationSet | None:
+    """The evaluation sets that `write_evaluation_set` wrote, or None where there are none."""
+    path = Path(job.work) / "evaluation"
+    if not path.exists():
+        return None
+    ids, prints = msgspec.msgpack.decode(
+        path.read_bytes(), type=tuple[list[str], list[tuple[bytes, int, bytes]]]
+    )
+    return EvaluationSet(ids, (Fingerprint(*item) for item in prints), job.rules)
+
+
+# --- duplicates -----------------------------------------------------------------------------------
+
+
+def find_repeats(job: Job) -> None:
+    """Finds posts with the same picture over all buckets. The earliest post stays."""
+    folder = Path(job.work) / "repeats"
+    folder.mkdir(exist_ok=True)
+    seen = [
+        (item, bucket)
+        for bucket in range(job.buckets)
+        for item in _read(job.base("join", bucket).with_suffix(".seen"), list[Seen])
+    ]
+    seen.sort(
+        key=lambda pair: (pair[0].created if pair[0].created is not None else float("inf"), pair[0].key)
+    )
+    owner: dict[int, int] = {}
+    if job.rules.drop_duplicate_media:
+        prints = [Fingerprint(item.sha256, item.hash, item.thumbnail) for item, _ in seen]
+        owner = duplicates.find_duplicates(prints, job.rules)
+    gone: defaultdict[int, list[str]] = defaultdict(list)
+    merged: defaultdict[int, dict[str, list[tuple[int, tuple[int, int]]]]] = defaultdict(dict)
+    for index, first in sorted(owner.items()):
+        if index != first:
+            (item, bucket), (stays, home) = seen[index], seen[first]
+            gone[bucket].append(item.key)
+            merged[home].setdefault(stays.key, []).append((bucket, item.place))
+    for bucket in range(job.buckets):
+        _write(folder / f"{bucket:05d}", Repeats(gone[bucket], merged[bucket]))
+
+
+# --- clean ----------------------------------------------------------------------------------------
+
+
+def clean_bucket(job: Job, bucket: int) -> None:
+    """Merges repeated posts and runs the rules on comments."""
+    base = job.base("clean", bucket)
+    heads: dict[tuple[str, str], Post] = {}
+    places: list[tuple[str, str, tuple[int, int]]] = []
+    with Ledger(base) as ledger, spill.PostLog(base.with_suffix(".posts")) as log:
+        waiting: list[Post] = []
+
+        def finish() -> None:
+            for outcome in clean.distinct_comments(waiting, job.rules):
+                for drop in outcome.drops:
+                    ledger.drop(drop)
+                if outcome.post is None:
+                    continue
+                last = clean.run(outcome.post, clean.LAST, job.rules)
+                for drop in last.drops:
+                    ledger.drop(drop)
+                if last.post is not None:
+                    group = last.post.source, job.half(last.post.id)
+                    places.append((*group, log.add(last.post)))
+                    heads.setdefault(group, last.post)
+            waiting.clear()
+
+        for post in _merged(job, bucket, ledger):
+            outcome = clean.run(post, clean.AFTER_MEDIA, job.rules)
+            for drop in outcome.drops:
+                ledger.drop(drop)
+            if outcome.post is not None:
+                waiting.append(outcome.post)
+            if len(waiting) >= _POSTS_AT_ONCE:
+                finish()
+        finish()
+        _write(base.with_suffix(".places"), places)
+        _write(base.with_suffix(".heads"), [(*group, post) for group, post in heads.items()])
+
+
+def _merged(job: Job, bucket: int, ledger: Ledger) -> Iterator[Post]:
+    """Yields the posts of a bucket, with the comments of those that show the same picture."""
+    base = job.base("join", bucket)
+    repeats = _read(Path(job.work) / "repeats" / f"{bucket:05d}", Repeats)
+    gone = frozenset(repeats.gone)
+    items = [item for item in _read(base.with_suffix(".seen"), list[Seen]) if item.key not in gone]
+    posts = spill.read_posts(base.with_suffix(".posts"), [item.place for item in items])
+    for item, post in zip(items, posts, strict=True):
+        if item.key in repeats.merged:
+            others = [
+                spill.read_post(job.base("join", home).with_suffix(".posts"), place)
+                for home, place in repeats.merged[item.key]
+            ]
+            post, lost = duplicates.merge([post, *others], job.rules.merge_comments)
+            for index, other in enumerate(others):
+                # Comments that moved to the first post are not lost; only those that did not are counted.
+                drop = clean.drop_post(other, "duplicate media", "picture seen before", 0 if index else lost)
+                ledger.drop(drop)
+        yield post
+
+
+# --- write ----------------------------------------------------------------------------------------
+
+
+def write(job: Job, bucket: int) -> None:
+    """Makes the records of a bucket, in the order of their keys, as one shard of each split."""
+    base = job.base("write", bucket)
+
+    @functools.lru_cache(8)  # the arms of a post share its picture
+    def load_media(reference: str) -> bytes:
+        data = media.read(reference)
+        return shrink(data, job.max_image_side) if job.max_image_side else data
+
+    with Ledger(base) as ledger, records.ShardWriter(base.parent, base.name) as out:
+        for row in spill.read(job.base("join", bucket).with_suffix(".specs"), 0):
+            assert isinstance(row, SpecRow)
+            out.add(f"{row.name}_{job.half(row.split_key)}", samples.load(row.spec, load_media))
+        for post, donor in _with_donors(job, bucket):
+            half = job.half(post.id)
+            for arm in job.arms:
+                spec = arm.spec(post, donor)
+                if spec is not None:
+                    out.add(f"{arm.name}_{half}", samples.load(spec, load_media))
+        ledger.tally.splits = dict(out.sizes)
+
+
+def _with_donors(job: Job, bucket: int) -> Iterator[tuple[Post, Post | None]]:
+    """Yields (post, the post whose behaviour it is dealt in the shuffled control).
+
+    That is the next post of the same source and half in the order of all posts, and the first of all for the
+    last: a derangement, and so every behaviour occurs exactly as often as in the true data. A post that is
+    alone has None.
+    """
+    base = job.base("clean", bucket)
+    places = _read(base.with_suffix(".places"), list[tuple[str, str, tuple[int, int]]])
+    following: dict[int, int] = {}
+    last: dict[tuple[str, str], int] = {}
+    for index, (source, half, _) in enumerate(places):
+        if (source, half) in last:
+            following[last[source, half]] = index
+        last[source, half] = index
+    ahead: dict[int, Post] = {}  # read as a donor and not yet come to: one of each group at most
+    path = base.with_suffix(".posts")
+    for index, (source, half, place) in enumerate(places):
+        post = ahead.pop(index, None) or spill.read_post(path, place)
+        if index in following:
+            donor = ahead[following[index]] = spill.read_post(path, places[following[index]][2])
+        else:
+            donor = _next_head(job, bucket, (source, half))
+        yield post, None if donor is None or donor.id == post.id else donor
+
+
+def _next_head(job: Job, bucket: int, group: tuple[str, str]) -> Post | None:
+    for step in range(1, job.buckets + 1):
+        path = job.base("clean", (bucket + step) % job.buckets).with_suffix(".heads")
+        for source, half, post in _read(path, list[tuple[str, str, Post]]):
+            if (source, half) == group:
+                return post
+    return None
+
+
+# --- small files ----------------------------------------------------------------------------------
+
+
+def _write(path: Path, value: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(msgspec.msgpack.encode(value))
+    partial.replace(path)
+
+
+def _read(path: Path, kind: Any) -> Any:
+    return msgspec.msgpack.decode(path.read_bytes(), type=kind)
+
+
+def tallies(job: Job, stage: str, count: int) -> Iterator[Any]:
+    """Yields the tallies of a stage's tasks."""
+    for number in range(count):
+        yield load(Path(f"{job.base(stage, number)}{TALLY}"))
