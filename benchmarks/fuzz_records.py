@@ -149,7 +149,7 @@ def spoil(rng: Random, root: Any, kept: Collection[str] = (), breaking: bool = F
         key = rng.choice(keys)
         value = holder[key]
         # Anything may be hit on the way down, the leaves mostly.
-        if not (isinstance(value, dict | list) and value) or rng.random() < 0.15:
+        if not (isinstance(value, dict | list) and value) or rng.random() < (0.03 if holder is root else 0.15):
             break
         holder = value
     value, pick = holder[key], rng.random()
@@ -168,7 +168,7 @@ def spoil(rng: Random, root: Any, kept: Collection[str] = (), breaking: bool = F
         )
     elif pick < 0.95:
         holder[key] = (
-            dict(enumerate(value)) if isinstance(value, list) else float(value) if type(value) is int else []
+            dict(enumerate(value)) if isinstance(value, list) else 0.5 if isinstance(value, int) else []
         )
     else:
         other = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))

@@ -46,6 +46,7 @@ _POLL = 0.2  # seconds between two looks at how many tasks are done
 _NOTES = {
     "scatter": "reading",
     "join": "joining posts with comments, looking at media",
+    "repeats": "finding repeated pictures",
     "clean": "cleaning comments",
     "write": "writing records",
 }
@@ -90,6 +91,7 @@ def prepare(
     beam = settings["beam"]
     engine = Engine(beam.get("runner", ""), tuple(beam.get("flags", ())), beam.get("workers", 1))
     with _work_folder(out_dir, fingerprint) as work:
+        began = time.time()
         tell(0, 1, "listing media")
         found = recipe.with_libraries(found, work)
         job = Job(
@@ -101,12 +103,13 @@ def prepare(
             settings["seed"],
             settings["max_image_side"],
         )
-        seconds: dict[str, float] = {}
-        all_told = _run(job, engine, list(enumerate((item,) for item in found)), tell, seconds)
-        counts = {"scatter": len(found), **dict.fromkeys(stages.STAGES[1:], job.buckets)}
+        tasks = _tasks(job, found)
+        all_told = _run(job, engine, tasks, tell)
         quarantine, dropped = work / "quarantine.jsonl", work / "dropped.jsonl"
         for suffix, whole in ((tally.REJECTED, quarantine), (tally.DROPS, dropped)):
-            parts = (f"{job.base(stage, n)}{suffix}" for stage in stages.STAGES for n in range(counts[stage]))
+            parts = (
+                f"{job.base(stage, n)}{suffix}" for stage, some in tasks.items() for n in range(len(some))
+            )
             report.concatenate(map(Path, parts), whole)
         if problem := report.check(all_told, settings["max_bad_fraction"]):
             raise report.stop(problem, quarantine, out_dir)
@@ -121,7 +124,7 @@ def prepare(
             **told,
             "warnings": told["warnings"] + report.missing_splits(lengths),
             "seconds": round(time.monotonic() - started, 2),
-            "stage_seconds": seconds,
+            "stage_seconds": _stage_seconds(job, tasks, began),
             "fingerprint": fingerprint,
             "arms": arms.to_json(chosen),
             "config": settings,
@@ -140,57 +143,58 @@ def prepare(
     return {**summary, "reused": False}
 
 
-def _run(
-    job: Job, engine: Engine, files: Sequence[tuple[int, Any]], tell: Progress, seconds: dict[str, float]
-) -> Tally:
-    """Runs all stages, books their seconds in this run, and returns the sum of their tallies."""
-    functions: dict[str, Callable[[Job, Any], None]] = {
-        "scatter": stages.scatter,
-        "join": stages.join,
-        "clean": stages.clean_bucket,
-        "write": stages.write,
-    }
-    total = len(files) + (len(stages.STAGES) - 1) * job.buckets
-    before = 0
+def _tasks(job: Job, found: Sequence[recipe.Input]) -> dict[str, Sequence[Any]]:
+    """The tasks of each stage, numbered from 0."""
+    buckets = range(job.buckets)
+    files = [(number, (item,)) for number, item in enumerate(found)]
+    return {"scatter": files, "join": buckets, "repeats": [0], "clean": buckets, "write": buckets}
+
+
+def _run(job: Job, engine: Engine, tasks: Mapping[str, Sequence[Any]], tell: Progress) -> Tally:
+    """Runs all stages and returns the sum of their tallies."""
+    work = Path(job.work)
+    failure = job.failure()
+    for left in (failure, failure.with_suffix(".traceback")):
+        left.unlink(missing_ok=True)
+    for stage in tasks:
+        (work / stage).mkdir(exist_ok=True)
+    if (job.rules.evaluation_ids or job.rules.evaluation_images) and not (work / "evaluation").exists():
+        tell(0, 1, "reading evaluation sets")
+        stages.write_evaluation_set(job)
+    with _watched(work, {stage: len(some) for stage, some in tasks.items()}, tell):
+        engine.run(
+            [(stage, functools.partial(stages.run, job, stage), some) for stage, some in tasks.items()],
+            work / "workers.log",
+        )
+    if failure.exists():
+        outside = failure.with_suffix(".traceback").exists()
+        raise (Halted if outside else UserError)(failure.read_text())
     result = Tally()
-    for stage in stages.STAGES:
-        began = time.monotonic()
-        if stage == "join" and (job.rules.evaluation_ids or job.rules.evaluation_images):
-            tell(before, total, "reading evaluation sets")
-            stages.write_evaluation_set(job)
-        if stage == "clean":
-            tell(before, total, "finding repeated pictures")
-            stages.find_repeats(job)
-        tasks: Sequence[Any] = files if stage == "scatter" else range(job.buckets)
-        (Path(job.work) / stage).mkdir(exist_ok=True)
-        with _watched(job, stage, len(tasks), lambda n, b=before, s=stage: tell(b + n, total, _NOTES[s])):
-            open_tasks = [task for n, task in enumerate(tasks) if not stages.is_done(job, stage, n)]
-            failure = Path(job.work) / "failure"
-            for left in (failure, failure.with_suffix(".traceback")):
-                left.unlink(missing_ok=True)
-            work = functools.partial(stages.guarded, functools.partial(functions[stage], job), failure)
-            if open_tasks:
-                engine.run(stage, work, open_tasks)
-            if failure.exists():
-                outside = failure.with_suffix(".traceback").exists()
-                raise (Halted if outside else UserError)(failure.read_text())
-        before += len(tasks)
-        seconds[stage] = round(time.monotonic() - began, 2)
-        result.add(tally.total(stages.tallies(job, stage, len(tasks))))
+    for stage, some in tasks.items():
+        result.add(tally.total(stages.tallies(job, stage, len(some))))
     return result
 
 
 @contextlib.contextmanager
-def _watched(job: Job, stage: str, count: int, tell: Callable[[int], None]) -> Iterator[None]:
-    """Tells how many tasks of a stage are done, while they run anywhere."""
+def _watched(work: Path, counts: Mapping[str, int], tell: Progress) -> Iterator[None]:
+    """Tells how many tasks are done while they run, wherever that is."""
     stopped = threading.Event()
-    folder = Path(job.work) / stage
+    total = sum(counts.values())
+
+    def look() -> None:
+        before = 0
+        for stage, count in counts.items():
+            done = sum(1 for _ in (work / stage).glob(f"*{tally.TALLY}"))
+            if done < count:
+                tell(before + done, total, _NOTES[stage])
+                return
+            before += count
 
     def watch() -> None:
         while not stopped.wait(_POLL):
-            tell(sum(1 for _ in folder.glob(f"*{tally.TALLY}")))
+            look()
 
-    tell(0)
+    look()
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
@@ -198,7 +202,15 @@ def _watched(job: Job, stage: str, count: int, tell: Callable[[int], None]) -> I
     finally:
         stopped.set()
         thread.join()
-    tell(count)
+
+
+def _stage_seconds(job: Job, tasks: Mapping[str, Sequence[Any]], began: float) -> dict[str, float]:
+    """Seconds between the ends of the stages; of little meaning where a run went on from an earlier one."""
+    found = {}
+    for stage, some in tasks.items():
+        ended = max(Path(f"{job.base(stage, n)}{tally.TALLY}").stat().st_mtime for n in range(len(some)))
+        found[stage], began = round(max(ended - began, 0.0), 2), ended
+    return found
 
 
 def _shards(job: Job) -> dict[str, list[tuple[Path, int, int]]]:

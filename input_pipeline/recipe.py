@@ -141,6 +141,7 @@ def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
     )
     rules = Rules.from_config(settings["clean"])
     # Their errors belong here, not into a worker.
+    nsfw_words.finder.cache_clear()  # the file may have changed since an earlier run in this process
     nsfw_words.finder(rules.nsfw_words)
     duplicates.Pictures(rules)
     for source in SOURCES:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -69,7 +70,7 @@ def to_example(record: Record) -> dict[str, Any]:
         "images": list(record.images),
         "videos": list(record.videos),
         "conversations": json.dumps([[t.role, t.text] for t in record.conversations], ensure_ascii=False),
-        "meta": json.dumps(record.meta, ensure_ascii=False, sort_keys=True),
+        "meta": msgspec.json.encode(record.meta, order="sorted").decode(),
     }
 
 

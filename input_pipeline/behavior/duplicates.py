@@ -11,7 +11,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import imagehash
 import numpy as np
@@ -21,7 +21,7 @@ from PIL import Image
 from input_pipeline.behavior.rules import Rules
 from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image
-from input_pipeline.sources import media
+from input_pipeline.sources import cells, media
 from input_pipeline.types import Comment, Post
 
 _BANDS, _BAND_BITS = 4, 16
@@ -160,12 +160,15 @@ class EvaluationSet:
             self._pictures.add(item)
 
     def has_post(self, post: Post) -> bool:
-        """Whether the post's id, or the name of its media, is one of the ids."""
+        """Whether the post's id, or the name of its media or of what it links to, is one of the ids.
+
+        A YouTube link names its video.
+        """
         if not self._ids:
             return False
-        names = {post.id, *(media.name_of(reference).partition(".")[0] for reference in post.media)}
-        if "watch?v=" in post.url:
-            names.add(post.url.rpartition("watch?v=")[2])
+        names = {post.id}
+        for name in (*map(media.name_of, post.media), cells.media_name(post.url)):
+            names |= {name, PurePosixPath(name).stem, name.partition(".")[0]}
         return not self._ids.isdisjoint(names)
 
     def has_picture(self, item: Fingerprint) -> bool:

@@ -5,10 +5,13 @@ Beam logs a warning about a missing BigQuery client while it loads. Whatever use
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _disabled = logging.root.manager.disable
@@ -19,6 +22,9 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner 
 from apache_beam.runners.runner import PipelineRunner  # noqa: E402
 
 logging.disable(_disabled)
+
+
+Stage = tuple[str, Callable[[Any], None], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,28 +41,44 @@ class Engine:
     flags: tuple[str, ...] = ()
     workers: int = 1
 
-    def run(self, label: str, function: Callable[[Any], None], tasks: Iterable[Any]) -> None:
-        """Calls `function` once for each task, wherever the runner has a worker for it.
+    def run(self, stages: Sequence[Stage], log: Path) -> None:
+        """Calls each stage's function once for each of its tasks, wherever the runner has a worker for it.
 
-        Tasks are few and long: what moves by the million stays inside of them, since every element that
-        passes through Beam costs as much as a whole comment may.
+        A stage begins when the one before it has ended. Tasks are few and long: what moves by the million
+        stays inside of them, since every element that passes through Beam costs as much as a whole comment may.
+
+        Args:
+            stages: (label, function, tasks); no stage may be without a task.
+            log: where worker processes of this machine write what they would print.
+
+        Raises:
+            KeyboardInterrupt: also where it came up in a task.
         """
         try:
-            self._run(label, function, list(tasks))
+            with _stderr_to(log) if self.workers > 1 and not self.runner else contextlib.nullcontext():
+                self._run(stages)
         except RuntimeError as error:
             if "KeyboardInterrupt" in str(error):  # Beam wraps it like any error of a worker
                 raise KeyboardInterrupt from None
             raise
 
-    def _run(self, label: str, function: Callable[[Any], None], tasks: list[Any]) -> None:
+    def _run(self, stages: Sequence[Stage]) -> None:
         with beam.Pipeline(runner=self._instance(), options=self._options()) as pipeline:
-            # The shuffle is what lets a runner give the tasks of one source to different workers.
-            _ = (
-                pipeline
-                | beam.Create(tasks, reshuffle=False)
-                | beam.Reshuffle()
-                | label >> beam.Map(function)
-            )
+            begin: Any = pipeline | beam.Create([0], reshuffle=False)
+            for label, function, tasks in stages:
+                ended = (
+                    begin
+                    | f"Tasks of {label}" >> beam.FlatMap(lambda _, tasks=list(tasks): tasks)
+                    # What lets a runner give the tasks to different workers.
+                    | f"Spread {label}" >> beam.Reshuffle()
+                    | label >> beam.Map(function)
+                )
+                # A group is known when all its members are: the barrier between two stages.
+                begin = (
+                    ended
+                    | f"Ended {label}" >> beam.Map(lambda _: (0, 0))
+                    | f"All of {label}" >> beam.GroupByKey()
+                )
 
     def _options(self) -> PipelineOptions:
         # Without explicit flags Beam parses sys.argv, which belongs to our own command line.
@@ -64,11 +86,7 @@ class Engine:
         if self.runner:
             flags.append(f"--runner={self.runner}")
         elif self.workers > 1:
-            flags += [
-                f"--direct_num_workers={self.workers}",
-                "--direct_running_mode=multi_processing",
-                "--default_sdk_harness_log_level=ERROR",
-            ]
+            flags += [f"--direct_num_workers={self.workers}", "--direct_running_mode=multi_processing"]
         # Type checks cost time on every element.
         return PipelineOptions(flags, pipeline_type_check=False)
 
@@ -80,6 +98,20 @@ class Engine:
         return self.runner or FnApiRunner()
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextlib.contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """Sends what this process and those that it starts write to stderr to a file.
+
+    Beam's worker processes tell of every connection there. Who still has something to say to the user, such as
+    a progress bar, has to have taken a copy of stderr before.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -52,12 +52,13 @@ def join(
     for item in gone:
         drops.append(Drop("join", source, post_id, item.origin, "post read twice", None, 0, item.title))
     post = posts[0]
-    together = {comment.id: comment for comment in reversed((*post.comments, *comments.values()))}
+    together: dict[str, Comment] = {}
+    for comment in (*post.comments, *comments.values()):
+        together.setdefault(comment.id, comment)
     if both := len(post.comments) + len(comments) - len(together):  # such as replies that an API gives twice
         drops.append(Drop("join", source, post_id, origin, "comment read twice", "", both))
     if both or comments:
-        order = dict.fromkeys(comment.id for comment in (*post.comments, *comments.values()))
-        post = replace(post, comments=tuple(together[comment_id] for comment_id in order))
+        post = replace(post, comments=tuple(together.values()))
     if not post.media:
         drops.append(clean.drop_post(post, "media", "links to no image"))
         return None, drops

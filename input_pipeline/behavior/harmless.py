@@ -39,6 +39,7 @@ _LOOSE_JOINER = re.compile(
 _RUNS = re.compile(r"<{2,}|>{2,}|#{2,}|\|{2,}")
 # `<3` and `2 < 3 > 1` stay: a tag begins with a letter, or has no spaces (`<0x0A>`), or has a bar (`<|0.5|>`).
 _TAG = re.compile(r"<(\w{1,40}|\s?/?\s?(?:\|[^<>]{0,40}|(?:[^\W\d_]|[^\x00-\x7f\s])[^<>]{0,40}))>")
+_BARS = re.compile(r"<(?=\|)|(?<=\|)>")  # half a control token, whose other half may stand elsewhere
 _BRACKETS = re.compile(
     r"\[(\s?/?\s?(?:INST|SYS|PAD|UNK|CLS|SEP|[gs]?MASK|BOS|EOS|IMG(?:_\w{1,20})?|SYSTEM_PROMPT|"
     r"(?:AVAILABLE_)?TOOLS?(?:_\w{1,20})?|control_\d{1,4})\s?)\]",
@@ -56,7 +57,7 @@ def harmless(text: str) -> str:
     """Returns a user's text on one line, such that it cannot be taken for a part of a template or prompt.
 
     Unseen and control characters go (joiners inside emoji and inside words stay); tags such as `<image>`,
-    `</s>`, `<|x|>`, `<0x0A>` and marks such as `[INST]` get round brackets; `>>>` and `###` shrink to one sign;
+    `</s>`, `<|x|>`, `<0x0A>`, halves of them such as `<|`, and marks such as `[INST]` get round brackets; `>>>` and `###` shrink to one sign;
     double quotes become single; speaker names such as `USER:` lose their colon. All of this holds after NFKC
     as well; text that would only then be harmful gets plain letters and signs for its lookalikes. Doing it
     twice changes nothing, and nothing grows to more than twice its length.
@@ -87,6 +88,7 @@ def _clean(text: str) -> str:
     while True:  # what one replacement joins, the next may have to part
         changed = _RUNS.sub(_first_character, text)
         changed = _TAG.sub(r"(\1)", changed)
+        changed = _BARS.sub(lambda m: "(" if m.group() == "<" else ")", changed)
         changed = _BRACKETS.sub(r"(\1)", changed)
         changed = _SPEAKER.sub(r"\1 -", changed)
         if changed == text:
@@ -99,7 +101,7 @@ def _first_character(match: re.Match[str]) -> str:
 
 
 def _is_harmful(text: str) -> bool:
-    return '"' in text or any(pattern.search(text) for pattern in (_RUNS, _TAG, _BRACKETS, _SPEAKER))
+    return '"' in text or any(pattern.search(text) for pattern in (_RUNS, _TAG, _BARS, _BRACKETS, _SPEAKER))
 
 
 @functools.lru_cache(4096)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.types import Post
 
@@ -67,6 +69,8 @@ class Rules:
         values = dict(config)
         for name in SOURCES:
             if name in values:
+                if not isinstance(values[name], Mapping | ConfigDict):
+                    raise UserError(f"clean.{name}: must hold the source's settings, not {values[name]!r}")
                 given = _checked(dict(values[name]), SourceRules, f"clean.{name}")
                 values[name] = replace(getattr(cls(), name), **given)
         rules = cls(**_checked(values, cls, "clean"))
@@ -80,7 +84,7 @@ class Rules:
 
     def of(self, post: Post) -> SourceRules:
         """Returns the thresholds of the post's source."""
-        return getattr(self, post.source, self.other)
+        return getattr(self, post.source) if post.source in SOURCES else self.other
 
 
 def _checked(values: dict[str, Any], cls: type, where: str) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _checked(values: dict[str, Any], cls: type, where: str) -> dict[str, Any]:
             raise UserError(f"{where}.{name}: no such setting.{nearest(name, defaults)}")
         default = defaults[name]
         if isinstance(default, tuple):
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
                 raise UserError(f"{where}.{name}: must be a list of words, not {value!r}")
             values[name] = tuple(value)
         elif isinstance(default, bool | str | SourceRules):

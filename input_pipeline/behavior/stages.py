@@ -2,7 +2,7 @@
 
     scatter     input files     -> rows by bucket of their post (reading)
     join        one bucket      -> posts with their comments, cheap rules, a look at the media
-    duplicates  all pictures    -> which posts show the same one (in one process)
+    repeats     all pictures    -> which posts show the same one (one task)
     clean       one bucket      -> clean posts: the rules on comments
     write       one bucket      -> shards of records
 
@@ -42,7 +42,7 @@ from input_pipeline.sources.rejected import Rejected
 from input_pipeline.sources.text import Document
 from input_pipeline.types import Comment, Post, Reply
 
-STAGES = ("scatter", "join", "clean", "write")
+STAGES = ("scatter", "join", "repeats", "clean", "write")
 _POSTS_AT_ONCE = 256  # whose comments are compared in one go
 
 
@@ -61,6 +61,10 @@ class Job:
     def base(self, stage: str, number: int) -> Path:
         """The path of a task's files, without their suffixes."""
         return Path(self.work) / stage / f"{number:05d}"
+
+    def failure(self) -> Path:
+        """Where a task says why it could not be done; with suffix .traceback, if the reason is outside of the run."""
+        return Path(self.work) / "failure"
 
     def order(self, key: str) -> int:
         """The place of a key in the order of everything."""
@@ -94,21 +98,23 @@ def is_done(job: Job, stage: str, number: int) -> bool:
     return Path(f"{job.base(stage, number)}{TALLY}").exists()
 
 
-def guarded(function: Callable[[Any], None], failure: Path, task: Any) -> None:
-    """Runs a task; a mistake of the user or a full disk is told through the file `failure`.
+def run(job: Job, stage: str, task: Any) -> None:
+    """Runs a task that is not done yet. A mistake of the user or a full disk is told through the file `failure`.
 
-    Beam would wrap an error in a page of its own. The other tasks go on, as far as they can.
+    Beam would wrap an error in a page of its own. Where something failed, the rest of the run passes over quickly.
     """
-    if failure.exists():
+    number = task[0] if isinstance(task, tuple) else task
+    failure = job.failure()
+    if failure.exists() or is_done(job, stage, number):
         return
     try:
-        function(task)
+        _FUNCTIONS[stage](job, task)
     except UserError as error:
         failure.write_text(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
+        failure.with_suffix(".traceback").write_text(traceback.format_exc())
         failure.write_text(f"{where}{error.strerror or error}; mend that and run the same command again")
-        (failure.with_suffix(".traceback")).write_text(traceback.format_exc())
 
 
 # --- scatter --------------------------------------------------------------------------------------
@@ -267,10 +273,8 @@ def evaluation_set(job: Job) -> EvaluationSet | None:
 # --- duplicates -----------------------------------------------------------------------------------
 
 
-def find_repeats(job: Job) -> None:
-    """Finds posts with the same picture over all buckets. The earliest post stays."""
-    folder = Path(job.work) / "repeats"
-    folder.mkdir(exist_ok=True)
+def find_repeats(job: Job, number: int) -> None:
+    """Finds posts with the same picture over all buckets: one task, number 0. The earliest post stays."""
     seen = [
         (item, bucket)
         for bucket in range(job.buckets)
@@ -291,7 +295,9 @@ def find_repeats(job: Job) -> None:
             gone[bucket].append(item.key)
             merged[home].setdefault(stays.key, []).append((bucket, item.place))
     for bucket in range(job.buckets):
-        _write(folder / f"{bucket:05d}", Repeats(gone[bucket], merged[bucket]))
+        _write(job.base("repeats", bucket).with_suffix(".repeats"), Repeats(gone[bucket], merged[bucket]))
+    with Ledger(job.base("repeats", number)):
+        pass  # nothing to book, but done
 
 
 # --- clean ----------------------------------------------------------------------------------------
@@ -336,7 +342,7 @@ def clean_bucket(job: Job, bucket: int) -> None:
 def _merged(job: Job, bucket: int, ledger: Ledger) -> Iterator[Post]:
     """Yields the posts of a bucket, with the comments of those that show the same picture."""
     base = job.base("join", bucket)
-    repeats = _read(Path(job.work) / "repeats" / f"{bucket:05d}", Repeats)
+    repeats = _read(job.base("repeats", bucket).with_suffix(".repeats"), Repeats)
     gone = frozenset(repeats.gone)
     items = [item for item in _read(base.with_suffix(".seen"), list[Seen]) if item.key not in gone]
     posts = spill.read_posts(base.with_suffix(".posts"), [item.place for item in items])
@@ -412,6 +418,15 @@ def _next_head(job: Job, bucket: int, group: tuple[str, str]) -> Post | None:
             if (source, half) == group:
                 return post
     return None
+
+
+_FUNCTIONS: dict[str, Callable[[Job, Any], None]] = {
+    "scatter": scatter,
+    "join": join,
+    "repeats": find_repeats,
+    "clean": clean_bucket,
+    "write": write,
+}
 
 
 # --- small files ----------------------------------------------------------------------------------

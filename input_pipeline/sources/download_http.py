@@ -213,7 +213,7 @@ class Http:
         """Closes the second handle of a connection that is closed, now or when its last answer has been read."""
         limit: Limit | None = getattr(self._local, "limit", None)
         if limit is not None and limit.line is line:
-            line.close()
+            limit.last = True
         else:
             line.close()
 

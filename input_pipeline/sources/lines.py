@@ -20,6 +20,7 @@ from typing import IO, Any
 import zstandard
 
 from input_pipeline.errors import UserError
+from input_pipeline.sources import fields
 from input_pipeline.sources.rejected import Rejected
 
 _MAX_LINE = 64 * 2**20  # bytes; beyond it the file is not line-delimited, and memory is what would suffer
@@ -142,6 +143,24 @@ def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield decoder.decode(b"", final=True).encode()
 
 
+def head(path: Path, size: int) -> bytes:
+    """Returns the beginning of a file as UTF-8, without a byte-order mark and blanks; what cannot be read is left out.
+
+    Raises:
+        UserError: the file is missing or cannot be opened.
+    """
+    found = b""
+    with _open(path) as raw:
+        try:
+            for chunk in _as_utf8(_chunks(raw, path.suffix)):
+                found += chunk
+                if len(found) >= size:
+                    break
+        except BROKEN:  # whoever reads the file will tell of it
+            pass
+    return found[:size].lstrip(_BLANK)
+
+
 class _Stream(io.RawIOBase):
     """A file made of chunks."""
 
@@ -199,6 +218,7 @@ def read_raw(path: str | Path) -> Iterator[tuple[int, bytes] | Rejected]:
     """
     path = Path(path)
     number, limit, unfinished = 0, _MAX_LINE, _Unfinished()
+    file = fields.writable(str(path))
     with _open(path) as raw:
         # The newline ends a last line that has none.
         chunks = itertools.chain(_as_utf8(_chunks(raw, path.suffix)), [b"\n"])
@@ -212,13 +232,13 @@ def read_raw(path: str | Path) -> Iterator[tuple[int, bytes] | Rejected]:
                 for line in itertools.chain([unfinished.take()], rest):
                     number += 1
                     if line is None or len(line) > limit:
-                        yield Rejected(f"{path}:{number}", "", "read", "line is too long")
+                        yield Rejected(f"{file}:{number}", "", "read", "line is too long")
                     elif line and (line[0] == _BRACE or line.strip(_BLANK)):
                         yield number, line
                 unfinished.add(last)
         except BROKEN:
             reason = "compressed file is broken: all after this line is lost"
-            yield Rejected(f"{path}:{number + 1}", "", "read", reason)
+            yield Rejected(f"{file}:{number + 1}", "", "read", reason)
 
 
 def parse(line: bytes, origin: str) -> Any | Rejected:
@@ -244,11 +264,12 @@ def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]] | Reje
 
     Blank lines are passed over. A compressed file that breaks off yields its good lines, then one Rejected.
     """
+    file = fields.writable(str(path))
     for item in read_raw(path):
         if isinstance(item, Rejected):
             yield item
             continue
-        origin = f"{path}:{item[0]}"
+        origin = f"{file}:{item[0]}"
         value = parse_object(item[1], origin)
         yield value if isinstance(value, Rejected) else (origin, value)
 
@@ -265,24 +286,25 @@ def read_list(
         resume: what a record looks like; after a broken element it goes on at the next match.
     """
     path = Path(path)
+    file = fields.writable(str(path))
     with _open(path) as raw:
         try:
-            yield from _elements(_Window(_as_utf8(_chunks(raw, path.suffix))), path, resume)
+            yield from _elements(_Window(_as_utf8(_chunks(raw, path.suffix))), file, resume)
         except BROKEN:
-            yield Rejected(f"{path}:0", "", "read", "compressed file is broken: all after this place is lost")
+            yield Rejected(f"{file}:0", "", "read", "compressed file is broken: all after this place is lost")
 
 
-def _elements(window: _Window, path: Path, resume: re.Pattern[str]) -> Iterator[tuple[str, Any] | Rejected]:
+def _elements(window: _Window, file: str, resume: re.Pattern[str]) -> Iterator[tuple[str, Any] | Rejected]:
     decoder = json.JSONDecoder()
     first = window.peek()
     if first not in ("[", "{"):
         reason = "file is neither a JSON list nor JSON lines" if first else "file is empty"
-        yield Rejected(f"{path}:0", "", "read", reason)
+        yield Rejected(f"{file}:0", "", "read", reason)
         return
     if first == "[":
         window.at += 1
     for index in itertools.count():
-        origin = f"{path}:{index}"
+        origin = f"{file}:{index}"
         while window.peek() == "]":
             window.at += 1
             if window.peek() == "[":

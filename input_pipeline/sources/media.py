@@ -167,6 +167,11 @@ def _members(path: Path) -> Iterator[tuple[str, str, str, str]]:
                         str(path),
                         f"{path.with_suffix('')}{_IN_TAR}{member.offset_data}:{member.size}:{name}",
                     )
+            # tarfile takes whatever is no header for the end; the true one is a block of zeros.
+            with path.open("rb") as file:
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("cut or damaged before its end")
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"{path}: not a sound tar file ({error}); make it again or take it away") from None
 

@@ -89,7 +89,7 @@ def read_submissions(
     Raises:
         UserError: the file is missing or cannot be opened.
     """
-    file = str(path)
+    file = fields.writable(str(path))
     for item in _rows(path, _PostRow, communities):
         yield _post(item[1], f"{file}:{item[0]}", library, durations) if isinstance(item, tuple) else item
 
@@ -106,7 +106,7 @@ def read_comments(
     Raises:
         UserError: the file is missing or cannot be opened.
     """
-    file = str(path)
+    file = fields.writable(str(path))
     for item in _rows(path, _CommentRow, communities):
         yield _reply(item[1], file, item[0]) if isinstance(item, tuple) else item
 
@@ -155,7 +155,7 @@ def _rows(
     path: str | Path, kind: type[_AnyRow], communities: Collection[str]
 ) -> Iterator[tuple[int, _AnyRow] | Rejected | Passed]:
     decode = msgspec.json.Decoder(kind).decode
-    passed = 0
+    passed, file = 0, fields.writable(str(path))
     for item in lines.read_raw(path):
         if isinstance(item, Rejected):
             yield item
@@ -166,7 +166,7 @@ def _rows(
                 line.decode()  # the decoder does not look into what it leaves out
             row = decode(line)
         except (ValueError, RecursionError):
-            value = lines.parse_object(line, f"{path}:{number}")
+            value = lines.parse_object(line, f"{file}:{number}")
             if isinstance(value, Rejected):
                 yield value
                 continue
@@ -178,7 +178,7 @@ def _rows(
                 continue
         yield number, row
     if passed:
-        yield Passed(str(path), passed, "of another community")
+        yield Passed(file, passed, "of another community")
 
 
 def _picked(row: dict[str, Any], kind: type[_AnyRow]) -> _AnyRow:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.sources import lines, media, reddit
+from input_pipeline.sources import fields, lines, media, reddit
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Post, Reply
 
@@ -47,11 +47,12 @@ def _answers(path: Path) -> Iterator[tuple[str, Any] | Rejected]:
     if not _line_by_line(path):
         yield from lines.read_list(path, _ANSWER)
         return
+    file = fields.writable(str(path))
     for item in lines.read_raw(path):
         if isinstance(item, Rejected):
             yield item
             continue
-        origin = f"{path}:{item[0]}"
+        origin = f"{file}:{item[0]}"
         value = lines.parse(item[1], origin)
         yield value if isinstance(value, Rejected) else (origin, value)
 

@@ -92,14 +92,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row] | Rejected]:
 
 def _is_list(path: Path) -> bool:
     """Whether a .json file holds a list: what `to_json` writes under that name are lines."""
-    if suffix_of(path) != ".json":
-        return False
-    with lines.open_bytes(path) as file:
-        try:
-            start = file.read(4096)
-        except Exception:  # whatever a broken compressed file raises, the reader will tell of it
-            return False
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    return suffix_of(path) == ".json" and lines.head(path, 4096).startswith(b"[")
 
 
 def _open_parquet(raw: IO[bytes]) -> pq.ParquetFile | None:

@@ -26,7 +26,7 @@ def read(path: str | Path) -> Iterator[Document | Rejected]:
             yield item
             continue
         origin, row = item
-        document_id = fields.text(row, "id") or f"{Path(path).name}:{origin.rpartition(':')[2]}"
+        document_id = fields.text(row, "id") or origin.rpartition("/")[2]
         value = fields.text(row, "text")
         if value is None or not value.strip():
             yield Rejected(origin, document_id, "fields", "no text")

@@ -117,12 +117,7 @@ def _answers(path: Path) -> Iterator[Any]:
 
 def _one_per_line(path: Path) -> bool:
     """Whether the first line is a whole object, or a broken one. Printed neatly, an object begins with less."""
-    with lines.open_bytes(path) as file:
-        try:
-            head = file.read(_HEAD)
-        except lines.BROKEN:
-            return False  # the reader of lists finds what is left
-    line, newline, _ = head.strip(b" \t\r\n\xef\xbb\xbf").partition(b"\n")
+    line, newline, _ = lines.head(path, _HEAD).partition(b"\n")
     if not line.startswith(b"{"):
         return False
     try:

@@ -69,6 +69,7 @@ CONTROL = [
         ("USER\u2a74", "USER"),
         ("\uff1e\uff1e\uff1e BEHAVIOR", "> BEHAVIOR"),
         ("\uff02", "'"),
+        ("<| a \uff5c\uff1e <\u200b|", "(| a |) (|"),
         # What stays.
         ("I <3 it, 2 < 3 > 1", "I <3 it, 2 < 3 > 1"),
         ("Scene 3: 5:20 [OC] [1080p] #1 a|b", "Scene 3: 5:20 [OC] [1080p] #1 a|b"),
