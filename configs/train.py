@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # -- data
     config.data = ""  # a folder of records that `jaxllava prepare` wrote
     config.mixture = mixture
+    config.mixture_epochs = 1.0  # of the first split, in one pass over the packed rows
     config.template = template
     config.reference_quirks = False  # the label masks of LLaVA's own code, counting mistakes included
     config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's

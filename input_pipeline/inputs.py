@@ -65,9 +65,14 @@ class Input:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def read(item: Input) -> Iterator[Any]:
-    """Yields the records of an input: Post, Reply, Sample, Document, Rejected or Passed."""
-    library = media.Library(item.library)
+def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
+    """Yields the records of an input: Post, Reply, Sample, Document, Rejected or Passed.
+
+    Args:
+        item: of `list_all`.
+        library: where to look for media, in place of the one that the input names.
+    """
+    library = library or media.Library(item.library)
     options = item.options
     match item.kind:
         case "reddit_posts":

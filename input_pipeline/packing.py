@@ -27,21 +27,23 @@ class PackPlan:
         return self.samples[self.starts[row] : self.starts[row + 1]]
 
 
-def mixture(sizes: Sequence[int], weights: Sequence[float], seed: int) -> list[tuple[int, int]]:
-    """One epoch of a mixture as (table, sample) pairs: all of table 0, the others in proportion to their weights.
+def mixture(
+    sizes: Sequence[int], weights: Sequence[float], seed: int, epochs: float = 1.0
+) -> list[tuple[int, int]]:
+    """Epochs of a mixture as (table, sample) pairs: table 0 so often, the others in proportion to their weights.
 
-    A table that is asked for more samples than it has is gone through again in a new order. `weights` (1, 1) is the
-    paper's behaviour : instruction ratio of 1:1.
+    Each table is gone through pass by pass, so that no sample comes again before all others have come. The last
+    pass, and every pass but table 0's first, is in a new order. `weights` (1, 1) with 2.2 epochs is the paper's.
     """
     if len(sizes) != len(weights):
         raise ValueError("one weight per table")
-    pairs = [(0, sample) for sample in range(sizes[0])]
-    for table in range(1, len(sizes)):
-        wanted = round(sizes[0] * weights[table] / weights[0])
+    pairs: list[tuple[int, int]] = []
+    for table, size in enumerate(sizes):
+        wanted = round(sizes[0] * epochs * weights[table] / weights[0])
         rng = np.random.default_rng((seed, table))
-        taken: list[int] = []
-        while sizes[table] and len(taken) < wanted:
-            taken.extend(rng.permutation(sizes[table])[: wanted - len(taken)].tolist())
+        taken = list(range(size)) if table == 0 and wanted >= size else []
+        while size and len(taken) < wanted:
+            taken.extend(rng.permutation(size)[: wanted - len(taken)].tolist())
         pairs.extend((table, sample) for sample in taken)
     return pairs
 

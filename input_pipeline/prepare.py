@@ -101,6 +101,7 @@ def prepare(
             chosen,
             settings["heldout_fraction"],
             settings["seed"],
+            recipe.version_of(settings),
             settings["max_image_side"],
         )
         tasks = _tasks(job, found)

@@ -20,7 +20,7 @@ from input_pipeline.errors import UserError, nearest
 from input_pipeline.inputs import Input
 from input_pipeline.sources import media
 
-_VERSION = 3  # raise it when the same input would give other records
+VERSION = 3  # raise it when the same input would give other records
 _KEYS = {
     *inputs.ENTRIES, "heldout_fraction", "seed", "arms", "behaviors", "template", "clean", "max_bad_fraction",
     "max_image_side", "max_asr_words", "beam",
@@ -176,10 +176,16 @@ def count_buckets(found: Sequence[Input]) -> int:
     return min(max(-(-size // _BUCKET), 1), _MOST_BUCKETS)
 
 
+def version_of(settings: dict[str, Any]) -> str:
+    """Names the funnel that cleaned a record: the version of the code and a hash of all thresholds."""
+    rules = hashlib.sha256(json.dumps(settings["clean"], sort_keys=True).encode()).hexdigest()
+    return f"{VERSION}-{rules[:8]}"
+
+
 def fingerprint_of(settings: dict[str, Any], found: Sequence[Input]) -> str:
     """A hash of the config and of the size and time of change of every input file and every medium."""
     recipe = {name: value for name, value in settings.items() if name != "beam"}
-    digest = hashlib.sha256(json.dumps([_VERSION, recipe], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, recipe], sort_keys=True).encode())
 
     def stamp(path: str) -> None:
         status = os.stat(path)  # noqa: PTH116 -- millions of them

@@ -56,19 +56,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument(
         "--out", type=Path, required=True, help="folder to write records, funnel and quarantine to"
     )
-    add.add_argument(
-        "--submissions", type=Path, help="Reddit submissions, NDJSON or .zst; a pattern names several"
-    )
-    add.add_argument("--comments", type=Path, help="Reddit comments, NDJSON or .zst")
-    add.add_argument("--youtube", type=Path, help="folder of yt-dlp *.info.json with thumbnails")
-    add.add_argument("--youtube-api", type=Path, help="saved answers of the YouTube Data API v3")
-    add.add_argument("--blift", type=Path, help="BLIFT's parquet files")
-    add.add_argument("--corpus", type=Path, help="content-behavior-corpus, parquet or JSON")
-    add.add_argument("--table", type=Path, help="your own posts: CSV, TSV, JSON lines or parquet")
-    add.add_argument(
-        "--table-comments", type=Path, help="the comments of --table, where they are a file of their own"
-    )
-    add.add_argument("--columns", help="JSON (or a file of it) of {our field: your column} for --table")
+    _post_sources(add)
     add.add_argument("--media", type=Path, help="folder of the posts' media, by file name; also tar shards")
     add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
     add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
@@ -77,6 +65,21 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--text", type=Path, help="JSON lines with a 'text' field")
     add.add_argument("--workers", type=int, help="processes (default 1); the records do not depend on it")
     add.add_argument("--runner", help="a Beam runner other than the local one, such as FlinkRunner")
+
+    add = command(
+        "download",
+        "Fetch the pictures that posts link to into a folder, slowly and resumably, for `prepare` to find them.",
+        config="prepare",
+    )
+    _post_sources(add)
+    add.add_argument(
+        "--media", type=Path, required=True, help="folder to fetch into; it keeps download.jsonl"
+    )
+    add.add_argument(
+        "--contact", required=True, help="your e-mail address or web page, sent with every request"
+    )
+    add.add_argument("--rate", type=float, default=1.0, help="requests per second to one host (default 1)")
+    add.add_argument("--max-files", type=int, help="stop after so many")
 
     add = command("train", "Run (or resume) one training stage.", config="train")
     add.add_argument("--workdir", type=Path, required=True)
@@ -148,6 +151,23 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     return parser, made
 
 
+def _post_sources(add: argparse.ArgumentParser) -> None:
+    """The flags that name files of posts and comments."""
+    add.add_argument(
+        "--submissions", type=Path, help="Reddit submissions, NDJSON or .zst; a pattern names several"
+    )
+    add.add_argument("--comments", type=Path, help="Reddit comments, NDJSON or .zst")
+    add.add_argument("--youtube", type=Path, help="folder of yt-dlp *.info.json with thumbnails")
+    add.add_argument("--youtube-api", type=Path, help="saved answers of the YouTube Data API v3")
+    add.add_argument("--blift", type=Path, help="BLIFT's parquet files")
+    add.add_argument("--corpus", type=Path, help="content-behavior-corpus, parquet or JSON")
+    add.add_argument("--table", type=Path, help="your own posts: CSV, TSV, JSON lines or parquet")
+    add.add_argument(
+        "--table-comments", type=Path, help="the comments of --table, where they are a file of their own"
+    )
+    add.add_argument("--columns", help="JSON (or a file of it) of {our field: your column} for --table")
+
+
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser, commands = _parser()
     if not argv:
@@ -200,6 +220,26 @@ def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
     with bar("preparing") as report:
         result = prepare(config, args.out, progress=report)
     print(result["summary"])
+
+
+def _download(args: argparse.Namespace, overrides: list[str]) -> None:
+    from input_pipeline.download.posts import Settings, download_media
+    from input_pipeline.recipe import with_sources
+    from jaxllava import config_files
+    from jaxllava.progress import bar
+
+    settings = Settings.from_config(
+        {"contact": args.contact, "requests_per_second": args.rate, "max_files": args.max_files}
+    )
+    args.media.mkdir(parents=True, exist_ok=True)
+    config = with_sources(config_files.load(args.config, overrides), args)
+    with bar("downloading") as report:
+        summary, passed = download_media(config, args.media, settings, report)
+    for reason, count in passed.most_common():
+        print(f"{count} posts not asked for: {reason}")
+    print(summary.text())
+    if summary.stopped == "interrupted":
+        raise KeyboardInterrupt
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -296,6 +336,7 @@ def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
 COMMANDS = {
     "quickstart": _quickstart,
     "prepare": _prepare,
+    "download": _download,
     "train": _train,
     "evaluate": _evaluate,
     "generate": _generate,

@@ -61,7 +61,7 @@ class Causal:
             if not len(table):
                 raise UserError(f"split {split!r} of {data} has no usable sample; left out: {table.skipped}")
         weights = [weight for _, weight in config.mixture]
-        pairs = packing.mixture([len(table) for table in tables], weights, config.seed)
+        pairs = packing.mixture([len(table) for table in tables], weights, config.seed, config.mixture_epochs)
         all_lengths = [table.lengths for table in tables]
         lengths = np.asarray([all_lengths[table][sample] for table, sample in pairs])
         images = np.asarray([tables[table].images[sample] for table, sample in pairs])
@@ -156,7 +156,7 @@ class Contrastive:
         config = self.config
         sources = [records.open_split(Path(config.data), split) for split, _ in config.mixture]
         weights = [weight for _, weight in config.mixture]
-        pairs = packing.mixture([len(source) for source in sources], weights, config.seed)
+        pairs = packing.mixture([len(source) for source in sources], weights, config.seed, config.mixture_epochs)
         mixed = _Mixed(sources, pairs)
         table = token_table.build(
             _Titles(mixed), tokenizer, get_template("plain"), 0, config.row_tokens, progress

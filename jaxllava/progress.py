@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
 Report = Callable[..., None]  # report(done, total, note="")
+
+
+@functools.cache
+def _stderr() -> TextIO | None:
+    """A copy of stderr of our own: what stderr is may be changed under the bar by what it tells of."""
+    if sys.stderr is not sys.__stderr__:  # somebody wants to have it
+        return None
+    return os.fdopen(os.dup(2), "w", buffering=1)
 
 
 @contextmanager
@@ -33,6 +44,7 @@ def bar(title: str) -> Iterator[Report]:
                     mininterval=interval,
                     bar_format="{desc:<42}{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}",
                     dynamic_ncols=True,
+                    file=_stderr(),
                 )
             )
         drawn[0].total = max(total, 1)

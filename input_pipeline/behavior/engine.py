@@ -22,6 +22,8 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner 
 from apache_beam.runners.runner import PipelineRunner  # noqa: E402
 
 logging.disable(_disabled)
+# What goes wrong in a task is raised. Beam logs it as well, with a page of its own calls.
+logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
 
 
 Stage = tuple[str, Callable[[Any], None], Sequence[Any]]

@@ -57,10 +57,10 @@ def harmless(text: str) -> str:
     """Returns a user's text on one line, such that it cannot be taken for a part of a template or prompt.
 
     Unseen and control characters go (joiners inside emoji and inside words stay); tags such as `<image>`,
-    `</s>`, `<|x|>`, `<0x0A>`, halves of them such as `<|`, and marks such as `[INST]` get round brackets; `>>>` and `###` shrink to one sign;
-    double quotes become single; speaker names such as `USER:` lose their colon. All of this holds after NFKC
-    as well; text that would only then be harmful gets plain letters and signs for its lookalikes. Doing it
-    twice changes nothing, and nothing grows to more than twice its length.
+    `</s>`, `<|x|>`, `<0x0A>`, halves of them such as `<|`, and marks such as `[INST]` get round brackets;
+    `>>>` and `###` shrink to one sign; double quotes become single; speaker names such as `USER:` lose their
+    colon. All of this holds after NFKC as well; text that would only then be harmful gets plain letters and
+    signs for its lookalikes. Doing it twice changes nothing, and nothing grows to more than twice its length.
     """
     if (_NOTHING_IN_ASCII.fullmatch(text) or _NOTHING.fullmatch(text)) and _is_spaced(text):
         return text

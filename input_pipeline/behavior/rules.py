@@ -76,7 +76,8 @@ class Rules:
         rules = cls(**_checked(values, cls, "clean"))
         for name in SOURCES:
             limits = getattr(rules, name)
-            seconds(limits.created_from), seconds(limits.created_until)  # for their errors
+            for day in (limits.created_from, limits.created_until):
+                seconds(day)  # for its error
         for path in (*rules.evaluation_ids, *rules.evaluation_images):
             if not Path(path).exists():
                 raise UserError(f"{path}: no such file or folder (of evaluation sets, in the config's clean)")

@@ -56,6 +56,7 @@ class Job:
     arms: tuple[Arm, ...]
     heldout_fraction: float
     seed: int
+    version: str = ""  # of the funnel and its thresholds, kept with every record
     max_image_side: int = 0  # of stored images; 0 keeps them as they came
 
     def base(self, stage: str, number: int) -> Path:
@@ -381,6 +382,7 @@ def write(job: Job, bucket: int) -> None:
             for arm in job.arms:
                 spec = arm.spec(post, donor)
                 if spec is not None:
+                    spec["meta"]["funnel"] = job.version
                     out.add(f"{arm.name}_{half}", samples.load(spec, load_media))
         ledger.tally.splits = dict(out.sizes)
 

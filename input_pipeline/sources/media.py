@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 LINK_SUFFIXES = (*IMAGE_SUFFIXES, ".gifv", ".mp4", ".webm", ".jfif", ".heic")
 
 _IN_TAR = ".tar::"  # 'shard.tar::offset:size:member' refers to a member without a second listing
+_ALIKE = 16  # files whose names differ in the case of letters alone
 _SCHEMA = """
 CREATE TABLE media (name TEXT, stem TEXT, folder TEXT, ref TEXT);
 """
@@ -73,7 +74,8 @@ class Library:
     def find(self, name: str, folder: str | Path | None = None) -> str | None:
         """Returns the reference of the image called `name`, whose suffix may differ or be missing.
 
-        Upper and lower case are one. Of several, the first in the order of references is taken.
+        The case of letters may differ too; where several do, one that has it right is preferred (ids of YouTube
+        and imgur tell upper from lower case), then the first in the order of references.
 
         Args:
             name: a file name, with or without its suffix.
@@ -86,15 +88,13 @@ class Library:
         stem = lower[: -len(PurePosixPath(lower).suffix)] if lower.endswith(LINK_SUFFIXES) else lower
         where, more = (" AND folder = ?", (os.path.normpath(folder),)) if folder is not None else ("", ())
         for column, value in (("name", lower), ("stem", lower), ("stem", stem)):
-            row = (
-                self._open()
-                .execute(
-                    f"SELECT ref FROM media WHERE {column} = ?{where} ORDER BY ref LIMIT 1", (value, *more)
-                )
-                .fetchone()
+            rows = self._open().execute(
+                f"SELECT ref FROM media WHERE {column} = ?{where} ORDER BY ref LIMIT {_ALIKE}", (value, *more)
             )
-            if row:
-                return row[0]
+            found = [row[0] for row in rows]
+            if found:
+                exact = name if column == "name" else name[: len(value)]
+                return next((ref for ref in found if name_of(ref).startswith(exact)), found[0])
         return None
 
     def references(self) -> Iterator[str]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
-from input_pipeline.behavior import clean, nsfw_words
+from input_pipeline.behavior import clean
 from input_pipeline.behavior.rules import Rules, SourceRules
-from input_pipeline.errors import UserError
 from input_pipeline.types import Comment, Post, Span
 
 RULES = Rules()
@@ -332,70 +329,6 @@ def test_many_posts_at_once_keep_their_own_comments_and_thresholds() -> None:
     assert clean.distinct_comments([], RULES) == []
 
 
-# --- the word list --------------------------------------------------------------------------------
-
-
-def test_word_list_takes_out_posts_and_comments() -> None:
-    outcome = clean.word_list(_post("a b c", title="Porn"), RULES)
-    assert [(d.reason, d.comment_id, d.comments) for d in outcome.drops] == [
-        ("NSFW word in the title", None, 1)
-    ]
-    outcome = clean.word_list(_post("what the FUCK man", "a cockatoo in Scunthorpe", "jerk  OFF"), RULES)
-    assert _texts(outcome) == ["a cockatoo in Scunthorpe", "jerk  OFF"]
-    assert [(d.reason, d.comment_id) for d in outcome.drops] == [("NSFW word", "c0")]
-    assert _texts(clean.word_list(_post("do not jerk off, jerk", "a jerk"), RULES)) == ["a jerk"]
-
-
-def test_the_users_word_list(tmp_path: Path) -> None:
-    own = tmp_path / "words.txt"
-    own.write_text("Red Boat\n\n  a$$ \nétoile\n:-X\n", encoding="utf-8")
-    rules = replace(RULES, nsfw_words=str(own))
-    assert clean.word_list(_post(), rules).post is None
-    texts = (
-        "you A$$!",
-        "a$$et",
-        "une ÉTOILE",
-        "étoiles",
-        "ha:-x",
-        "ha :-x",
-        "red  boats",
-        "a fuck",
-        "red boats",
-    )
-    assert _texts(clean.word_list(_post(*texts, title="Sea"), rules)) == [
-        *("a$$et", "étoiles", "ha:-x", "red  boats", "a fuck", "red boats")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("data", "match"), [(None, "cannot be read"), (b"\xff\xfe", "cannot be read"), (b"\n \n", "is empty")]
-)
-def test_a_word_list_that_is_none_is_the_users_mistake(
-    tmp_path: Path, data: bytes | None, match: str
-) -> None:
-    path = tmp_path / "words.txt"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(UserError, match=match) as caught:
-        clean.word_list(_post(), replace(RULES, nsfw_words=str(path)))
-    assert "\n" not in str(caught.value)
-
-
-_LISTED = st.text("abA$- _", min_size=1, max_size=4).map(str.strip).filter(bool)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(_LISTED, min_size=1, max_size=4), st.text("abAB$- _", max_size=10))
-def test_the_word_list_is_one_pattern(
-    tmp_path_factory: pytest.TempPathFactory, words: list[str], text: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "listed.txt"
-    path.write_text("\n".join(words))
-    nsfw_words.finder.cache_clear()
-    expected = any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)
-    assert nsfw_words.finder(str(path))(text) == expected
-
-
 # --- language and the last step -------------------------------------------------------------------
 
 
@@ -466,5 +399,5 @@ def test_nothing_is_kept_and_dropped_or_neither(texts: list[str]) -> None:
     assert len({*kept, *alone}) == len(kept) + len(alone)
     assert len(kept) + sum(drop.comments for drop in outcome.drops) == len(texts)
     assert sum(drop.comment_id is None for drop in outcome.drops) == (outcome.post is None)
-    assume(outcome.post is not None)
-    assert _unchanged(clean.run(outcome.post, steps, RULES), outcome.post)  # a clean post stays as it is
+    if outcome.post is not None:
+        assert _unchanged(clean.run(outcome.post, steps, RULES), outcome.post)  # a clean post stays as it is

@@ -40,10 +40,11 @@ def test_the_papers_values_are_the_defaults() -> None:
 
 
 def test_the_recipe_shows_every_threshold_with_its_default() -> None:
-    assert Rules.from_config(get_config().clean) == Rules()
-    assert set(get_config().clean) == {field.name for field in fields(Rules)}
+    shown: Any = get_config().clean
+    assert Rules.from_config(shown) == Rules()
+    assert set(shown) == {field.name for field in fields(Rules)}
     for source in SOURCES:
-        assert set(get_config().clean[source]) == {field.name for field in fields(SourceRules)}
+        assert set(shown[source]) == {field.name for field in fields(SourceRules)}
 
 
 def test_what_is_given_replaces_the_default_alone() -> None:

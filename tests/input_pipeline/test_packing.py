@@ -53,3 +53,15 @@ def test_mixture_holds_all_of_the_first_and_the_others_by_weight():
     assert [sample for table, sample in pairs if table == 0] == list(range(10))
     second = [sample for table, sample in pairs if table == 1]
     assert {second.count(s) for s in range(4)} <= {2, 3}, "a small table is gone through evenly"
+
+
+def test_a_mixture_of_epochs_leaves_nothing_out_twice():
+    # The paper: behaviour and instruction data 1:1, 2.2 epochs.
+    pairs = packing.mixture([50, 30, 400], [1.0, 1.0, 1.0], seed=3, epochs=2.2)
+    assert pairs == packing.mixture([50, 30, 400], [1.0, 1.0, 1.0], seed=3, epochs=2.2)
+    for table, size in enumerate([50, 30, 400]):
+        counts = np.bincount([sample for which, sample in pairs if which == table], minlength=size)
+        assert counts.sum() == 110
+        assert counts.max() - counts.min() <= 1
+    assert packing.mixture([50], [1.0], seed=3, epochs=0.2) != [(0, n) for n in range(10)]
+    assert len({sample for _, sample in packing.mixture([50], [1.0], seed=3, epochs=0.2)}) == 10

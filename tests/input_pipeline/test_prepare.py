@@ -179,6 +179,7 @@ def test_arms_hold_the_same_posts_and_pictures_in_the_same_splits(made: tuple[Pa
     assert record.images == (raw,)
     assert record.meta["origin"] == "RS_x.ndjson:8"
     assert record.meta["like_rate"] == 0.5
+    assert record.meta["funnel"].startswith(f"{recipe.VERSION}-")
 
 
 def test_comments_of_a_repeated_picture_go_to_the_first_post(made: tuple[Path, dict[str, Any]]) -> None:

@@ -182,6 +182,41 @@ def test_a_row_that_cannot_be_decoded_is_named(tmp_path: Path, library: media.Li
     ]
 
 
+def test_a_broken_page_does_not_take_all_memory(tmp_path: Path, library: media.Library) -> None:
+    path = _write(tmp_path / "a.parquet", [_ROW] * 9, compression="none", use_dictionary=False)
+    sound = path.read_bytes()
+    pool = pa.default_memory_pool()
+    peak = pool.max_memory() or 0  # of all that ran before
+    for at in range(4, 60):  # in and around the head of the first page, where its size stands
+        path.write_bytes(sound[:at] + b"\xfe\xff\xff\xff\x0f" + sound[at + 5 :])
+        assert list(blift.read(path, library))
+    assert (pool.max_memory() or 0) < max(peak, 2**23) + 1
+
+
+def test_large_parts_are_read_through_a_buffer(
+    tmp_path: Path, library: media.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(
+        tmp_path / "a.parquet", [{**_ROW, "title": f"{n:x>400}"} for n in range(300)], use_dictionary=False
+    )
+    sound = list(blift.read(path, library))
+    sizes: list[int] = []
+    opened = pq.ParquetFile
+    monkeypatch.setattr(
+        pq, "ParquetFile", lambda raw, **o: sizes.append(o.get("buffer_size", 0)) or opened(raw, **o)
+    )
+    monkeypatch.setattr(rows, "_LARGE_PART", 100)
+    assert list(blift.read(path, library)) == sound
+    assert max(sizes) > 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_list_is_one_in_any_encoding(tmp_path: Path, library: media.Library, encoding: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([_ROW, _ROW], indent=1), encoding)
+    assert [post.id for post in blift.read(path, library) if isinstance(post, Post)] == ["abc12"] * 2
+
+
 def test_no_more_than_the_batch_is_decoded_ahead(
     tmp_path: Path, library: media.Library, monkeypatch: Any
 ) -> None:

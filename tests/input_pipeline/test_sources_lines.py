@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import random
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline.errors import UserError
-from input_pipeline.sources import fields, lines
+from input_pipeline.sources import fields, lines, llava_json, media, reddit, reddit_api, text
 from input_pipeline.sources.rejected import Rejected
+from input_pipeline.types import Reply
 
 _ROWS = [{"id": str(i), "text": "é" * i} for i in range(5)]
 _NDJSON = "".join(json.dumps(row) + "\n" for row in _ROWS).encode()
@@ -351,3 +353,51 @@ def test_no_value_raises(value: object) -> None:
     assert integer is None or abs(integer) <= 2**53
     assert fields.as_flag(value) in (True, False)
     assert fields.as_time(value) is None or number == fields.as_time(value)
+
+
+def test_origins_can_be_written_whatever_the_name_of_the_file(tmp_path: Path) -> None:
+    """Names in other encodings than UTF-8 come with lone surrogates, which no file of ours can hold."""
+    path = tmp_path / "caf\udce9.json"
+    path.write_text('{"text": "one", "link_id": "t3_x", "id": "c", "body": "words"}\nbroken\n')
+    found = [
+        *lines.read_objects(path),
+        *lines.read_list(path),
+        *reddit.read_comments(path),
+        *reddit.read_submissions(path, media.Library(tmp_path / "none.sqlite")),
+        *reddit_api.read(path, media.Library(tmp_path / "none.sqlite")),
+        *text.read(path),
+        *llava_json.read(path, tmp_path),
+    ]
+    assert len(found) == 14
+    assert all("caf?.json" in repr(item) for item in found if not isinstance(item, Reply))
+    repr(found).encode()
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_the_head_of_a_file(tmp_path: Path, mark: bytes) -> None:
+    data = mark + b' \n[{"a": 1}]'
+    (tmp_path / "a.json").write_bytes(data)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(data, mtime=0)[:-3])
+    (tmp_path / "b.json").write_bytes(data.decode("utf-8-sig").encode("utf-16"))
+    for name in ("a.json", "a.json.gz", "b.json"):
+        assert lines.head(tmp_path / name, 12).startswith(b"[{")
+    with pytest.raises(UserError, match="no such file"):
+        lines.head(tmp_path / "none.json", 9)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, True), (1, True), (1.0, True), (" Yes", True), ("true", True), ("1", True), (False, False), (2, False),
+     (float("nan"), False), ("no", False), ([1], False), (None, False)],
+)  # fmt: skip
+def test_flags(value: Any, expected: bool) -> None:
+    assert fields.as_flag(value) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("2021-01-31", 1612051200.0), (20210131, 1612051200.0), ("2021-01-31T01:00:00+01:00", 1612051200.0),
+     ("0001-01-01T00:00:00+23:59", None), ("soon", None), (5, None), (None, None), ([], None)],
+)  # fmt: skip
+def test_dates(value: Any, expected: float | None) -> None:
+    assert fields.as_date(value) == expected

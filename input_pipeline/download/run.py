@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from input_pipeline.errors import UserError
-from input_pipeline.sources import download_robots
-from input_pipeline.sources.download_fetch import Answer, Fetcher
-from input_pipeline.sources.download_http import Http, target_of
-from input_pipeline.sources.download_log import (
+from input_pipeline.download import robots
+from input_pipeline.download.fetch import Answer, Fetcher
+from input_pipeline.download.http import Http, target_of
+from input_pipeline.download.log import (
     NAME_TAKEN,
     OTHER_NAME_TAKEN,
     DiskError,
@@ -30,9 +29,10 @@ from input_pipeline.sources.download_log import (
     Ledger,
     url_key,
 )
-from input_pipeline.sources.download_queue import TICK, Host, Queue, Stop, Task
-from input_pipeline.sources.download_settings import Settings
-from input_pipeline.sources.download_wanted import Wanted, stem_of, unwanted_reason, wanted_of
+from input_pipeline.download.queue import TICK, Host, Queue, Stop, Task
+from input_pipeline.download.settings import Settings
+from input_pipeline.download.wanted import Wanted, stem_of, unwanted_reason, wanted_of
+from input_pipeline.errors import UserError
 
 __all__ = ["Settings", "Summary", "Wanted", "download", "unwanted_reason", "wanted_of"]
 
@@ -262,7 +262,7 @@ class _Run:
         return True
 
     def _read_rules(self, host: Host, task: Task) -> None:
-        found = download_robots.read(self.client, self.settings, task.target.origin, self.queue.pace)
+        found = robots.read(self.client, self.settings, task.target.origin, self.queue.pace)
         if isinstance(found, Answer):
             if found.verdict == "refused":
                 host.closed = found

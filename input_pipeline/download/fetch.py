@@ -22,11 +22,11 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3.exceptions
 
+from input_pipeline.download import http
+from input_pipeline.download.log import DiskError
+from input_pipeline.download.settings import Settings
+from input_pipeline.download.wanted import stored_name
 from input_pipeline.images import ImageError, open_image
-from input_pipeline.sources import download_http as http
-from input_pipeline.sources.download_log import DiskError
-from input_pipeline.sources.download_settings import Settings
-from input_pipeline.sources.download_wanted import stored_name
 
 _HEAD = 512  # bytes that tell what a file is
 _SMALL = 64 * 1024  # no placeholder is larger
@@ -64,7 +64,7 @@ class Answer:
 
 
 def kind_of(head: bytes) -> str:
-    """Returns the type of a picture by its first bytes: a key of `download_wanted.TYPES`, or ''."""
+    """Returns the type of a picture by its first bytes: a key of `wanted.TYPES`, or ''."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):

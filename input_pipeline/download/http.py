@@ -31,8 +31,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import parse_url
 from urllib3.util.connection import create_connection
 
-from input_pipeline.sources.download_settings import Settings
-from input_pipeline.sources.download_wanted import MAX_URL
+from input_pipeline.download.settings import Settings
+from input_pipeline.download.wanted import MAX_URL
 
 # What a request may raise because of the network or the other side.
 FAILURES = (

@@ -12,10 +12,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from input_pipeline.sources.download_fetch import Answer
-from input_pipeline.sources.download_http import Target
-from input_pipeline.sources.download_robots import Rules
-from input_pipeline.sources.download_settings import Settings
+from input_pipeline.download.fetch import Answer
+from input_pipeline.download.http import Target
+from input_pipeline.download.robots import Rules
+from input_pipeline.download.settings import Settings
 
 TICK = 0.05  # seconds between two looks at what no one is woken for: signals and deadlines
 

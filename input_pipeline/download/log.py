@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from input_pipeline.download.wanted import MAX_URL, safe_name, stem_of
 from input_pipeline.errors import UserError
-from input_pipeline.sources.download_wanted import MAX_URL, safe_name, stem_of
 from input_pipeline.sources.media import IMAGE_SUFFIXES
 
 LOG = "download.jsonl"

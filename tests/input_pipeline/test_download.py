@@ -31,11 +31,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from input_pipeline.download import fetch as download_fetch
+from input_pipeline.download import http as download_http
+from input_pipeline.download import log as download_log
+from input_pipeline.download import robots as download_robots
+from input_pipeline.download import run as step
+from input_pipeline.download.run import Settings, Summary, Wanted, download, unwanted_reason, wanted_of
+from input_pipeline.download.wanted import TYPES, safe_name, stem_of, stored_name
 from input_pipeline.errors import UserError
-from input_pipeline.sources import download as step
-from input_pipeline.sources import download_fetch, download_http, download_log, download_robots, media
-from input_pipeline.sources.download import Settings, Summary, Wanted, download, unwanted_reason, wanted_of
-from input_pipeline.sources.download_wanted import TYPES, safe_name, stem_of, stored_name
+from input_pipeline.sources import media
 
 _CONTACT = "someone@example.org"
 
@@ -1022,7 +1026,7 @@ def test_an_error_of_the_input_ends_the_run_and_is_passed_on(server: _Server, tm
 
 _PROGRAM = """
     import sys
-    from input_pipeline.sources.download import Settings, Wanted, download
+    from input_pipeline.download.run import Settings, Wanted, download
 
     port, folder, rate = sys.argv[1:]
     wanted = (Wanted(f"http://127.0.0.1:{port}/{n}.jpg", f"{n}.jpg") for n in range(60))

@@ -7,9 +7,9 @@ from contextlib import closing
 from urllib.parse import urljoin
 from urllib.robotparser import RobotFileParser
 
-from input_pipeline.sources import download_http as http
-from input_pipeline.sources.download_fetch import Answer, failure, over
-from input_pipeline.sources.download_settings import AGENT, Settings
+from input_pipeline.download import http
+from input_pipeline.download.fetch import Answer, failure, over
+from input_pipeline.download.settings import AGENT, Settings
 
 _MAX_BYTES = 512_000  # the least that RFC 9309 wants read
 _MAX_HOPS = 5
