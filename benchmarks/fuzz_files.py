@@ -17,7 +17,8 @@ Write = Callable[[Random, list[Any], str], dict[str, bytes]]  # (rng, records, l
 
 
 def as_json(rng: Random, rows: list[Any], layout: str, broken: float = 0.2) -> dict[str, bytes]:
-    ascii_only = rng.random() > broken  # else lone surrogates become bytes that are not UTF-8
+    """A list, or a record to a line. In a share `broken` of the files lone surrogates are bytes that are not UTF-8."""
+    ascii_only = rng.random() > broken
     if layout == "list":
         indent = rng.choice((None, None, 1))
         return {"a.json": dumps(rows, ensure_ascii=ascii_only, indent=indent)}
@@ -41,6 +42,7 @@ def answers(wrap: Callable[[list[Any]], Any]) -> Write:
 
 
 def pairs(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """LAMBDA's questions, and their answers in a file of their own."""
     sides = {"q": [], "a": []}
     for row in rows:
         row = row if isinstance(row, dict) else {}
@@ -63,6 +65,7 @@ def _rows(rows: list[Any]) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def as_csv(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """CSV or TSV with every cell in quotes."""
     names, found = _rows(rows)
     out = io.StringIO(newline="")
     writer = csv.writer(
@@ -77,6 +80,7 @@ def as_csv(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
 
 
 def as_parquet(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """Parquet with pages and groups of rows of any size, as several programs write it."""
     names, found = _rows(rows)
     columns = {name: _column(rng, [row.get(name) for row in found]) for name in names}
     out = io.BytesIO()
@@ -157,15 +161,18 @@ def _plain(value: Any) -> Any:
 
 
 def as_table(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """Whatever a table may be, by its layout."""
     return {"csv": as_csv, "tsv": as_csv, "parquet": as_parquet}.get(layout, as_json)(rng, rows, layout)
 
 
 def as_track(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """A caption file in the format that the layout names."""
     write = {"vtt": _vtt, "srt": _srt, "json3": _json3, "srv3": _srv3}[layout]
     return {f"a.{layout}": write(rows[0])}
 
 
 def as_video(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """yt-dlp's or video2dataset's file of one video."""
     return {"a.info.json": dumps(rows[0], ensure_ascii=rng.random() < 0.8)}
 
 

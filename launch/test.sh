@@ -25,7 +25,12 @@ check() {
 check "ruff check" .venv/bin/python -m ruff check .
 check "ruff format" .venv/bin/python -m ruff format --check .
 check "pyright" .venv/bin/python -m pyright --pythonpath .venv/bin/python
-check "pytest" .venv/bin/python -m pytest "$@"
+# Files of tests side by side; a file's tests share what they compile. Each process may take 3 GB.
+parallel=(-n auto --maxprocesses 4 --dist loadfile)
+for flag in "$@"; do
+  case "$flag" in -n* | --numprocesses* | --pdb | -s) parallel=() ;; esac
+done
+check "pytest" .venv/bin/python -m pytest "${parallel[@]}" "$@"
 
 if [ "${#failed[@]}" -gt 0 ]; then
   printf 'jaxllava: failed: %s\n' "$(printf '%s, ' "${failed[@]}" | sed 's/, $//')" >&2

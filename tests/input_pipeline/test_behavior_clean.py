@@ -329,30 +329,6 @@ def test_many_posts_at_once_keep_their_own_comments_and_thresholds() -> None:
     assert clean.distinct_comments([], RULES) == []
 
 
-# --- language and the last step -------------------------------------------------------------------
-
-
-def test_in_language_takes_out_what_is_surely_foreign() -> None:
-    english, german = "I have seen this harbour many times", "Ich habe diesen Hafen schon oft gesehen"
-    rules = _rules("reddit", languages=("en",))
-    outcome = clean.in_language(_post(english, german, "lol", "So schön!", title=english), rules)
-    assert _texts(outcome) == [english, "lol", "So schön!"]
-    assert [(d.step, d.reason, d.comment_id) for d in outcome.drops] == [
-        ("language", "in another language", "c1")
-    ]
-    gone = clean.in_language(_post(german, german, title="Der alte Hafen bei Nacht"), rules)
-    assert [(d.reason, d.comment_id, d.comments) for d in gone.drops] == [("in another language", None, 2)]
-    both = _rules("reddit", languages=("en", "de"))
-    assert _texts(clean.in_language(_post(english, german), both)) == [english, german]
-
-
-def test_without_wanted_languages_or_certainty_all_stay() -> None:
-    post = _post("Ich habe diesen Hafen schon oft gesehen", title="Der alte Hafen bei Nacht")
-    assert _unchanged(clean.in_language(post, RULES), post)
-    never = replace(_rules("reddit", languages=("en",)), language_score=1.01)
-    assert _unchanged(clean.in_language(post, never), post)
-
-
 def test_few_comments() -> None:
     assert clean.few_comments(_post("one"), RULES).drops[0].reason == "fewer than 2 comments"
     assert clean.few_comments(_post("one", "two"), RULES).post is not None
@@ -374,6 +350,11 @@ def test_run_stops_at_the_drop_of_the_post() -> None:
         ("comment length", "c0", 1),
         ("few comments", None, 1),
     ]
+
+
+def test_a_post_may_go_without_losing_its_comments() -> None:
+    post = _post("one", "two")
+    assert [clean.drop_post(post, "marked", "x", lost).comments for lost in (None, 0, 1)] == [2, 0, 1]
 
 
 def test_all_steps_have_a_row() -> None:

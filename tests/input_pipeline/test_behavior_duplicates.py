@@ -214,10 +214,13 @@ def test_find_with_hashes_that_are_close(values: list[int], data: st.DataObject)
 def test_thousands_of_pictures_keep_their_numbers() -> None:
     pictures = Pictures(RULES)
     generator = np.random.default_rng(0)
-    prints = [_made(int.from_bytes(generator.bytes(8), "big"), number) for number in range(2500)]
-    assert [pictures.add(item) for item in prints] == list(range(2500))
-    for number in (0, 1023, 1024, 2047, 2048, 2499):
-        assert pictures.find(_made(prints[number].hash ^ 1 << 63, 9999)) == number
+    hashes = [int.from_bytes(generator.bytes(8), "big") for _ in range(2500)]
+    for number, value in enumerate(hashes):
+        assert pictures.add(_made(value, number, number % 25 * 10)) == number
+    for number in (1, 1023, 1024, 2047, 2048, 2499):
+        shade = number % 25 * 10
+        assert pictures.find(_made(hashes[number] ^ 1 << 63, 9999, shade)) == number
+        assert pictures.find(_made(hashes[number] ^ 1 << 63, 9999, shade + 5)) is None
 
 
 def test_the_same_file_is_found_whatever_its_hash() -> None:

@@ -59,10 +59,10 @@ def _last(found: Tally) -> tuple[int, int]:
 
 
 def test_a_post_gets_its_comments_its_own_first_and_replies_by_time() -> None:
-    replies = [_reply("d", 3.0), _reply("b", 1.0), _reply("c", 2.0), _reply("a")]
+    replies = [_reply("b", 3.0), _reply("d", 1.0), _reply("c", 2.0), _reply("e"), _reply("a", 2.0)]
     post, drops = funnel.join(KEY, [_post("x", "y")], [], replies)
     assert post is not None
-    assert [comment.id for comment in post.comments] == ["x", "y", "a", "b", "c", "d"]
+    assert [comment.id for comment in post.comments] == ["x", "y", "e", "d", "a", "c", "b"]
     assert drops == []
     assert changed(post, comments=()) == changed(_post(), comments=())
     again, _ = funnel.join(KEY, [_post("x", "y")], [], replies[::-1])

@@ -17,6 +17,7 @@ from input_pipeline.behavior.tally import DROPS, REJECTED, TALLY, Ledger, Tally,
 from input_pipeline.sources.rejected import Rejected
 
 _FEW = st.sampled_from
+_ID = st.sampled_from("pqrst")
 _DROP = st.builds(
     Drop,
     step=_FEW(["marked", "date"]),
@@ -90,6 +91,22 @@ def test_the_counts_are_those_of_the_lines(drops: list[Drop]) -> None:
                 )
     assert len(lines) == len(drops)
     assert all(len(few) <= 8 for reasons in found.samples.values() for few in reasons.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), _ID, _ID), min_size=9, max_size=30), st.permutations(range(3)))
+def test_samples_of_equal_rank_do_not_depend_on_the_division(
+    found: list[tuple[int, str, str]], order: list[int]
+) -> None:
+    # The same post dropped again and again has one rank: then the other fields decide.
+    drops = [(home, Drop("join", "reddit", post, origin, "post read twice")) for home, post, origin in found]
+    with tempfile.TemporaryDirectory() as folder:
+        whole = _book(Path(folder) / "whole", [("drop", drop) for _, drop in drops])
+        parts = [
+            _book(Path(folder) / str(task), [("drop", drop) for home, drop in drops if home == task])
+            for task in order
+        ]
+    assert total(parts).samples == whole.samples
 
 
 def test_samples_are_some_of_what_was_dropped_and_cut(tmp_path: Path) -> None:
