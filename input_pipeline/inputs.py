@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.errors import UserError
+from input_pipeline.behavior.rules import SOURCES
+from input_pipeline.errors import UserError, nearest
 from input_pipeline.sources import (
     blift,
     content_corpus,
@@ -148,6 +149,10 @@ def list_all(settings: dict[str, Any]) -> list[Input]:
                 _add_videos(add, entry, folder, clean.get("youtube", {}).get("languages", ()))
             elif name == "tables":
                 source = entry.get("source") or "other"
+                if source not in SOURCES:
+                    raise UserError(
+                        f"prepare config: tables: no source {source!r}.{nearest(source, SOURCES)}"
+                    )
                 for path in _files(entry["posts"], name):
                     options = {"columns": entry.get("columns") or {}, "source": source}
                     table.Columns.from_config(options["columns"])  # for its error

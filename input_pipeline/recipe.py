@@ -200,9 +200,8 @@ def fingerprint_of(settings: dict[str, Any], found: Sequence[Input]) -> str:
     ):
         if Path(root).is_file():
             stamp(root)
-        for folder, folders, names in os.walk(root, followlinks=True):
-            folders.sort()
-            for name in sorted(names):
+        for folder, names in media.walk(root):
+            for name in names:
                 stamp(os.path.join(folder, name))  # noqa: PTH118
     for path in (*clean.get("evaluation_ids", ()), clean.get("nsfw_words", "")):
         if path:

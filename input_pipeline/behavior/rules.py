@@ -76,6 +76,10 @@ class Rules:
         rules = cls(**_checked(values, cls, "clean"))
         for name in SOURCES:
             limits = getattr(rules, name)
+            if not 0 < limits.similarity <= 1:
+                raise UserError(
+                    f"clean.{name}.similarity: must be above 0 and at most 1, not {limits.similarity}"
+                )
             for day in (limits.created_from, limits.created_until):
                 seconds(day)  # for its error
         for path in (*rules.evaluation_ids, *rules.evaluation_images):

@@ -135,10 +135,16 @@ def _name_table() -> np.ndarray:
     return distance.argmin(-1).reshape(32, 32, 32)
 
 
+@functools.cache
+def _linear() -> np.ndarray:
+    """The light of each of the 256 levels of sRGB, float64: powers are slow to take for every pixel."""
+    value = np.arange(256) / 255.0
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
 def _lab(pixels: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (D65) of uint8 sRGB pixels [H, W, 3], float64 [H, W, 3]."""
-    value = pixels / 255.0
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    linear = _linear()[pixels]
     matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     xyz = linear @ matrix.T / np.array([0.9505, 1.0, 1.089])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)

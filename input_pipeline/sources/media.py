@@ -138,13 +138,24 @@ def of_folder(folder: str | Path, index: str | Path) -> Library:
     return build([folder] if Path(folder).exists() else [], index)
 
 
+def walk(root: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields (folder, names of its files) for a folder and all below it, links followed, in order."""
+    been: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in been:  # a link to a folder above it
+            folders.clear()
+            continue
+        been.add(real)
+        folders.sort()
+        yield folder, sorted(names)
+
+
 def _rows(root: str) -> Iterator[tuple[str, str, str, str]]:
     path = Path(root)
     if path.is_file() and path.suffix == ".tar":
         yield from _members(path)
     elif path.is_dir():
-        for folder, folders, names in os.walk(root, followlinks=True):
-            folders.sort()
+        for folder, names in walk(root):
             for name in names:
                 if not _is_text(name):
                     continue  # no record, being UTF-8, can name it

@@ -29,6 +29,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("I would love to visit this place in the winter", "en"),
         ("I WOULD LOVE TO VISIT THIS PLACE IN THE WINTER", "en"),
+        ("I Love It So Much Here", "en"),
         ("Wo wurde dieses schöne Foto aufgenommen?", "de"),
         ("¿Dónde está este lugar tan bonito?", "es"),
         ("Quel bel endroit, je veux\n\ny aller\r\nbientôt", "fr"),

@@ -249,10 +249,18 @@ def test_communities_are_picked_while_reading(tmp_path: Path) -> None:
         ({"clean": {"reddit": {"min_words": "3"}}}, "clean.reddit.min_words: must be a number, not '3'"),
         ({"clean": {"reddit": {"communities": "pics"}}}, "clean.reddit.communities: must be a list of words"),
         ({"clean": {"reddit": {"languages": ("english",)}}}, "'english' is not a language code"),
+        (
+            {"clean": {"youtube": {"similarity": 0}}},
+            "clean.youtube.similarity: must be above 0 and at most 1",
+        ),
         ({"clean": {"hash_distance": 40}}, "clean.hash_distance: must be from 0 to 11"),
         ({"clean": {"other": {"created_from": "soon"}}}, "'soon' is not a day"),
         ({"max_image_side": -1}, "max_image_side=-1 is not a whole number from 0 on"),
         ({"beam": {"workers": 0}}, "--workers 0: at least 1 is needed"),
+        (
+            {"tables": ({"posts": "x", "media": ".", "source": "redit"},)},
+            "tables: no source 'redit'. Did you mean 'reddit'",
+        ),
         ({"tables": ({"posts": "x"},)}, "an entry of 'tables' needs posts, [comments], media"),
     ],
 )

@@ -337,3 +337,10 @@ def test_every_listed_image_is_found_by_its_name_and_stem(
             assert media.name_of(found).lower() == name.lower()
         assert library.find(name, Path(reference).parent) is not None
         assert media.read(reference).decode() == str(Path(reference).relative_to(root))
+
+
+def test_a_link_to_a_folder_above_ends_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a.png").write_bytes(b"x")
+    (tmp_path / "deep/up").symlink_to(tmp_path)
+    assert [names for _, names in media.walk(tmp_path)] == [[], ["a.png"]]
