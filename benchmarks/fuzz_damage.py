@@ -56,6 +56,7 @@ _BREAKING = {  # with these no decoder takes the record
     "@raw-less-deep@": "[" * 700 + "]" * 700,
     "@raw-open@": '{"a": ',
 }
+NESTED = ("@raw-nested@", "@raw-less-deep@")  # of these, those that are lists of one
 
 
 def dumps(value: Any, **options: Any) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import fuzz_files as files
 from benchmarks import fuzz_records as draw
+from benchmarks.fuzz_damage import NESTED
 from input_pipeline.sources import (
     blift,
     captions,
@@ -65,6 +66,8 @@ def _comments_too(records: list[Any], items: list[Any]) -> tuple[int, int]:
     meta = row.get("yt_meta_dict", {})
     row = (meta.get("info") if isinstance(meta, dict) else None) if "yt_meta_dict" in row else row
     rows = row.get("comments") if isinstance(row, dict) else None
+    if isinstance(rows, str) and rows.startswith("@raw-"):
+        rows = [None] if rows in NESTED else None
     first, *others = items
     if isinstance(first, Rejected):
         return 1, len(items)
@@ -119,7 +122,7 @@ _KINDS = {
         lambda record: len(draw.things(record)),
     ),
     "youtube_info": Kind(
-        draw.info, youtube.read_video, files.as_video, account=_comments_too, size=1, packs=False
+        draw.info, youtube.read_video, files.as_video, account=_comments_too, size=1, packs=False, apart=False
     ),
     "video2dataset": Kind(
         draw.info_of_video2dataset,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from input_pipeline import inputs, recipe
 from input_pipeline.behavior import clean
 from input_pipeline.download.run import Settings, Summary, Wanted, download, unwanted_reason, wanted_of
@@ -28,7 +30,7 @@ class _Everything(media.Library):
 
 
 def download_media(
-    config: Mapping[str, Any],
+    config: ConfigDict | Mapping[str, Any],
     folder: str | Path,
     settings: Settings,
     progress: Callable[..., object] | None = None,
