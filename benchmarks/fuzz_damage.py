@@ -48,7 +48,7 @@ _RAW = {
     "@raw-twice@": '{"text": 1, "text": [2]}',
     "@raw-nested@": "[" * 90 + "]" * 90,
 }
-_BREAKING = {  # with these no decoder takes the record
+_BREAKING = {  # with these a decoder may not take the record
     "@raw-digits@": "9" * 5000,
     "@raw-deep@": "[" * 3000 + "]" * 3000,
     "@raw-deep-objects@": '{"a":' * 1200 + "1" + "}" * 1200,
@@ -157,6 +157,14 @@ def flip(rng: Random, data: bytes) -> bytes:
             out[at] = rng.choice(
                 (0, 0xFF, 0xC3, 0xED, 0x22, 0x5C, 0x7B, 0x5D, 0x20, 0x0D, rng.randrange(11, 256))
             )
+    return bytes(out)
+
+
+def hit(rng: Random, data: bytes) -> bytes:
+    """Changes up to four bytes anywhere, so that most of a file of bytes can still be read."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        out[rng.randrange(len(out))] = rng.randrange(256)
     return bytes(out)
 
 

@@ -83,22 +83,27 @@ def as_parquet(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
     """Parquet with pages and groups of rows of any size, as several programs write it."""
     names, found = _rows(rows)
     columns = {name: _column(rng, [row.get(name) for row in found]) for name in names}
-    out = io.BytesIO()
-    for name, column in columns.items():
+    options: dict[str, Any] = {
+        "row_group_size": rng.choice((7, 1000)),
+        "compression": rng.choice(("none", "snappy", "zstd", "gzip")),
+        "use_dictionary": rng.random() < 0.5,
+        "write_page_checksum": rng.random() < 0.5,
+        "data_page_size": rng.choice((64, 2**20)),
+    }
+    while True:
+        out = io.BytesIO()
         try:
-            pq.write_table(pa.table({name: column}), io.BytesIO())
-        except pa.ArrowNotImplementedError:  # objects without a key
-            columns[name] = pa.nulls(len(rows))
-    pq.write_table(
-        pa.table(columns),
-        out,
-        row_group_size=rng.choice((7, 1000)),
-        compression=rng.choice(("none", "snappy", "zstd", "gzip")),
-        use_dictionary=rng.random() < 0.5,
-        write_page_checksum=rng.random() < 0.5,
-        data_page_size=rng.choice((64, 2**20)),
-    )
-    return {"a.parquet": out.getvalue()}
+            pq.write_table(pa.table(columns), out, **options)
+        except pa.ArrowNotImplementedError:  # objects without a key, which parquet lacks
+            columns = {
+                name: pa.nulls(len(rows)) if _nested(column) else column for name, column in columns.items()
+            }
+        else:
+            return {"a.parquet": out.getvalue()}
+
+
+def _nested(column: pa.Array) -> bool:
+    return pa.types.is_nested(column.type)
 
 
 def _column(rng: Random, values: list[Any]) -> pa.Array:

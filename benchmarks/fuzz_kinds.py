@@ -145,11 +145,18 @@ _KINDS = {
         count=lambda record: 1 + len(record["replies"]["comments"]),
     ),
     "blift_parquet": Kind(
-        draw.blift_row, blift.read, files.as_table, ("parquet",), (), packs=False, apart=False
+        draw.blift_row, blift.read, files.as_table, ("parquet",), (), size=25, packs=False, apart=False
     ),
     "blift_jsonl": Kind(draw.blift_row, blift.read, layouts=("lines", "list")),
     "corpus_parquet": Kind(
-        draw.corpus_row, content_corpus.read, files.as_table, ("parquet",), (), packs=False, apart=False
+        draw.corpus_row,
+        content_corpus.read,
+        files.as_table,
+        ("parquet",),
+        (),
+        size=25,
+        packs=False,
+        apart=False,
     ),
     "corpus_jsonl": Kind(draw.corpus_row, content_corpus.read, layouts=("lines", "list")),
     "lambda_pairs": Kind(
@@ -184,6 +191,7 @@ for _layout in ("csv", "tsv", "jsonl", "parquet"):
             partial(_read_table, _side),
             files.as_table,
             ("lines" if _layout == "jsonl" else _layout,),
+            size=25 if _layout == "parquet" else 50,
             packs=_layout != "parquet",
             apart=_layout != "parquet",
         )

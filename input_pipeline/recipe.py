@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import inputs
-from input_pipeline.behavior import arms, duplicates, language, nsfw_words
+from input_pipeline.behavior import arms, language, nsfw_words
 from input_pipeline.behavior.arms import Arm
 from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError, nearest
@@ -143,7 +143,6 @@ def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
     # Their errors belong here, not into a worker.
     nsfw_words.finder.cache_clear()  # the file may have changed since an earlier run in this process
     nsfw_words.finder(rules.nsfw_words)
-    duplicates.Pictures(rules)
     for source in SOURCES:
         for code in getattr(rules, source).languages:
             if len(code) not in (2, 3) or not code.islower():

@@ -82,6 +82,8 @@ class Rules:
                 )
             for day in (limits.created_from, limits.created_until):
                 seconds(day)  # for its error
+        if not 0 <= rules.hash_distance <= 64 or rules.thumbnail_distance < 0:
+            raise UserError("clean: hash_distance must be from 0 to 64 bits, thumbnail_distance not negative")
         for path in (*rules.evaluation_ids, *rules.evaluation_images):
             if not Path(path).exists():
                 raise UserError(f"{path}: no such file or folder (of evaluation sets, in the config's clean)")

@@ -6,7 +6,6 @@ Every row comes as JSON has it, whatever the file's own types are, and with the 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, time
@@ -25,7 +24,7 @@ Row = dict[str, Any]
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_LARGE_PART = 8 * 2**20  # bytes of one column in one row group of a parquet file
+_LARGE_GROUP = 64 * 2**20  # bytes of a row group of a parquet file, before compression
 _PEEK = 1000  # objects whose keys stand for the columns of a JSON file
 # Where reading goes on after a broken element of a list.
 _RECORD = re.compile(r'\{\s*"(?:url|permalink|video_id|id|title|post_id)"\s*:')
@@ -100,23 +99,19 @@ def _is_list(path: Path) -> bool:
 def _open_parquet(raw: IO[bytes]) -> pq.ParquetFile | None:
     """Opens a file such that neither a large row group nor a broken page is held in memory as a whole.
 
-    Without a buffer a column's part of a row group is read at once; with one it is read page by page, and then a
-    page may claim to have gigabytes and gets them. So only parts that are large are buffered.
+    Without a buffer a row group's columns are read at once; with one they are read page by page, and then a broken
+    page may claim to have gigabytes and gets them. So only files with large row groups are buffered.
     """
     options: dict[str, Any] = {"pre_buffer": False, "page_checksum_verification": True}
     try:
         file = pq.ParquetFile(raw, **options)
-        if _largest_part(file.metadata) in range(_LARGE_PART, raw.seek(0, os.SEEK_END)):
+        groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
+        # What is said of single columns is not asked for: where it is broken, Arrow ends the process.
+        if any(group.total_byte_size > _LARGE_GROUP for group in groups):
             file = pq.ParquetFile(raw, buffer_size=2**20, **options)
     except Exception:  # corrupt files raise more than Arrow's own errors
         return None
     return file
-
-
-def _largest_part(metadata: pq.FileMetaData) -> int:
-    groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
-    sizes = (group.column(n).total_compressed_size for group in groups for n in range(group.num_columns))
-    return max(sizes, default=0)
 
 
 def _parquet_rows(

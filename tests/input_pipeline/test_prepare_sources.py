@@ -253,7 +253,7 @@ def test_communities_are_picked_while_reading(tmp_path: Path) -> None:
             {"clean": {"youtube": {"similarity": 0}}},
             "clean.youtube.similarity: must be above 0 and at most 1",
         ),
-        ({"clean": {"hash_distance": 40}}, "clean.hash_distance: must be from 0 to 11"),
+        ({"clean": {"hash_distance": 65}}, "clean: hash_distance must be from 0 to 64 bits"),
         ({"clean": {"other": {"created_from": "soon"}}}, "'soon' is not a day"),
         ({"max_image_side": -1}, "max_image_side=-1 is not a whole number from 0 on"),
         ({"beam": {"workers": 0}}, "--workers 0: at least 1 is needed"),

@@ -193,7 +193,7 @@ def test_a_broken_page_does_not_take_all_memory(tmp_path: Path, library: media.L
     assert (pool.max_memory() or 0) < max(peak, 2**23) + 1
 
 
-def test_large_parts_are_read_through_a_buffer(
+def test_large_row_groups_are_read_through_a_buffer(
     tmp_path: Path, library: media.Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = _write(
@@ -205,7 +205,7 @@ def test_large_parts_are_read_through_a_buffer(
     monkeypatch.setattr(
         pq, "ParquetFile", lambda raw, **o: sizes.append(o.get("buffer_size", 0)) or opened(raw, **o)
     )
-    monkeypatch.setattr(rows, "_LARGE_PART", 100)
+    monkeypatch.setattr(rows, "_LARGE_GROUP", 100)
     assert list(blift.read(path, library)) == sound
     assert max(sizes) > 0
 
