@@ -52,8 +52,10 @@ def get_config(arg: str = "") -> ConfigDict:
         "likes",
         "comments",
     )  # what `behavior` and `shuffled` tell; the paper's main model: no replay
-    # Names in behavior/templates.py; a plain name in place of the three is for all.
-    config.template = ConfigDict(dict.fromkeys(SOURCES, "image_behavior_v1"))
+    config.template = ""  # a name in behavior/templates.py for all sources, "" for those of `templates`
+    config.templates = ConfigDict(
+        {"reddit": "reddit_image_v1", "youtube": "youtube_thumbnail_v1", "other": "image_behavior_v1"}
+    )
     config.max_asr_words = 200  # of what is said in a video; the question after it is always whole
     config.max_image_side = 0  # larger images are stored again with this side, in pixels; 0: all as they came
 

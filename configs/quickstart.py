@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seeds = 1  # how often the arms are trained, with seeds 0, 1, ...
     config.plaza = dict(posts=2400, instruct=4000, texts=8000, chats=12000)
     config.prepare = prepare.get_config()
+    config.prepare.template = "image_behavior_v1"  # few words, for a decoder of two layers
     config.vocab_size = 1024
 
     # "dots": on a CPU, keeping every layer's attention weights costs more than computing them again.

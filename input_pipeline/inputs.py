@@ -77,14 +77,14 @@ def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
     options = item.options
     match item.kind:
         case "reddit_posts":
-            durations = _durations(item.folder)
+            durations = _durations(library)
             yield from reddit.read_submissions(
                 item.path, library, frozenset(options["communities"]), durations
             )
         case "reddit_comments":
             yield from reddit.read_comments(item.path, frozenset(options["communities"]))
         case "reddit_api":
-            yield from reddit_api.read(item.path, library, _durations(item.folder))
+            yield from reddit_api.read(item.path, library, _durations(library))
         case "youtube":
             for path in item.files:
                 yield from youtube.read_video(Path(path), library, tuple(options["languages"]) or ("en",))
@@ -109,13 +109,14 @@ def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
             yield from llava_json.read(item.path, item.folder, library if item.library else None)
 
 
-def _durations(folder: str) -> Callable[[str], float | None]:
-    """Looks a video's length up in yt-dlp's info file beside the media: Reddit does not tell it."""
+def _durations(library: media.Library) -> Callable[[str], float | None]:
+    """Looks a video's length up in yt-dlp's info file among the media: Reddit does not tell it."""
 
     @functools.lru_cache(1 << 12)
     def duration(video: str) -> float | None:
         try:
-            info = json.loads((Path(folder) / f"{video}.info.json").read_bytes())
+            reference = library.info(video)
+            info = json.loads(media.read(reference)) if reference else None
         except (OSError, ValueError, RecursionError):
             return None
         return fields.number(info, "duration") if isinstance(info, dict) else None

@@ -39,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class Halted(UserError):
-    """What stopped the run lies outside of it, such as a full disk: what is done is kept."""
+    """The run was stopped by a full disk or bad input: what is done is kept, and the same command goes on from it."""
 
 
 _POLL = 0.2  # seconds between two looks at how many tasks are done
@@ -113,7 +113,7 @@ def prepare(
             )
             report.concatenate(map(Path, parts), whole)
         if problem := report.check(all_told, settings["max_bad_fraction"]):
-            raise report.stop(problem, quarantine, out_dir)
+            raise Halted(report.stop(problem, work, out_dir))
 
         build = work / "out"
         shutil.rmtree(build, ignore_errors=True)
@@ -139,7 +139,8 @@ def prepare(
         if out_dir.exists():
             shutil.rmtree(out_dir)
         build.rename(out_dir)
-        report.quarantine_beside(out_dir).unlink(missing_ok=True)
+        for name in report.BOOKS:
+            report.beside(out_dir, name).unlink(missing_ok=True)
         tell(1, 1, "")
     return {**summary, "reused": False}
 

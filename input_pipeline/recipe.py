@@ -18,12 +18,13 @@ from input_pipeline.behavior.arms import Arm
 from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.inputs import Input
+from input_pipeline.partial import partial_of
 from input_pipeline.sources import media
 
 VERSION = 3  # raise it when the same input would give other records
 _KEYS = {
-    *inputs.ENTRIES, "heldout_fraction", "seed", "arms", "behaviors", "template", "clean", "max_bad_fraction",
-    "max_image_side", "max_asr_words", "beam",
+    *inputs.ENTRIES, "heldout_fraction", "seed", "arms", "behaviors", "template", "templates", "clean",
+    "max_bad_fraction", "max_image_side", "max_asr_words", "beam",
 }  # fmt: skip
 _BUCKET = 16 * 2**20  # bytes of raw text for each bucket
 _MOST_BUCKETS = 1024
@@ -80,7 +81,7 @@ def with_sources(config: ConfigDict, flags: Any) -> ConfigDict:
                 "posts": path["table"],
                 "comments": path.get("table_comments", ""),
                 "media": folder,
-                "columns": columns.get("posts", columns),
+                "columns": columns.get("posts", {}),
                 "comment_columns": columns.get("comments", {}),
             },
         )
@@ -102,7 +103,14 @@ def _columns(value: str) -> dict[str, Any]:
         found = json.loads(Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value)
     except (ValueError, OSError):
         found = None
-    if not isinstance(found, dict):
+    parts = ("posts", "comments")
+    if isinstance(found, dict) and any(isinstance(value, dict) for value in found.values()):
+        for name in found:
+            if name not in parts:
+                raise UserError(f"--columns: no part {name!r}.{nearest(name, parts)}")
+    elif isinstance(found, dict):
+        found = {"posts": found}
+    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
         raise UserError(
             f'--columns {value}: neither a JSON object such as {{"title": "headline"}} nor a file of one'
         )
@@ -136,9 +144,9 @@ def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
     workers = settings["beam"].get("workers", 1)
     if not isinstance(workers, int) or workers < 1:
         raise UserError(f"--workers {workers}: at least 1 is needed")
-    chosen = arms.make(
-        tuple(settings["arms"]), settings["template"], tuple(settings["behaviors"]), settings["max_asr_words"]
-    )
+    wording = settings["template"] or settings["templates"]
+    told = tuple(settings["behaviors"])
+    chosen = arms.make(tuple(settings["arms"]), wording, told, settings["max_asr_words"])
     rules = Rules.from_config(settings["clean"])
     # Their errors belong here, not into a worker.
     nsfw_words.finder.cache_clear()  # the file may have changed since an earlier run in this process
@@ -159,8 +167,8 @@ def with_libraries(found: Sequence[Input], work: Path) -> list[Input]:
     for number, folder in enumerate(folders):
         path = work / f"media.{number}.sqlite"
         if not path.exists():
-            media.build([folder], path.with_suffix(".partial"))
-            path.with_suffix(".partial").rename(path)
+            media.build([folder], partial_of(path))
+            partial_of(path).rename(path)
         index[folder] = str(path)
     return [replace(item, library=index.get(item.folder, "")) for item in found]
 
@@ -183,7 +191,8 @@ def version_of(settings: dict[str, Any]) -> str:
 
 def fingerprint_of(settings: dict[str, Any], found: Sequence[Input]) -> str:
     """A hash of the config and of the size and time of change of every input file and every medium."""
-    recipe = {name: value for name, value in settings.items() if name != "beam"}
+    # How the work is done, and when it is given up, is not what it makes.
+    recipe = {name: value for name, value in settings.items() if name not in ("beam", "max_bad_fraction")}
     digest = hashlib.sha256(json.dumps([VERSION, recipe], sort_keys=True).encode())
 
     def stamp(path: str) -> None:

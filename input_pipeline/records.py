@@ -25,6 +25,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
 
 from input_pipeline.errors import UserError, nearest
+from input_pipeline.partial import partial_of
 from input_pipeline.types import Record, Turn
 
 HASHES = "hashes.json"
@@ -113,7 +114,7 @@ class ShardWriter:
         self.sizes[split] = count + 1, size + len(data)
 
     def _partial(self, split: str) -> Path:
-        return self._folder / f"{split}.{self._name}.partial"
+        return partial_of(self._folder / f"{split}.{self._name}")
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -44,6 +44,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
             f"{f' Did you mean {hint.group(1)!r}?' if hint else ''}"
         ) from error
     except (flags.Error, TypeError, ValueError, KeyError, SyntaxError) as error:
-        raise UserError(f"{name} with {' '.join(overrides)}: {' '.join(str(error).split())}") from error
+        # The text of a KeyError is its key in quotes.
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        raise UserError(f"{name} with {' '.join(overrides)}: {' '.join(text.split())}") from error
     except OSError as error:
         raise UserError(f"--config {name}: {' '.join(str(error).split())}") from error

@@ -156,7 +156,9 @@ class Contrastive:
         config = self.config
         sources = [records.open_split(Path(config.data), split) for split, _ in config.mixture]
         weights = [weight for _, weight in config.mixture]
-        pairs = packing.mixture([len(source) for source in sources], weights, config.seed, config.mixture_epochs)
+        pairs = packing.mixture(
+            [len(source) for source in sources], weights, config.seed, config.mixture_epochs
+        )
         mixed = _Mixed(sources, pairs)
         table = token_table.build(
             _Titles(mixed), tokenizer, get_template("plain"), 0, config.row_tokens, progress

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from input_pipeline.behavior import samples, templates
+from input_pipeline.behavior import pieces, samples, templates
 from input_pipeline.behavior.rules import SOURCES
 from input_pipeline.behavior.samples import Spec
 from input_pipeline.errors import UserError, nearest
@@ -76,14 +76,38 @@ def make(
     for behavior in behaviors:
         if behavior not in BEHAVIORS:
             raise UserError(f"prepare config: no behavior {behavior!r}.{nearest(behavior, BEHAVIORS)}")
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"prepare config: arms={names!r}: at least one, and each once")
+    if unknown := set(behaviors) - set().union(*(templates.get(n).behaviors for n in by_source.values())):
+        raise UserError(
+            f"prepare config: behaviors names {', '.join(sorted(unknown))}, which no template in use tells; "
+            "name another template, or leave it out"
+        )
     arms = []
     for name in names:
         if name not in _TOLD:
             raise UserError(f"prepare config: no arm {name!r}.{nearest(name, ARMS)}")
         told = _TOLD[name]
         chosen = tuple(_TITLES if name == "titles" else by_source[source] for source in SOURCES)
+        for source, words in zip(SOURCES, chosen, strict=True):
+            _check(name, frozenset(behaviors) if told is None else told, source, words)
         arms.append(Arm(name, chosen, frozenset(behaviors) if told is None else told, asr_words))
     return tuple(arms)
+
+
+def _check(arm: str, told: frozenset[str], source: str, words: str) -> None:
+    """Raises UserError where an arm could tell nothing of its own in the words of a template."""
+    template = templates.get(words)
+    if told and not told & template.behaviors:
+        raise UserError(
+            f"prepare config: template {words!r} (of {source}) tells {', '.join(sorted(template.behaviors))}, "
+            f"and arm {arm!r} {', '.join(sorted(told))}: choose another template or arm"
+        )
+    if not told and not any(text.text for text in pieces.texts(template.content)):
+        raise UserError(
+            f"prepare config: template {words!r} (of {source}) says nothing of the content, so there can be no "
+            f"arm {arm!r}: choose another template or leave the arm out"
+        )
 
 
 def to_json(arms: tuple[Arm, ...]) -> list[dict[str, Any]]:

@@ -138,10 +138,12 @@ def merge(posts: Sequence[Post], merge_comments: bool) -> tuple[Post, int]:
     first = posts[0]
     before = sum(len(post.comments) for post in posts)
     if merge_comments:
-        comments: dict[str, Comment] = {}
+        comments: dict[tuple[str, str], Comment] = {}
         for post in posts:
             for comment in post.comments:
-                comments.setdefault(comment.id, comment)
+                comments.setdefault(
+                    (post.id, comment.id), comment
+                )  # some sources number from 1 in every post
         first = replace(first, comments=tuple(comments.values()))
     return first, before - len(first.comments)
 

@@ -19,7 +19,9 @@ logging.disable(logging.WARNING)
 import apache_beam as beam  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner  # noqa: E402
-from apache_beam.runners.runner import PipelineRunner  # noqa: E402
+from apache_beam.runners.runner import PipelineRunner, create_runner  # noqa: E402
+
+from input_pipeline.errors import UserError  # noqa: E402
 
 logging.disable(_disabled)
 # What goes wrong in a task is raised. Beam logs it as well, with a page of its own calls.
@@ -92,12 +94,18 @@ class Engine:
         # Type checks cost time on every element.
         return PipelineOptions(flags, pipeline_type_check=False)
 
-    def _instance(self) -> PipelineRunner | str:
+    def _instance(self) -> PipelineRunner:
         if self.runner == "DaskRunner":
             from apache_beam.runners.dask.dask_runner import DaskRunner  # beam does not find it by name
 
             return DaskRunner()
-        return self.runner or FnApiRunner()
+        try:
+            return create_runner(self.runner) if self.runner else FnApiRunner()
+        except (ValueError, ImportError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"--runner {self.runner}: {reason}; name a runner of Beam that is installed"
+            ) from None
 
 
 @contextlib.contextmanager

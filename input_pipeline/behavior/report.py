@@ -12,7 +12,8 @@ from typing import Any
 
 from input_pipeline.behavior import funnel
 from input_pipeline.behavior.tally import Tally
-from input_pipeline.errors import UserError
+
+BOOKS = ("quarantine.jsonl", "dropped.jsonl")
 
 _FEW = 20  # a single file is judged by its own share of bad records from this many on
 
@@ -61,14 +62,21 @@ def _too_bad(tally: Tally, limit: float) -> str:
 
 
 def _all_lost(tally: Tally) -> str:
-    """Returns '' or which file gave no usable record at all: its media folder is likely the wrong one."""
-    for file, kinds in sorted(tally.rejected.items()):
+    """Returns '' or of which kind of input no record at all can be used: its media folder is likely the wrong one.
+
+    Single files may well be lost whole, such as one saved page of an API.
+    """
+    for kind in sorted(set(tally.kinds.values())):
+        files = sorted(file for file, of in tally.kinds.items() if of == kind)
         reasons: Counter[str] = Counter()
-        for kind, found in kinds.items():
-            if kind != "skipped":
-                reasons.update(found)
-        if sum(reasons.values()) >= tally.records.get(file, 0) > 0:
-            return f"none of the {tally.records[file]} records of {file} can be used: {_common(reasons)}"
+        for file in files:
+            for how, found in tally.rejected.get(file, {}).items():
+                if how != "skipped":
+                    reasons.update(found)
+        count = sum(tally.records[file] for file in files)
+        if reasons.total() >= count > 0:
+            more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+            return f"none of the {count} records of {files[0]}{more} can be used: {_common(reasons)}"
     return ""
 
 
@@ -135,9 +143,9 @@ def concatenate(parts: Iterable[Path], whole: Path) -> None:
                 shutil.copyfileobj(file, out, 2**20)
 
 
-def quarantine_beside(out_dir: Path) -> Path:
-    """Where the quarantine of a run that was stopped is left."""
-    return out_dir.with_name(out_dir.name + ".quarantine.jsonl")
+def beside(out_dir: Path, name: str) -> Path:
+    """Where a book of a run that was stopped is left."""
+    return out_dir.with_name(f"{out_dir.name}.{name}")
 
 
 def missing_splits(lengths: Mapping[str, int]) -> list[str]:
@@ -147,8 +155,12 @@ def missing_splits(lengths: Mapping[str, int]) -> list[str]:
     return [f"split {name} is empty and was not written" for name in wanted if name not in lengths]
 
 
-def stop(problem: str, quarantine: Path, out_dir: Path) -> UserError:
-    """The error that ends a run; the quarantine is left beside `out_dir`."""
-    path = quarantine_beside(out_dir)
-    shutil.copyfile(quarantine, path)
-    return UserError(f"{problem}; each one is in {path}")
+def stop(problem: str, work: Path, out_dir: Path) -> str:
+    """Leaves the books of a run that ends without data beside `out_dir`; returns the problem and where they are."""
+    left = []
+    for name in BOOKS:
+        path = beside(out_dir, name)
+        shutil.copyfile(work / name, path)
+        if path.stat().st_size:
+            left.append(str(path))
+    return f"{problem}; each one is in {' and '.join(left)}" if left else problem

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import zstandard
 
+from input_pipeline.partial import partial_of
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Post, Reply
 
@@ -68,7 +69,7 @@ class Writer:
     """Writes rows to buckets. Use it as a context manager; on an error nothing is left."""
 
     def __init__(self, path: Path, buckets: int) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        self._path, self._partial = path, partial_of(path)
         self._file = self._partial.open("wb")
         self._waiting: list[list[bytes]] = [[] for _ in range(buckets)]
         self._size = 0
@@ -127,7 +128,7 @@ class PostLog:
     """Posts one after another in a file, each to be found by its place. Use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        self._path, self._partial = path, partial_of(path)
         self._file = self._partial.open("wb")
         self._compressor = zstandard.ZstdCompressor(level=1)
 

@@ -27,14 +27,15 @@ from msgspec.structs import replace
 from input_pipeline import inputs, records
 from input_pipeline.behavior import clean, duplicates, funnel, samples, spill, verbalise
 from input_pipeline.behavior.arms import Arm
-from input_pipeline.behavior.controls import is_heldout
 from input_pipeline.behavior.duplicates import EvaluationSet, Fingerprint
+from input_pipeline.behavior.heldout import is_heldout
 from input_pipeline.behavior.rules import Rules
 from input_pipeline.behavior.spill import Gone, SpecRow
 from input_pipeline.behavior.tally import TALLY, Ledger, load
 from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image, shrink
 from input_pipeline.inputs import Input
+from input_pipeline.partial import partial_of
 from input_pipeline.sources import media
 from input_pipeline.sources.lines import Passed
 from input_pipeline.sources.llava_json import Sample
@@ -147,7 +148,7 @@ def scatter(job: Job, task: tuple[int, tuple[Input, ...]]) -> None:
                     # All samples of one picture meet, so that it is looked at once.
                     out.add(bucket(row.split_key), row)
                 count += 1
-            ledger.records(item.group or item.path, count)
+            ledger.records(item.group or item.path, item.kind, count)
 
 
 def _spec_row(item: Input, result: Sample | Document) -> SpecRow:
@@ -435,7 +436,7 @@ _FUNCTIONS: dict[str, Callable[[Job, Any], None]] = {
 
 
 def _write(path: Path, value: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     partial.write_bytes(msgspec.msgpack.encode(value))
     partial.replace(path)
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from input_pipeline.behavior.clean import Drop
+from input_pipeline.partial import partial_of
 from input_pipeline.sources.rejected import Rejected
 
 _SAMPLES = 8  # of each reason; chosen by hash, so that any division of the work shows the same
@@ -39,6 +40,7 @@ class Tally(msgspec.Struct):
     """Counts that add up over tasks."""
 
     records: dict[str, int] = {}  # {file or folder: records read}
+    kinds: dict[str, str] = {}  # {file or folder: kind of input}
     passed: dict[str, int] = {}  # {reason: records that a reader was told to pass over}
     rejected: dict[str, dict[str, dict[str, int]]] = {}  # {file or folder: {kind: {reason: n}}}
     gone_posts: int = 0
@@ -53,6 +55,7 @@ class Tally(msgspec.Struct):
         """Adds another tally to this one."""
         for file, count in other.records.items():
             self.records[file] = self.records.get(file, 0) + count
+        self.kinds.update(other.kinds)
         for reason, count in other.passed.items():
             self.passed[reason] = self.passed.get(reason, 0) + count
         for file, kinds in other.rejected.items():
@@ -94,7 +97,7 @@ def load(path: Path) -> Tally:
 
 
 def _partial(path: str) -> BinaryIO:
-    return Path(path + ".partial").open("wb")
+    return partial_of(path).open("wb")
 
 
 class Ledger:
@@ -152,8 +155,9 @@ class Ledger:
         """Books what a source brought to the funnel."""
         self.tally.read[source] = _plus(self.tally.read.get(source), (posts, comments))
 
-    def records(self, file: str, count: int) -> None:
-        """Books how many records a file had."""
+    def records(self, file: str, kind: str, count: int) -> None:
+        """Books how many records a file had, and of which kind of input it is."""
+        self.tally.kinds[file] = kind
         self.tally.records[file] = self.tally.records.get(file, 0) + count
 
     def passed(self, reason: str, count: int) -> None:
@@ -168,12 +172,12 @@ class Ledger:
     ) -> None:
         for suffix, file in self._lines.items():
             file.close()
-            partial = Path(self._base + suffix + ".partial")
+            partial = partial_of(self._base + suffix)
             if kind is None:
                 partial.replace(self._base + suffix)
             else:
                 partial.unlink(missing_ok=True)
         if kind is None:
-            partial = Path(self._base + TALLY + ".partial")
+            partial = partial_of(self._base + TALLY)
             partial.write_bytes(msgspec.json.encode(self.tally))
             partial.replace(self._base + TALLY)

@@ -14,6 +14,7 @@ from input_pipeline.behavior import clean
 from input_pipeline.download.run import Settings, Summary, Wanted, download, unwanted_reason, wanted_of
 from input_pipeline.errors import UserError
 from input_pipeline.sources import media
+from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Post
 
 _KINDS = ("reddit_posts", "reddit_api", "youtube", "youtube_api", "blift", "corpus", "table_posts")
@@ -27,6 +28,9 @@ class _Everything(media.Library):
 
     def find(self, name: str, folder: str | Path | None = None) -> str | None:
         return name or None
+
+    def info(self, video: str) -> str | None:
+        return None
 
 
 def download_media(
@@ -60,6 +64,8 @@ def download_media(
     def wanted() -> Iterator[Wanted]:
         for item in found:
             for result in inputs.read(item, _Everything()):
+                if isinstance(result, Rejected) and result.kind == "bad":
+                    passed[f"cannot be read: {result.reason}"] += 1
                 if not isinstance(result, Post):
                     continue
                 outcome = clean.run(result, clean.BEFORE_MEDIA, rules)

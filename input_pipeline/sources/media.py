@@ -19,6 +19,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 # What links say of things of which an image may lie in the folder.
 LINK_SUFFIXES = (*IMAGE_SUFFIXES, ".gifv", ".mp4", ".webm", ".jfif", ".heic")
 
+_INFO = ".info.json"  # what yt-dlp leaves of a video
+_INDEXED = (*IMAGE_SUFFIXES, _INFO)
 _IN_TAR = ".tar::"  # 'shard.tar::offset:size:member' refers to a member without a second listing
 _ALIKE = 16  # files whose names differ in the case of letters alone
 _SCHEMA = """
@@ -89,7 +91,8 @@ class Library:
         where, more = (" AND folder = ?", (os.path.normpath(folder),)) if folder is not None else ("", ())
         for column, value in (("name", lower), ("stem", lower), ("stem", stem)):
             rows = self._open().execute(
-                f"SELECT ref FROM media WHERE {column} = ?{where} ORDER BY ref LIMIT {_ALIKE}", (value, *more)
+                f"SELECT ref FROM media WHERE {column} = ? AND stem != ''{where} ORDER BY ref LIMIT {_ALIKE}",
+                (value, *more),
             )
             found = [row[0] for row in rows]
             if found:
@@ -97,9 +100,16 @@ class Library:
                 return next((ref for ref in found if name_of(ref).startswith(exact)), found[0])
         return None
 
+    def info(self, video: str) -> str | None:
+        """Returns the reference of yt-dlp's info file of a video, by the id of the video."""
+        name = f"{video}{_INFO}"
+        rows = self._open().execute("SELECT ref FROM media WHERE name = ? ORDER BY ref", (name.lower(),))
+        found = [row[0] for row in rows]
+        return next((ref for ref in found if name_of(ref) == name), next(iter(found), None))
+
     def references(self) -> Iterator[str]:
-        """Yields every reference, in order."""
-        for (reference,) in self._open().execute("SELECT ref FROM media ORDER BY ref"):
+        """Yields the reference of every image, in order."""
+        for (reference,) in self._open().execute("SELECT ref FROM media WHERE stem != '' ORDER BY ref"):
             yield reference
 
     def _open(self) -> sqlite3.Connection:
@@ -159,7 +169,7 @@ def _rows(root: str) -> Iterator[tuple[str, str, str, str]]:
             for name in names:
                 if not _is_text(name):
                     continue  # no record, being UTF-8, can name it
-                if name.lower().endswith(IMAGE_SUFFIXES):
+                if name.lower().endswith(_INDEXED):
                     yield _row(name, folder, str(Path(folder) / name))
                 elif name.endswith(".tar"):
                     yield from _members(Path(folder) / name)
@@ -171,7 +181,7 @@ def _members(path: Path) -> Iterator[tuple[str, str, str, str]]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if member.isfile() and _is_text(member.name) and member.name.lower().endswith(IMAGE_SUFFIXES):
+                if member.isfile() and _is_text(member.name) and member.name.lower().endswith(_INDEXED):
                     name = PurePosixPath(member.name).name
                     yield _row(
                         name,
@@ -194,4 +204,5 @@ def _is_text(name: str) -> bool:
 
 def _row(name: str, folder: str, reference: str) -> tuple[str, str, str, str]:
     lower = name.lower()
-    return lower, PurePosixPath(lower).stem, os.path.normpath(folder), reference
+    stem = PurePosixPath(lower).stem if lower.endswith(IMAGE_SUFFIXES) else ""
+    return lower, stem, os.path.normpath(folder), reference

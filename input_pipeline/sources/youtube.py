@@ -24,7 +24,6 @@ _LONGEST = 1e8  # seconds, three years: what says more is no duration
 _ID_IN_URL = re.compile(r"(?:[?&]v=|youtu\.be/|/(?:shorts|embed|live|v)/)([\w-]{11})(?![\w-])", re.ASCII)
 _TRACKS = ("subtitles", "automatic_captions")  # people's own, and YouTube's
 _CODE = re.compile(r"[A-Za-z0-9-]{1,40}")  # of a language: it becomes part of a file name
-_UNTITLED = re.compile(r"<Untitled Chapter \d+>")  # yt-dlp's own words
 
 
 def list_files(folder: str | Path) -> list[Path]:
@@ -206,10 +205,10 @@ def _chapters(rows: Any) -> Iterator[Scene]:
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, dict):
             continue
-        title = (fields.text(row, "title") or "").strip()
         start, end = fields.number(row, "start_time"), fields.number(row, "end_time")
-        if title or start is not None:
-            yield Scene(caption="" if _UNTITLED.fullmatch(title) else title, start=start, end=end)
+        if start is not None:
+            # A chapter's title names what it is about, not what is seen: it would be told as "The scene shows Intro."
+            yield Scene(start=start, end=end)
 
 
 def _created(info: dict[str, Any]) -> float | None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from input_pipeline.behavior import spill
 from input_pipeline.behavior.spill import Gone, PostLog, Row, SpecRow, Writer, bucket_of, order_of
+from input_pipeline.partial import partial_of
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Comment, Post, Reply, Scene, Span
 
@@ -133,7 +134,7 @@ def test_nothing_is_left_after_an_error(
     monkeypatch.setattr(spill, "_BUFFER", 1)
     with pytest.raises(error), Writer(tmp_path / "a.rows", 2) as out:
         out.add(0, _reply(0))
-        assert [path.name for path in tmp_path.iterdir()] == ["a.rows.partial"]
+        assert [path.name for path in tmp_path.iterdir()] == [partial_of("a.rows").name]
         raise error
     with pytest.raises(error), PostLog(tmp_path / "a.posts") as log:
         log.add(Post("p", "reddit", "t", "f:1"))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from input_pipeline.behavior import tally
 from input_pipeline.behavior.clean import Drop
 from input_pipeline.behavior.tally import DROPS, REJECTED, TALLY, Ledger, Tally, load, total
+from input_pipeline.partial import partial_of
 from input_pipeline.sources.rejected import Rejected
 
 _FEW = st.sampled_from
@@ -42,7 +43,7 @@ _EVENT = st.one_of(
     st.tuples(st.just("drop"), _DROP),
     st.tuples(st.just("reject"), _REJECTED, _FEW(["", "group"])),
     st.tuples(st.just("read"), _FEW(["reddit", "youtube"]), st.integers(0, 3), st.integers(0, 9)),
-    st.tuples(st.just("records"), _FEW(["RS", "RC"]), st.integers(0, 9)),
+    st.tuples(st.just("records"), _FEW(["RS", "RC"]), st.just("reddit"), st.integers(0, 9)),
     st.tuples(st.just("passed"), _FEW(["of another subreddit", "of another kind"]), st.integers(0, 9)),
 )
 
@@ -168,7 +169,9 @@ def test_files_appear_when_they_are_whole_and_the_tally_last(
     monkeypatch.setattr(Path, "replace", watched)
     with Ledger(tmp_path / "a") as ledger:
         ledger.read("reddit", 1, 2)
-        assert sorted(p.name for p in tmp_path.iterdir()) == [f"a{DROPS}.partial", f"a{REJECTED}.partial"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            partial_of(f"a{suffix}").name for suffix in (DROPS, REJECTED)
+        ]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"a{s}" for s in (DROPS, REJECTED, TALLY))
     assert placed[-1] == TALLY
     assert load(tmp_path / f"a{TALLY}") == ledger.tally == Tally(read={"reddit": (1, 2)})
@@ -187,6 +190,6 @@ def test_a_full_disk_leaves_no_tally(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"), Ledger(tmp_path / "a") as ledger:
-        ledger.records("RS", 3)
+        ledger.records("RS", "reddit_posts", 3)
         monkeypatch.setattr(tally.msgspec.json, "encode", full)
     assert not (tmp_path / f"a{TALLY}").exists()

@@ -174,6 +174,10 @@ def test_arms_hold_the_same_posts_and_pictures_in_the_same_splits(made: tuple[Pa
         assert pictures["behavior"] == pictures["ad"]
         assert pictures["shuffled"].items() <= pictures["behavior"].items()
         assert len(pictures["behavior"]) - len(pictures["shuffled"]) <= 1
+        # Every behaviour is dealt once, and no post is dealt its own.
+        dealt = {r.id: r.meta["dealt_from"] for r in arms["shuffled"]}
+        assert sorted(dealt) == sorted(dealt.values())
+        assert all(post != donor for post, donor in dealt.items())
     raw = (folder / "raw/reddit/media/ok7.png").read_bytes()
     (record,) = [r for r in _all(folder, "behavior") if r.id == "ok7"]
     assert record.images == (raw,)
@@ -246,7 +250,9 @@ def test_the_same_raw_files_elsewhere_give_the_same_data(
         assert records.data_hash(tmp_path / "out", split) == records.data_hash(folder / "out", split), split
 
 
-def test_too_much_bad_input_stops_the_run_and_leaves_its_reasons(tmp_path: Path) -> None:
+def test_too_much_bad_input_stops_the_run_and_leaves_its_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _corpus(tmp_path / "raw", posts=5, broken=30)
     with pytest.raises(UserError) as caught:
         prepare(get_config(f"raw={tmp_path / 'raw'}"), tmp_path / "out")
@@ -259,9 +265,13 @@ def test_too_much_bad_input_stops_the_run_and_leaves_its_reasons(tmp_path: Path)
     assert len(_rows(quarantine)) == 32
     assert "\n" not in message
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".out.partial*"))
+    assert (tmp_path / "out.dropped.jsonl").stat().st_size
     config = get_config(f"raw={tmp_path / 'raw'}")
     config.max_bad_fraction = 0.8
+    with monkeypatch.context() as patch:  # what was read is not read again
+        patch.setitem(stages._FUNCTIONS, "join", None)
+        assert prepare(config, tmp_path / "out")["splits"]["ad_train"]
+    shutil.rmtree(tmp_path / "out")
     config.arms = ("ad",)
     config.update(instruct=(), captions=(), text=(), youtube=(), heldout_fraction=0.0)
     assert prepare(config, tmp_path / "out")["splits"] == {"ad_train": 5}
@@ -419,13 +429,19 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_done(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["two processes", "dask"])
+@pytest.mark.parametrize("engine", ["two processes", "portable", "dask"])
 def test_other_workers_give_the_same(
     parted: tuple[Path, dict[str, str]], tmp_path: Path, engine: str
 ) -> None:
     # In a process of its own, as workers are started from it. The buckets are those of one worker.
     folder, expected = parted
-    beam = {"workers": 2} if engine == "two processes" else {"runner": "DaskRunner"}
+    beam = {
+        "two processes": {"workers": 2},
+        "portable": {
+            "runner": "PortableRunner"
+        },  # what Flink and Spark speak too; here to Beam's own job server
+        "dask": {"runner": "DaskRunner"},
+    }[engine]
     code = f"""
 import sys
 from input_pipeline import recipe
@@ -437,12 +453,24 @@ recipe.count_buckets = lambda _: 5
 if __name__ == "__main__":
     config = _small(Path({str(folder / "raw")!r}))
     config.beam = {beam}
-    if config.beam.get("runner"):
+    if config.beam.get("runner") == "PortableRunner":
+        import socket, subprocess
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main", "--port", str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        config.beam.flags = (f"--job_endpoint=localhost:{{port}}", "--environment_type=LOOPBACK")
+    elif config.beam.get("runner"):
         from distributed import LocalCluster
         cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
         config.beam.flags = ("--dask_client_address=" + cluster.scheduler_address,)
     prepare(config, Path({str(tmp_path / "out")!r}))
     print("done", flush=True)
+    if config.beam.get("runner") == "PortableRunner":
+        server.kill()
     import os
     os._exit(0)  # a cluster that is closed in order complains at length
 """

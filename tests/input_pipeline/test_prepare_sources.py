@@ -151,11 +151,6 @@ def _by_id(out: Path, split: str) -> dict[str, Any]:
 
 def test_every_source_becomes_records(tmp_path: Path) -> None:
     config = _corpus(tmp_path)
-    config.template = {
-        "reddit": "reddit_image_v1",
-        "youtube": "youtube_thumbnail_v1",
-        "other": "image_behavior_v1",
-    }
     config.arms = ("behavior", "ad", "shuffled", "likes", "comments", "titles")
     summary = prepare(config, tmp_path / "out")
     assert summary["quarantine"]["count"] == 0
@@ -243,8 +238,18 @@ def test_communities_are_picked_while_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"template": {"reddit": "image_behavior_v1"}}, "template names none for youtube, other"),
-        ({"template": {"redit": "x"}}, "template.redit: no such source. Did you mean 'reddit'"),
+        ({"templates": {"reddit": "image_behavior_v1"}}, "template names none for youtube, other"),
+        ({"templates": {"redit": "x"}}, "template.redit: no such source. Did you mean 'reddit'"),
+        ({"behaviors": ("likes", "replay")}, "behaviors names replay, which no template in use tells"),
+        ({"template": "memorability_v1"}, "behaviors names comments, likes, which no template in use tells"),
+        ({"arms": ("behavior", "replay")}, "tells comments, likes, and arm 'replay' replay"),
+        ({"arms": ()}, "arms=(): at least one, and each once"),
+        ({"arms": ("ad", "ad")}, "at least one, and each once"),
+        (
+            {"template": "video_scenes_in_question_v0"},
+            "says nothing of the content, so there can be no arm 'ad'",
+        ),
+        ({"beam": {"runner": "FooRunner"}}, "--runner FooRunner: "),
         ({"behaviors": ("like",)}, "no behavior 'like'. Did you mean 'likes'"),
         ({"clean": {"reddit": {"min_words": "3"}}}, "clean.reddit.min_words: must be a number, not '3'"),
         ({"clean": {"reddit": {"communities": "pics"}}}, "clean.reddit.communities: must be a list of words"),

@@ -339,6 +339,19 @@ def test_every_listed_image_is_found_by_its_name_and_stem(
         assert media.read(reference).decode() == str(Path(reference).relative_to(root))
 
 
+def test_info_files_are_found_by_video_and_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("deep/Ab.info.json", "deep/aB.info.json", "Ab.jpg"):
+        (tmp_path / name).write_bytes(b"{}")
+    library = media.build([tmp_path], tmp_path / "index")
+    assert library.info("aB") == str(tmp_path / "deep/aB.info.json")
+    assert library.info("Ab") == str(tmp_path / "deep/Ab.info.json")
+    assert library.info("x") is None
+    assert library.find("Ab") == str(tmp_path / "Ab.jpg")
+    assert library.find("Ab.info.json") is None
+    assert list(library.references()) == [str(tmp_path / "Ab.jpg")]
+
+
 def test_a_link_to_a_folder_above_ends_nowhere(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/a.png").write_bytes(b"x")
