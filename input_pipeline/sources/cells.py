@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from input_pipeline.sources import fields, media
-from input_pipeline.types import Span
+from input_pipeline.types import Scene, Span
 
 _YOUTUBE_ID = re.compile(
     r"(?:https?:)?(?://)?(?:[\w-]+\.)*"
@@ -83,6 +83,34 @@ def spans(value: Any, key: str = "value", duration: float | None = None) -> tupl
     if top > 1:
         found = [Span(span.start, span.end, span.value / top) for span in found]
     return tuple(sorted(found, key=lambda span: span.start))
+
+
+def scenes(value: Any) -> tuple[Scene, ...]:
+    """Returns the scenes of a video in words, in their order; what is no object is left out.
+
+    Args:
+        value: a list, or JSON text of one, of {"caption", "start", "end", "tags", "foreground", "background", "tone",
+            "text"}: times in seconds, tags and colours lists or text with commas, all of them optional.
+    """
+
+    def several(item: dict[str, Any], key: str) -> tuple[str, ...]:
+        given = item.get(key)
+        return tuple(texts(given.split(",") if isinstance(given, str) else given))
+
+    return tuple(
+        Scene(
+            caption=fields.text(item, "caption") or "",
+            start=fields.number(item, "start"),
+            end=fields.number(item, "end"),
+            tags=several(item, "tags"),
+            foreground=several(item, "foreground"),
+            background=several(item, "background"),
+            tone=fields.text(item, "tone") or "",
+            text=fields.text(item, "text") or "",
+        )
+        for item in as_list(value)
+        if isinstance(item, dict)
+    )
 
 
 def seconds_since_epoch(row: dict[str, Any], key: str) -> float | None:

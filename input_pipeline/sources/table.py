@@ -25,7 +25,7 @@ from input_pipeline.types import Comment, Post, Reply
 
 POST_FIELDS = (
     "id", "title", "media", "community", "author", "created", "nsfw", "likes", "views", "like_rate", "duration",
-    "url", "description", "categories", "asr", "replay", "comments",
+    "url", "description", "categories", "asr", "replay", "scenes", "comments",
 )  # fmt: skip
 COMMENT_FIELDS = ("post_id", "id", "text", "score", "author", "created")
 _SEPARATOR = "comments_separator"
@@ -47,6 +47,7 @@ class Columns:
         like_rate: in [0, 1]; without it likes/views.
         duration: seconds.
         categories: a list, or text with commas.
+        scenes: a list of objects, see `cells.scenes`.
         replay: a list of numbers, for equal parts of `duration` (of one second each without it), or of
             {"start", "end", "value"} in seconds.
         comments: a list of texts or of {"text", "score", "author", "id", "created"}, or text that is split at
@@ -184,6 +185,7 @@ def _post(origin: str, row: Row, separator: str, library: media.Library, source:
         categories=tuple(cells.texts(categories.split(",") if isinstance(categories, str) else categories)),
         asr=" ".join(cells.texts(row["asr"])),
         replay=cells.spans(row["replay"], duration=duration),
+        scenes=cells.scenes(row["scenes"]),
     )
 
 

@@ -275,3 +275,47 @@ def test_mistakes_are_one_line(tmp_path: Path, change: dict[str, Any], message: 
         prepare({**get_config().to_dict(), "text": (str(tmp_path / "t.jsonl"),), **change}, tmp_path / "out")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_papers_listing_of_a_video_with_scenes(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/ad.png").write_bytes(_picture(1))
+    scenes = [
+        {"caption": "a man who runs", "start": 0, "end": 4, "tags": "man, track", "foreground": ["red", "mud green"],
+         "background": "white", "tone": "warm"},
+        {"caption": "a bottle", "start": 4, "end": 9},
+    ]  # fmt: skip
+    row = {"id": "ad", "title": "Run", "media": "ad.png", "community": "Gatorade", "likes": 20, "views": 1000,
+           "asr": "go on", "scenes": scenes, "replay": [{"start": 0, "end": 3, "value": 0.061},
+                                                        {"start": 3, "end": 9, "value": 0.234}],
+           "comments": [{"text": "I ran as well today", "score": 1}, {"text": "best ad I ever saw", "score": 9}]}  # fmt: skip
+    (tmp_path / "ads.jsonl").write_text(json.dumps(row) + "\n")
+    config = get_config()
+    config.tables = ({"posts": str(tmp_path / "ads.jsonl"), "media": str(tmp_path / "media")},)
+    config.template = "video_listing_v1"
+    config.behaviors = ("likes", "comments", "replay")
+    config.arms = ("behavior", "ad")
+    config.heldout_fraction = 0.0
+    prepare(config, tmp_path / "out")
+    (record,) = records.open_split(tmp_path / "out", "behavior_train")
+    assert [turn.text for turn in record.conversations] == [
+        'The video advertisement is titled "Run" for the brand Gatorade. The audio in the ad says "go on". '
+        "Analyze this video deeply, then write scene by scene description of the video and answer the following questions. What "
+        "percentage of viewers would like this video, and what would be the top-5 popular comments on this video? What "
+        "would the replay graph values for each scene be?\n<image>",
+        "The scene-by-scene descriptions are:\n\n"
+        "Scene 1: The scene shows a man who runs. The foreground colors of the scene are red, mud green, "
+        "and the background colors are white. The dominant tone of the scene is warm. This scene is categorized by the tags: "
+        "man, track.\n"
+        "Scene 2: The scene shows a bottle.\n\n"
+        ">>> BEHAVIOR <<<\n\n"
+        "The video will be liked by 2.0% of viewers, and the popular comments could be:\n"
+        '1. "best ad I ever saw"\n'
+        '2. "I ran as well today"\n\n'
+        "The replay values for each scene would be:\n"
+        "Scene 1: 0.23\n"
+        "Scene 2: 0.23",
+    ]
+    (control,) = records.open_split(tmp_path / "out", "ad_train")
+    assert "BEHAVIOR" not in control.conversations[1].text
+    assert "percentage" not in control.conversations[0].text
