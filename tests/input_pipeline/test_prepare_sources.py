@@ -288,7 +288,8 @@ def test_the_papers_listing_of_a_video_with_scenes(tmp_path: Path) -> None:
     row = {"id": "ad", "title": "Run", "media": "ad.png", "community": "Gatorade", "likes": 20, "views": 1000,
            "asr": "go on", "scenes": scenes, "replay": [{"start": 0, "end": 3, "value": 0.061},
                                                         {"start": 3, "end": 9, "value": 0.234}],
-           "comments": [{"text": "I ran as well today", "score": 1}, {"text": "best ad I ever saw", "score": 9}]}  # fmt: skip
+           "comments": [{"text": "I ran as well today", "score": 1},
+                        {"text": "best ad I ever saw", "score": 9}]}  # fmt: skip
     (tmp_path / "ads.jsonl").write_text(json.dumps(row) + "\n")
     config = get_config()
     config.tables = ({"posts": str(tmp_path / "ads.jsonl"), "media": str(tmp_path / "media")},)
@@ -300,13 +301,13 @@ def test_the_papers_listing_of_a_video_with_scenes(tmp_path: Path) -> None:
     (record,) = records.open_split(tmp_path / "out", "behavior_train")
     assert [turn.text for turn in record.conversations] == [
         'The video advertisement is titled "Run" for the brand Gatorade. The audio in the ad says "go on". '
-        "Analyze this video deeply, then write scene by scene description of the video and answer the following questions. What "
-        "percentage of viewers would like this video, and what would be the top-5 popular comments on this video? What "
+        "Analyze this video deeply, then write scene by scene description of the video and answer the "
+        "following questions. What percentage of viewers would like this video, and what would be the top-5 popular comments on this video? What "
         "would the replay graph values for each scene be?\n<image>",
         "The scene-by-scene descriptions are:\n\n"
         "Scene 1: The scene shows a man who runs. The foreground colors of the scene are red, mud green, "
-        "and the background colors are white. The dominant tone of the scene is warm. This scene is categorized by the tags: "
-        "man, track.\n"
+        "and the background colors are white. The dominant tone of the scene is warm. "
+        "This scene is categorized by the tags: man, track.\n"
         "Scene 2: The scene shows a bottle.\n\n"
         ">>> BEHAVIOR <<<\n\n"
         "The video will be liked by 2.0% of viewers, and the popular comments could be:\n"
