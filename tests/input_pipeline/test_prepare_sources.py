@@ -302,7 +302,8 @@ def test_the_papers_listing_of_a_video_with_scenes(tmp_path: Path) -> None:
     assert [turn.text for turn in record.conversations] == [
         'The video advertisement is titled "Run" for the brand Gatorade. The audio in the ad says "go on". '
         "Analyze this video deeply, then write scene by scene description of the video and answer the "
-        "following questions. What percentage of viewers would like this video, and what would be the top-5 popular comments on this video? What "
+        "following questions. What percentage of viewers would like this video, and what would be the "
+        "top-5 popular comments on this video? What "
         "would the replay graph values for each scene be?\n<image>",
         "The scene-by-scene descriptions are:\n\n"
         "Scene 1: The scene shows a man who runs. The foreground colors of the scene are red, mud green, "
