@@ -122,7 +122,7 @@ def test_tests_add_to_the_environment_of_quickstart(checkout: Checkout):
     assert install.endswith(f"-e {checkout.root}[test]")
     assert "--extra-index-url" not in install
     assert [check.split()[0] for check in checks] == ["ruff", "ruff", "pyright", "pytest"]
-    assert checks[-1] == "pytest -k metrics"
+    assert checks[-1] == "pytest -n auto --maxprocesses 4 --dist loadfile -k metrics"
     assert checkout.run("test.sh").returncode == 0
     assert not [call for call in checkout.calls() if call.startswith(("venv", "pip"))]
     checkout.run("quickstart.sh")  # and back: what fits the tests fits the quickstart
