@@ -29,9 +29,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import recipe, records
-from input_pipeline.behavior import arms, funnel_page, report, stages, tally
+from input_pipeline.behavior import arms, evaluation_set, funnel_page, report, stages, tally
 from input_pipeline.behavior.engine import Engine
-from input_pipeline.behavior.stages import Job
+from input_pipeline.behavior.job import Job, tallies
 from input_pipeline.behavior.tally import Tally
 from input_pipeline.errors import UserError
 
@@ -120,10 +120,10 @@ def prepare(
         build.mkdir()
         lengths = records.finish(_shards(job), build / "records")
         told = report.summary(all_told, quarantine)
+        told["warnings"] += evaluation_set.warnings(job.evaluation(), rules) + report.missing_splits(lengths)
         summary = {
             "splits": lengths,
             **told,
-            "warnings": told["warnings"] + report.missing_splits(lengths),
             "seconds": round(time.monotonic() - started, 2),
             "stage_seconds": _stage_seconds(job, tasks, began),
             "fingerprint": fingerprint,
@@ -160,9 +160,9 @@ def _run(job: Job, engine: Engine, tasks: Mapping[str, Sequence[Any]], tell: Pro
         left.unlink(missing_ok=True)
     for stage in tasks:
         (work / stage).mkdir(exist_ok=True)
-    if (job.rules.evaluation_ids or job.rules.evaluation_images) and not (work / "evaluation").exists():
+    if (job.rules.evaluation_ids or job.rules.evaluation_images) and not job.evaluation().exists():
         tell(0, 1, "reading evaluation sets")
-        stages.write_evaluation_set(job)
+        evaluation_set.write(job.evaluation(), job.rules)
     with _watched(work, {stage: len(some) for stage, some in tasks.items()}, tell):
         engine.run(
             [(stage, functools.partial(stages.run, job, stage), some) for stage, some in tasks.items()],
@@ -173,7 +173,7 @@ def _run(job: Job, engine: Engine, tasks: Mapping[str, Sequence[Any]], tell: Pro
         raise (Halted if outside else UserError)(failure.read_text())
     result = Tally()
     for stage, some in tasks.items():
-        result.add(tally.total(stages.tallies(job, stage, len(some))))
+        result.add(tally.total(tallies(job, stage, len(some))))
     return result
 
 
@@ -218,7 +218,7 @@ def _stage_seconds(job: Job, tasks: Mapping[str, Sequence[Any]], began: float) -
 def _shards(job: Job) -> dict[str, list[tuple[Path, int, int]]]:
     """The shards of every split, in order of the buckets."""
     found: dict[str, list[tuple[Path, int, int]]] = {}
-    for bucket, counts in enumerate(stages.tallies(job, "write", job.buckets)):
+    for bucket, counts in enumerate(tallies(job, "write", job.buckets)):
         base = job.base("write", bucket)
         for split, (count, size) in counts.splits.items():
             found.setdefault(split, []).append((base.with_name(f"{split}.{base.name}"), count, size))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
 import imagehash
 import numpy as np
@@ -18,9 +17,6 @@ from msgspec.structs import replace
 from PIL import Image
 
 from input_pipeline.behavior.rules import Rules
-from input_pipeline.errors import UserError
-from input_pipeline.images import ImageError, open_image
-from input_pipeline.sources import cells, media
 from input_pipeline.types import Comment, Post
 
 
@@ -146,53 +142,3 @@ def merge(posts: Sequence[Post], merge_comments: bool) -> tuple[Post, int]:
                 )  # some sources number from 1 in every post
         first = replace(first, comments=tuple(comments.values()))
     return first, before - len(first.comments)
-
-
-# --- evaluation sets ------------------------------------------------------------------------------
-
-
-class EvaluationSet:
-    """The ids and pictures of benchmarks, which must not be trained on."""
-
-    def __init__(self, ids: Iterable[str], prints: Iterable[Fingerprint], rules: Rules) -> None:
-        self._ids = frozenset(ids)
-        self._pictures = Pictures(rules)
-        for item in prints:
-            self._pictures.add(item)
-
-    def has_post(self, post: Post) -> bool:
-        """Whether the post's id, or the name of its media or of what it links to, is one of the ids.
-
-        A YouTube link names its video.
-        """
-        if not self._ids:
-            return False
-        names = {post.id}
-        for name in (*map(media.name_of, post.media), cells.media_name(post.url)):
-            names |= {name, PurePosixPath(name).stem, name.partition(".")[0]}
-        return not self._ids.isdisjoint(names)
-
-    def has_picture(self, item: Fingerprint) -> bool:
-        """Whether the picture is one of the pictures."""
-        return self._pictures.find(item) is not None
-
-
-def read_ids(path: str) -> Iterator[str]:
-    """Yields the ids of a file with one a line."""
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            for line in file:
-                if word := line.strip():
-                    yield word
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise UserError(f"{path}: must be a text file with an id a line (clean.evaluation_ids)") from None
-
-
-def prints_under(root: str, index: Path) -> Iterator[tuple[str, Fingerprint | None]]:
-    """Yields (reference, fingerprint) of every image under a folder or in a tar file; None if unreadable."""
-    for reference in media.build([root], index).references():
-        try:
-            data = media.read(reference)
-            yield reference, fingerprint(data, open_image(data))
-        except (ImageError, OSError):
-            yield reference, None

@@ -17,7 +17,6 @@ import functools
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,24 @@ import msgspec
 from msgspec.structs import replace
 
 from input_pipeline import inputs, records
-from input_pipeline.behavior import clean, duplicates, funnel, samples, spill, verbalise
-from input_pipeline.behavior.arms import Arm
-from input_pipeline.behavior.duplicates import EvaluationSet, Fingerprint
-from input_pipeline.behavior.heldout import is_heldout
-from input_pipeline.behavior.rules import Rules
+from input_pipeline.behavior import (
+    clean,
+    dealing,
+    duplicates,
+    evaluation_set,
+    funnel,
+    samples,
+    spill,
+    verbalise,
+)
+from input_pipeline.behavior.duplicates import Fingerprint
+from input_pipeline.behavior.evaluation_set import EvaluationSet
+from input_pipeline.behavior.job import Job, is_done, read_value, write_value
 from input_pipeline.behavior.spill import Gone, SpecRow
-from input_pipeline.behavior.tally import TALLY, Ledger, load
+from input_pipeline.behavior.tally import Ledger
 from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image, shrink
 from input_pipeline.inputs import Input
-from input_pipeline.partial import partial_of
 from input_pipeline.sources import media
 from input_pipeline.sources.lines import Passed
 from input_pipeline.sources.llava_json import Sample
@@ -45,36 +51,6 @@ from input_pipeline.types import Comment, Post, Reply
 
 STAGES = ("scatter", "join", "repeats", "clean", "write")
 _POSTS_AT_ONCE = 256  # whose comments are compared in one go
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every task has to know. `work` is the folder of all files in between."""
-
-    work: str
-    buckets: int
-    rules: Rules
-    arms: tuple[Arm, ...]
-    heldout_fraction: float
-    seed: int
-    version: str = ""  # of the funnel and its thresholds, kept with every record
-    max_image_side: int = 0  # of stored images; 0 keeps them as they came
-
-    def base(self, stage: str, number: int) -> Path:
-        """The path of a task's files, without their suffixes."""
-        return Path(self.work) / stage / f"{number:05d}"
-
-    def failure(self) -> Path:
-        """Where a task says why it could not be done; with suffix .traceback, if the reason is outside of the run."""
-        return Path(self.work) / "failure"
-
-    def order(self, key: str) -> int:
-        """The place of a key in the order of everything."""
-        return spill.order_of(key, self.seed)
-
-    def half(self, key: str) -> str:
-        """'train' or 'heldout'."""
-        return "heldout" if is_heldout(key, self.heldout_fraction) else "train"
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -93,11 +69,6 @@ class Repeats(msgspec.Struct, frozen=True, array_like=True):
 
     gone: list[str]
     merged: dict[str, list[tuple[int, tuple[int, int]]]]  # key: (bucket, place)
-
-
-def is_done(job: Job, stage: str, number: int) -> bool:
-    """Whether a task has been done, in this run or an earlier one."""
-    return Path(f"{job.base(stage, number)}{TALLY}").exists()
 
 
 def run(job: Job, stage: str, task: Any) -> None:
@@ -181,7 +152,7 @@ def join(job: Job, bucket: int) -> None:
             else:
                 specs.append(row)
 
-    evaluation = evaluation_set(job)
+    evaluation = evaluation_set.load(job.evaluation(), job.rules)
     seen: list[Seen] = []
     with (
         Ledger(base) as ledger,
@@ -211,7 +182,7 @@ def join(job: Job, bucket: int) -> None:
                 ledger.reject(Rejected(row.origin, row.spec["id"], "image", reason))
             else:
                 out.add(0, row)
-        _write(base.with_suffix(".seen"), seen)
+        write_value(base.with_suffix(".seen"), seen)
 
 
 def _look(post: Post, evaluation: EvaluationSet | None, ledger: Ledger) -> tuple[Post, Fingerprint] | None:
@@ -245,33 +216,6 @@ def _why_unreadable(reference: str) -> str:
     return ""
 
 
-def write_evaluation_set(job: Job) -> tuple[int, int]:
-    """Fingerprints the evaluation sets' pictures once for all tasks; returns how many there are, and unreadable."""
-    path = Path(job.work) / "evaluation"
-    ids = [word for file in job.rules.evaluation_ids for word in duplicates.read_ids(file)]
-    prints, broken = [], 0
-    for number, root in enumerate(job.rules.evaluation_images):
-        for _, item in duplicates.prints_under(root, path.with_name(f"evaluation.{number}.sqlite")):
-            if item is None:
-                broken += 1
-            else:
-                prints.append((item.sha256, item.hash, item.thumbnail))
-    _write(path, (ids, prints))
-    return len(prints), broken
-
-
-@functools.lru_cache(2)
-def evaluation_set(job: Job) -> EvaluationSet | None:
-    """The evaluation sets that `write_evaluation_set` wrote, or None where there are none."""
-    path = Path(job.work) / "evaluation"
-    if not path.exists():
-        return None
-    ids, prints = msgspec.msgpack.decode(
-        path.read_bytes(), type=tuple[list[str], list[tuple[bytes, int, bytes]]]
-    )
-    return EvaluationSet(ids, (Fingerprint(*item) for item in prints), job.rules)
-
-
 # --- duplicates -----------------------------------------------------------------------------------
 
 
@@ -280,7 +224,7 @@ def find_repeats(job: Job, number: int) -> None:
     seen = [
         (item, bucket)
         for bucket in range(job.buckets)
-        for item in _read(job.base("join", bucket).with_suffix(".seen"), list[Seen])
+        for item in read_value(job.base("join", bucket).with_suffix(".seen"), list[Seen])
     ]
     seen.sort(
         key=lambda pair: (pair[0].created if pair[0].created is not None else float("inf"), pair[0].key)
@@ -297,7 +241,9 @@ def find_repeats(job: Job, number: int) -> None:
             gone[bucket].append(item.key)
             merged[home].setdefault(stays.key, []).append((bucket, item.place))
     for bucket in range(job.buckets):
-        _write(job.base("repeats", bucket).with_suffix(".repeats"), Repeats(gone[bucket], merged[bucket]))
+        write_value(
+            job.base("repeats", bucket).with_suffix(".repeats"), Repeats(gone[bucket], merged[bucket])
+        )
     with Ledger(job.base("repeats", number)):
         pass  # nothing to book, but done
 
@@ -337,16 +283,16 @@ def clean_bucket(job: Job, bucket: int) -> None:
             if len(waiting) >= _POSTS_AT_ONCE:
                 finish()
         finish()
-        _write(base.with_suffix(".places"), places)
-        _write(base.with_suffix(".heads"), [(*group, post) for group, post in heads.items()])
+        write_value(base.with_suffix(".places"), places)
+        write_value(base.with_suffix(".heads"), [(*group, post) for group, post in heads.items()])
 
 
 def _merged(job: Job, bucket: int, ledger: Ledger) -> Iterator[Post]:
     """Yields the posts of a bucket, with the comments of those that show the same picture."""
     base = job.base("join", bucket)
-    repeats = _read(job.base("repeats", bucket).with_suffix(".repeats"), Repeats)
+    repeats = read_value(job.base("repeats", bucket).with_suffix(".repeats"), Repeats)
     gone = frozenset(repeats.gone)
-    items = [item for item in _read(base.with_suffix(".seen"), list[Seen]) if item.key not in gone]
+    items = [item for item in read_value(base.with_suffix(".seen"), list[Seen]) if item.key not in gone]
     posts = spill.read_posts(base.with_suffix(".posts"), [item.place for item in items])
     for item, post in zip(items, posts, strict=True):
         if item.key in repeats.merged:
@@ -378,7 +324,7 @@ def write(job: Job, bucket: int) -> None:
         for row in spill.read(job.base("join", bucket).with_suffix(".specs"), 0):
             assert isinstance(row, SpecRow)
             out.add(f"{row.name}_{job.half(row.split_key)}", samples.load(row.spec, load_media))
-        for post, donor in _with_donors(job, bucket):
+        for post, donor in dealing.with_donors(job, bucket):
             half = job.half(post.id)
             for arm in job.arms:
                 spec = arm.spec(post, donor)
@@ -388,41 +334,6 @@ def write(job: Job, bucket: int) -> None:
         ledger.tally.splits = dict(out.sizes)
 
 
-def _with_donors(job: Job, bucket: int) -> Iterator[tuple[Post, Post | None]]:
-    """Yields (post, the post whose behaviour it is dealt in the shuffled control).
-
-    That is the next post of the same source and half in the order of all posts, and the first of all for the
-    last: a derangement, and so every behaviour occurs exactly as often as in the true data. A post that is
-    alone has None.
-    """
-    base = job.base("clean", bucket)
-    places = _read(base.with_suffix(".places"), list[tuple[str, str, tuple[int, int]]])
-    following: dict[int, int] = {}
-    last: dict[tuple[str, str], int] = {}
-    for index, (source, half, _) in enumerate(places):
-        if (source, half) in last:
-            following[last[source, half]] = index
-        last[source, half] = index
-    ahead: dict[int, Post] = {}  # read as a donor and not yet come to: one of each group at most
-    path = base.with_suffix(".posts")
-    for index, (source, half, place) in enumerate(places):
-        post = ahead.pop(index, None) or spill.read_post(path, place)
-        if index in following:
-            donor = ahead[following[index]] = spill.read_post(path, places[following[index]][2])
-        else:
-            donor = _next_head(job, bucket, (source, half))
-        yield post, None if donor is None or donor.id == post.id else donor
-
-
-def _next_head(job: Job, bucket: int, group: tuple[str, str]) -> Post | None:
-    for step in range(1, job.buckets + 1):
-        path = job.base("clean", (bucket + step) % job.buckets).with_suffix(".heads")
-        for source, half, post in _read(path, list[tuple[str, str, Post]]):
-            if (source, half) == group:
-                return post
-    return None
-
-
 _FUNCTIONS: dict[str, Callable[[Job, Any], None]] = {
     "scatter": scatter,
     "join": join,
@@ -430,22 +341,3 @@ _FUNCTIONS: dict[str, Callable[[Job, Any], None]] = {
     "clean": clean_bucket,
     "write": write,
 }
-
-
-# --- small files ----------------------------------------------------------------------------------
-
-
-def _write(path: Path, value: Any) -> None:
-    partial = partial_of(path)
-    partial.write_bytes(msgspec.msgpack.encode(value))
-    partial.replace(path)
-
-
-def _read(path: Path, kind: Any) -> Any:
-    return msgspec.msgpack.decode(path.read_bytes(), type=kind)
-
-
-def tallies(job: Job, stage: str, count: int) -> Iterator[Any]:
-    """Yields the tallies of a stage's tasks."""
-    for number in range(count):
-        yield load(Path(f"{job.base(stage, number)}{TALLY}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from input_pipeline.behavior import duplicates
 from input_pipeline.behavior.duplicates import (
-    EvaluationSet,
     Fingerprint,
     Pictures,
     find_duplicates,
@@ -25,7 +22,6 @@ from input_pipeline.behavior.duplicates import (
     merge,
 )
 from input_pipeline.behavior.rules import Rules
-from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image
 from input_pipeline.types import Comment, Post
 
@@ -265,67 +261,3 @@ def test_merge_adds_comments_to_the_first_unless_switched_off() -> None:
     )
     first, lost = merge(posts, merge_comments=False)
     assert (first, lost) == (posts[0], 2)
-
-
-# --- evaluation sets ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "inside"),
-    [
-        ({"id": "abc"}, True),
-        ({"id": "abcd"}, False),
-        ({"id": "ABC"}, False),
-        ({"media": ("/data/abc.jpg",)}, True),
-        ({"media": ("/data/other.jpg", "/data/abc.webp")}, True),
-        ({"media": ("/data/shard.tar::512:70:abc.png",)}, True),
-        ({"media": ("/data/abc/other.jpg",)}, False),
-        ({"media": ("/data/abc.f137.jpg",)}, True),
-        ({"media": ("/data/2.0 vs. 1.jpg",)}, True),
-        ({"media": ("/data/COCO_42.jpg",)}, True),
-        ({"media": ("/data/COCO_42.png",)}, False),
-        ({"url": "https://www.youtube.com/watch?v=dQw4w9WgXcQ"}, True),
-        ({"url": "https://www.youtube.com/watch?v=dQw4w9WgXcQ&t=42"}, True),
-        ({"url": "https://m.youtube.com/watch?feature=share&v=dQw4w9WgXcQ"}, True),
-        ({"url": "https://youtu.be/dQw4w9WgXcQ?si=1"}, True),
-        ({"url": "https://www.youtube.com/watch?v=xxxxxxxxxxx"}, False),
-        ({"url": "https://i.redd.it/abc.png?width=9"}, True),
-        ({"url": ""}, False),
-    ],
-)
-def test_a_post_is_known_by_its_id_media_or_link(changes: dict, inside: bool) -> None:
-    known = EvaluationSet(["abc", "dQw4w9WgXcQ", "2.0 vs. 1", "COCO_42.jpg"], [], RULES)
-    post = Post(**{"id": "p", "source": "reddit", "title": "abc", "origin": "abc:1", **changes})
-    assert known.has_post(post) == inside
-    assert not EvaluationSet([], [], RULES).has_post(post)
-
-
-def test_a_picture_of_an_evaluation_set_is_known_however_it_is_stored() -> None:
-    known = EvaluationSet([], [_print(_photo(1)), _print(_photo(2))], RULES)
-    assert known.has_picture(_print(_photo(2).resize((160, 120)), "JPEG", quality=70))
-    assert known.has_picture(_print(_photo(1)))
-    assert not known.has_picture(_print(_photo(3)))
-
-
-def test_prints_under_a_folder_and_its_tars(tmp_path: Path) -> None:
-    folder = tmp_path / "set"
-    (folder / "deep").mkdir(parents=True)
-    _photo(1).save(folder / "deep" / "one.png")
-    (folder / "broken.jpg").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
-    _photo(2).save(tmp_path / "two.png")
-    with tarfile.open(folder / "shard.tar", "w") as tar:
-        tar.add(tmp_path / "two.png", "two.png")
-    found = dict(duplicates.prints_under(str(folder), tmp_path / "index"))
-    names = {reference.rpartition("/")[2].rpartition(":")[2]: item for reference, item in found.items()}
-    assert names == {"one.png": _print(_photo(1)), "two.png": _print(_photo(2)), "broken.jpg": None}
-
-
-def test_read_ids(tmp_path: Path) -> None:
-    path = tmp_path / "ids.txt"
-    path.write_bytes("\ufeffabc\r\n\n  d e \nécole".encode())
-    assert list(duplicates.read_ids(str(path))) == ["abc", "d e", "école"]
-    path.write_bytes(b"\xff\xfe\x00")
-    for wrong in (path, tmp_path):
-        with pytest.raises(UserError, match="must be a text file with an id a line"):
-            list(duplicates.read_ids(str(wrong)))
