@@ -81,6 +81,11 @@ def _post_spec(post: Post, task: str, template: Template, statement: statements.
             "views": post.views,
             "like_rate": post.like_rate,
             "comments": [comment.text for comment in post.comments],
+            **(
+                {"replay": [[span.start, span.end, span.value] for span in post.replay]}
+                if post.replay
+                else {}
+            ),
         },
     }
 

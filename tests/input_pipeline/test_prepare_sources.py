@@ -318,6 +318,7 @@ def test_the_papers_listing_of_a_video_with_scenes(tmp_path: Path) -> None:
         "Scene 1: 0.23\n"
         "Scene 2: 0.23",
     ]
+    assert record.meta["replay"] == [[0, 3, 0.061], [3, 9, 0.234]]
     (control,) = records.open_split(tmp_path / "out", "ad_train")
     assert "BEHAVIOR" not in control.conversations[1].text
     assert "percentage" not in control.conversations[0].text
