@@ -28,7 +28,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from input_pipeline import recipe, records
+from input_pipeline import inputs, recipe, records
 from input_pipeline.behavior import arms, evaluation_set, funnel_page, report, stages, tally
 from input_pipeline.behavior.engine import Engine
 from input_pipeline.behavior.job import Job, tallies
@@ -82,7 +82,7 @@ def prepare(
     out_dir = Path(out_dir)
     settings = recipe.plain(config)
     rules, chosen = recipe.check(settings)
-    found = recipe.inputs.list_all(settings)
+    found = inputs.list_all(settings)
     fingerprint = recipe.fingerprint_of(settings, found)
     if (done := _finished(out_dir, fingerprint, overwrite)) is not None:
         tell(1, 1, "up to date")
@@ -145,7 +145,7 @@ def prepare(
     return {**summary, "reused": False}
 
 
-def _tasks(job: Job, found: Sequence[recipe.Input]) -> dict[str, Sequence[Any]]:
+def _tasks(job: Job, found: Sequence[inputs.Input]) -> dict[str, Sequence[Any]]:
     """The tasks of each stage, numbered from 0."""
     buckets = range(job.buckets)
     files = [(number, (item,)) for number, item in enumerate(found)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -131,7 +132,8 @@ class ShardWriter:
 
 
 def finish(shards: Mapping[str, Sequence[tuple[Path, int, int]]], folder: Path) -> dict[str, int]:
-    """Moves shards into a data set and returns the lengths of its splits.
+    """Makes shards one data set and returns the lengths of its splits. The shards stay where they are as well: who is
+    interrupted here can do it again.
 
     Args:
         shards: by split, in order: (file of a ShardWriter, records in it, their bytes); none may be empty.
@@ -149,7 +151,7 @@ def finish(shards: Mapping[str, Sequence[tuple[Path, int, int]]], folder: Path) 
             filetype_suffix="array_record",
         )
         for index, (path, _, _) in enumerate(parts):
-            path.rename(template.sharded_filepath(shard_index=index, num_shards=len(parts)))
+            _link(path, Path(template.sharded_filepath(shard_index=index, num_shards=len(parts))))
         lengths, size = [count for _, count, _ in parts], sum(size for _, _, size in parts)
         infos.append(tfds.core.SplitInfo(split, lengths, size, template))
     builder.info.set_splits(SplitDict(infos))
@@ -159,6 +161,14 @@ def finish(shards: Mapping[str, Sequence[tuple[Path, int, int]]], folder: Path) 
     return {info.name: sum(info.shard_lengths) for info in infos}
 
 
+def _link(path: Path, name: Path) -> None:
+    """Gives a file a second name, or makes a copy where the file system has no such names."""
+    try:
+        name.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, name)
+
+
 def write(splits: Mapping[str, Iterable[Record]], folder: Path) -> dict[str, int]:
     """Writes records that one process has, in the order given, and returns the lengths of the splits."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +176,12 @@ def write(splits: Mapping[str, Iterable[Record]], folder: Path) -> dict[str, int
         for split, items in splits.items():
             for record in items:
                 writer.add(split, record)
-    return finish({split: [(folder / f"{split}.0", *size)] for split, size in writer.sizes.items()}, folder)
+    lengths = finish(
+        {split: [(folder / f"{split}.0", *size)] for split, size in writer.sizes.items()}, folder
+    )
+    for split in writer.sizes:
+        (folder / f"{split}.0").unlink()
+    return lengths
 
 
 class RecordSource(Sequence[Record]):

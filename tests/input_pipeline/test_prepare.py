@@ -374,6 +374,23 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
     assert not list(tmp_path.glob(".out.partial-*"))
 
 
+def test_a_run_that_ends_while_it_puts_the_parts_together_goes_on(
+    parted: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = parted
+    monkeypatch.setattr(recipe, "count_buckets", lambda _: 5)
+
+    def interrupt(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "_hash_files", interrupt)  # what comes after the shards have their places
+        with pytest.raises(KeyboardInterrupt):
+            prepare(_small(folder / "raw"), tmp_path / "out")
+    prepare(_small(folder / "raw"), tmp_path / "out")
+    assert _hashes(tmp_path / "out") == expected
+
+
 def _number(task: Any) -> int:
     return task[0] if isinstance(task, tuple) else task
 
