@@ -42,21 +42,35 @@ def get_config(arg: str = "") -> ConfigDict:
     # -- data
     config.data = ""  # a folder of records that `jaxllava prepare` wrote
     config.mixture = mixture
-    config.mixture_epochs = 1.0  # of the first split, in one pass over the packed rows
+    config.mixture_epochs = 1.0  # of the first split, in one pass over the rows
     config.template = template
     config.reference_quirks = False  # the label masks of LLaVA's own code, counting mistakes included
     config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's
-    config.row_tokens = 512  # a packed row
+    config.row_tokens = 512  # a row of the batch
     config.row_images = 4
+    config.batching = "packed"  # or "padded": one sample a row, in batches as LLaVA's own code makes them
+    config.pad_multiple = 256  # padded: a batch is as long as its longest sample, rounded up to this
     config.batch = 16  # rows, over all hosts and micro-batches
+    config.samples_per_step = 0  # in place of `batch`: as many rows as hold about so many samples
     config.accumulate = 1
     config.loss_chunks = 8  # the vocabulary's logits of a row in so many parts: less memory, one forward more
+    config.workers = 0  # processes that read ahead, on each host; the batches do not depend on it
     # -- model
     config.base = ""  # a LLaVA to start from: of jaxllava, Hugging Face or the original's kind
+    # or a new LLaVA put together from folders of Hugging Face (or ours), with a fresh projector between:
+    config.vision_tower = ""  # CLIP or SigLIP
+    config.decoder = ""  # a text model with its tokenizer
+    config.projector = "mlp2x_gelu"
     config.init = (
         (r".*", None),
     )  # regex -> folder (also of a CLIP, SigLIP or text model) that replaces these
-    config.frozen_dtype = "float32"
+    config.dtype = ""  # of the computation; "" for the base model's
+    config.frozen_dtype = "float32"  # in which what does not train is held
+    config.save_dtype = ""  # of the model that the run leaves; "" is float32 for what trained
+    config.attention = ""  # xla, cudnn, splash, auto; "" for the base model's
+    config.remat = ""  # none, full, dots, ...; "" for the base model's
+    config.lora_rules = ()  # regex -> (rank, alpha, dropout) | None; () is no adapter anywhere
+    config.quantize_rules = ()  # regex -> "nf4" | None, of frozen kernels; () is none
     config.devices = 0  # how many to use, 0 is all
     config.mesh = (1, -1, 1)  # data, fsdp, tensor; -1 is what is left
     config.sharding_rules = "llava"
@@ -71,8 +85,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.b1, config.b2, config.eps = 0.9, 0.999, 1e-8
     config.clip_norm = 1.0
     # -- run
-    config.steps = 100
+    config.steps = 100  # 0: one pass over the rows, which is `mixture_epochs`
     config.seed = 0
     config.log_every = 10
     config.checkpoint_every = 100
+    config.keep = 2  # newest checkpoints
+    config.keep_best = 0  # and as many of the lowest validation loss
+    config.validation = ()  # a mixture like the one above, whose loss is measured with each checkpoint
+    config.validation_rows = 64  # of it, at most
+    config.tensorboard = True
+    config.profile_at = 0  # the first of the steps that the profiler records, 0 is none
+    config.profile_steps = 3
+    config.barrier_minutes = 10.0  # how long hosts wait for one another before they give up
     return config
