@@ -1,64 +1,199 @@
 """A run's checkpoints: what trains, the optimizer, the step, in one Orbax CheckpointManager.
 
-The data position needs no state of its own: the batch at step k is a function of (data, config, k). Frozen parameters
-are not written: they are named by the config (`config.init`) and loaded from there again.
+The data position is the step: the batch at step k is a function of (data, config, k). Frozen parameters are not
+written: the base that they come from is named by its hash in the fingerprint, and loaded from there again.
 """
 
 from __future__ import annotations
 
-import json
+import errno
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline.errors import UserError
+from jaxllava import hosts
+from jaxllava.train_step import fingerprint, hexadecimal
+
+ASIDE = "unreadable-"  # in front of the name of a checkpoint that could not be read
 
 
 class Checkpoints:
-    """Saves and restores `{"trained", "optimizer"}` at a step, with the fingerprint of the config that made them."""
+    """Saves and restores `{"trained", "optimizer"}` at a step.
 
-    def __init__(self, directory: Path, fingerprint: dict[str, Any], keep: int = 2):
+    `identity` says what the run is (see `identity.py`): a checkpoint of another is a UserError. `keep` newest
+    checkpoints stay, and the `keep_best` of the lowest "loss" among those saved with one.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: Mapping[str, str],
+        *,
+        keep: int = 2,
+        keep_best: int = 0,
+        minutes: float = 10.0,
+        say: Callable[[str], None] = lambda line: None,
+    ):
         self.directory = directory.resolve()
-        # Through JSON, so that tuples compare equal to the lists that come back.
-        self.fingerprint = json.loads(json.dumps(fingerprint, sort_keys=True, default=str))
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.identity = dict(identity)
+        self._minutes = minutes
+        self._say = say
+        self._digest = jax.jit(fingerprint)
+        policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+        if keep_best:
+            policies.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics["loss"],
+                    reverse=True,
+                    n=keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            create=True,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,  # of writes that were killed
+            async_options=ocp.AsyncOptions(timeout_secs=max(int(minutes * 60), 1)),
+        )
+        self.manager = ocp.CheckpointManager(self.directory, options=self._options)
 
-    def save(self, step: int, state: Any) -> None:
-        """Writes in the background; `close` (or the next save) waits for it."""
+    def save(self, step: int, state: Any, facts: dict[str, Any] | None = None) -> None:
+        """Writes in the background; `close` (or the next save) waits for it. `facts` may hold the "loss" to rank by.
+
+        The bits of the state are counted on the device and the number is kept beside them, so that damage on disk is
+        found when they are read again.
+        """
         if self.manager.latest_step() == step:
             return
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self.fingerprint)
-            ),
-        )
+        facts = facts or {}
+        header = {
+            "identity": self.identity,
+            "step": step,  # also the data position: batch step + 1 comes next
+            "digest": hexadecimal(jax.device_get(self._digest(state))),
+            "tree": _describe(state),
+            **facts,
+        }
+        with self._writing():
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    header=ocp.args.JsonSave(header),
+                ),
+                metrics={"loss": facts["loss"]} if "loss" in facts else None,
+            )
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """(step, state) of the newest checkpoint, laid out as `like`; None where there is none yet."""
-        step = self.manager.latest_step()
-        if step is None:
-            return None
-        saved: Any = self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-        changed = [
-            key
-            for key in sorted(set(saved.config) | set(self.fingerprint))
-            if saved.config.get(key) != self.fingerprint.get(key)
-        ]
+        """(step, state) of the newest readable checkpoint, laid out as `like`; None where there is none.
+
+        One that is torn or damaged is set aside under another name and said so, and the one before it is taken: on
+        all hosts the same. One of another run, model or optimizer is a UserError.
+        """
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            state, problem = self._read(step, like)
+            if hosts.all_true(f"reading checkpoint {step}", not problem, self._minutes):
+                return step, state
+            del state
+            self._set_aside(step, problem or "another host cannot read it")
+        return None
+
+    def _read(self, step: int, like: Any) -> tuple[Any, str]:
+        """(state, "") or (None, why not)."""
+        try:
+            saved: Any = self.manager.restore(step, args=ocp.args.Composite(header=ocp.args.JsonRestore()))
+            header = saved.header
+            identity, tree, digest = header["identity"], header["tree"], header["digest"]
+        except Exception as error:
+            return None, _short(error)
+        where = self.directory / str(step)
+        keys = sorted(set(identity) | set(self.identity))
+        changed = [key for key in keys if identity.get(key) != self.identity.get(key)]
         if changed:
             raise UserError(
-                f"checkpoint {self.directory / str(step)} was written under another config "
-                f"(differs in: {', '.join(changed)}); use a new workdir, or the old config"
+                f"checkpoint {where} was written by another run (differs in: {', '.join(changed)}); use a new "
+                "workdir, or what it was started with"
             )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored: Any = self.manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        here = _describe(like)
+        paths = sorted(path for path in set(here) | set(tree) if here.get(path) != tree.get(path))
+        if paths:
+            path = paths[0]
+            raise UserError(
+                f"checkpoint {where} holds another tree of parameters or optimizer: {path} is "
+                f"{tree.get(path, 'absent')} there and {here.get(path, 'absent')} here ({len(paths)} differ); use a "
+                "new workdir"
+            )
+        try:
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            restored: Any = self.manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )
+            found = hexadecimal(jax.device_get(self._digest(restored.state)))
+        except Exception as error:
+            return None, _short(error)
+        if found != digest:
+            return None, f"its contents have changed on disk (digest {found}, written {digest})"
+        return restored.state, ""
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        found = self.directory / str(step)
+        aside = self.directory.parent / f"{ASIDE}{self.directory.name}-{step}"
+        self._say(
+            f"checkpoint {found} cannot be read ({problem}); it is now {aside.name}, going on from the one before"
         )
-        return step, restored.state
+        if hosts.is_first():
+            number = 0
+            while aside.exists():
+                number += 1
+                aside = aside.with_name(f"{ASIDE}{self.directory.name}-{step}-{number}")
+            found.rename(aside)
+        hosts.barrier("setting a checkpoint aside", self._minutes)
+        self.manager.reload()
 
     def close(self) -> None:
-        self.manager.wait_until_finished()
+        """Waits for what is still being written."""
+        with self._writing():
+            self.manager.wait_until_finished()
         self.manager.close()
+
+    def _writing(self) -> _Writing:
+        return _Writing(self.directory)
+
+
+class _Writing:
+    """Turns what Orbax raises on a full or unwritable disk into one line."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        text = str(error)
+        full = getattr(error, "errno", None) == errno.ENOSPC or any(
+            sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "ENOSPC", "Disk quota")
+        )
+        remedy = "the disk is full: make room" if full else "see that the disk is there and writable"
+        raise UserError(
+            f"{self.directory}: a checkpoint could not be written ({_short(error)}); {remedy}, then the same command "
+            "goes on from the one before"
+        ) from error
+
+
+def _describe(state: Any) -> dict[str, str]:
+    """Path -> "float32[2, 3]" of every leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + "..."

@@ -8,18 +8,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+LEVELS = {signal.SIGINT: 1, signal.SIGTERM: 2}
+
+
+class Preempted(KeyboardInterrupt):
+    """SIGTERM: the machine is taken away. What was done is saved, which is success."""
+
 
 class Interrupt:
-    """`requested` is set by the first signal; a second one raises KeyboardInterrupt at once."""
+    """`level` is 0, or that of the first signal (`LEVELS`); a second signal raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.level = 0
+
+    @property
+    def requested(self) -> bool:
+        return self.level > 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self.level = LEVELS[signal.Signals(number)]
+
+
+def error(level: int, step: int) -> KeyboardInterrupt:
+    """What to raise once the state of `step` is saved."""
+    kind = Preempted if level == LEVELS[signal.SIGTERM] else KeyboardInterrupt
+    return kind(f"saved at step {step}")
 
 
 @contextmanager
@@ -29,8 +45,7 @@ def deferred() -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, interrupt.handle) for number in numbers}
+    before = {number: signal.signal(number, interrupt.handle) for number in LEVELS}
     try:
         yield interrupt
     finally:

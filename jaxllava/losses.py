@@ -14,30 +14,40 @@ Array = jax.Array
 
 
 def cross_entropy_sum(
-    hidden: Array, head: Callable[[Array], Array], targets: Array, weights: Array, chunks: int = 8
+    hidden: Array,
+    head: Callable[[Array], Array],
+    targets: Array,
+    weights: Array,
+    chunks: int = 8,
+    groups: Array | None = None,
 ) -> tuple[Array, Array]:
     """Token cross entropy without the whole [B, L, V] of logits in memory.
 
     hidden [B, L, D], targets int [B, L], weights f32 [B, L] -> (sum f32 [], sum of weights f32 []). The sequence is
     cut into `chunks` that a checkpointed scan goes over: the logits of one chunk live at a time, forward and backward.
-    The cut is along L so that the batch axis stays sharded as it is.
+    The cut is along L so that the batch axis stays sharded as it is. With `groups` f32 [B, L, S] (one-hot: which
+    source a token is of) both sums are [S].
     """
     batch, length, _ = hidden.shape
     while length % chunks:
         chunks -= 1
     cut = lambda x: jnp.moveaxis(x.reshape(batch, chunks, length // chunks, *x.shape[2:]), 1, 0)
+    # [B, L] or [B, L, S]: a token's weight, in the column of its source
+    spread = weights if groups is None else weights[..., None] * groups
 
     def one(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        x, y, w = chunk  # [B, L/c, D], [B, L/c], [B, L/c]
+        x, y, w = chunk  # [B, L/c, D], [B, L/c], [B, L/c] or [B, L/c, S]
         logits = head(x).astype(jnp.float32)  # [B, L/c, V]
         picked = jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
         losses = jax.nn.logsumexp(logits, axis=-1) - picked
-        return total + (losses * w).sum(), None
+        return total + jnp.einsum("bl,bl...->...", losses, w, precision="highest"), None
 
+    zero = jnp.zeros(spread.shape[2:], jnp.float32)
     if chunks == 1:
-        return one(jnp.float32(0), (hidden, targets, weights))[0], weights.sum()
-    total, _ = jax.lax.scan(jax.checkpoint(one), jnp.float32(0), (cut(hidden), cut(targets), cut(weights)))
-    return total, weights.sum()
+        total = one(zero, (hidden, targets, spread))[0]
+    else:
+        total, _ = jax.lax.scan(jax.checkpoint(one), zero, (cut(hidden), cut(targets), cut(spread)))
+    return total, spread.sum((0, 1))
 
 
 def contrastive_sum(image: Array, text: Array, scale: Array) -> tuple[Array, Array]:

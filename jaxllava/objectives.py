@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
@@ -22,8 +23,8 @@ from jaxllava.losses import contrastive_sum, cross_entropy_sum
 from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.rules import Params
+from jaxllava.train_step import Batch, Sums
 
-Loss = Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
 Progress = Callable[[int, int], None]
 
 
@@ -93,7 +94,10 @@ class Causal:
     def init(self, key: jax.Array) -> Params:
         return init_params(self.model.config, key)
 
-    def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def loss(self, params: Params, batch: Batch, key: jax.Array | None = None) -> tuple[jax.Array, Sums]:
+        """Sum of token losses, and sums: "weight"; [S] "source_loss" and "source_weight" of the mixture's entries;
+        "tokens", "pairs" and "images" as `flops.Cost` counts them.
+        """
         variables = {"params": params}
         hidden: Any = self.model.apply(
             variables,
@@ -102,9 +106,28 @@ class Causal:
             batch["segment_ids"],
             normalise(batch["images"], self.model.config.vision),
             batch["image_index"],
+            rngs={"dropout": key} if key is not None and self.drops else None,
         )
         head: Any = lambda x: self.model.apply(variables, x, method="logits")
-        return cross_entropy_sum(hidden, head, batch["targets"], batch["weights"], self.config.loss_chunks)
+        sources = jax.nn.one_hot(batch["sources"], len(self.config.mixture))  # [B, L, S]
+        by_source, weights = cross_entropy_sum(
+            hidden, head, batch["targets"], batch["weights"], self.config.loss_chunks, sources
+        )
+        real = batch["segment_ids"] > 0
+        sums = {
+            "weight": weights.sum(),
+            "source_loss": by_source,
+            "source_weight": weights,
+            "tokens": real.sum(dtype=jnp.float32),
+            "pairs": jnp.where(real, batch["positions"] + 1, 0).sum(dtype=jnp.float32),
+            "images": (batch["image_index"] >= 0).sum(dtype=jnp.float32) / self.model.config.image_tokens,
+        }
+        return by_source.sum(), sums
+
+    @property
+    def drops(self) -> bool:
+        """Whether some adapter has dropout."""
+        return any(value and value[2] > 0 for _, value in self.config.lora_rules)
 
 
 @dataclass(frozen=True)
@@ -176,10 +199,14 @@ class Contrastive:
     def init(self, key: jax.Array) -> Params:
         return init_clip(self.model.config, key)
 
-    def loss(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def loss(self, params: Params, batch: Batch, key: jax.Array | None = None) -> tuple[jax.Array, Sums]:
+        """Sum over pairs, and sums: "weight" (pairs), "tokens" of the texts, "images"."""
+        del key
         pixels = normalise(batch["images"], self.model.config.vision)
         features: Any = self.model.apply({"params": params}, pixels, batch["tokens"])
-        return contrastive_sum(*features)
+        total, pairs = contrastive_sum(*features)
+        tokens = batch["text_length"].sum(dtype=jnp.float32)
+        return total, {"weight": pairs, "tokens": tokens, "images": pairs}
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from optax import contrib
 
 from jaxllava import rules as rules_lib
 from jaxllava.rules import Params
+from jaxllava.sharding import spread
 
 
 class Partition(NamedTuple):
@@ -100,6 +103,14 @@ def make_optimizer(config: ConfigDict, params: Params) -> tuple[optax.GradientTr
         optax.scale_by_learning_rate(schedule),
     ]
     return optax.chain(*chain), schedule
+
+
+def initial_state(optimizer: optax.GradientTransformation, trained: Params, mesh: Mesh) -> optax.OptState:
+    """The optimizer's state before the first step, on the whole mesh.
+
+    Not under jit: moments are then laid out as their parameters are. Counters go to every device.
+    """
+    return jax.tree.map(partial(spread, mesh=mesh), optimizer.init(trained))
 
 
 def count(params: Params) -> int:

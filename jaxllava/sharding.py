@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from input_pipeline.errors import UserError
@@ -45,6 +46,7 @@ OPTIONAL = (
     r"vision/head/(.*kernel|probe)|image_newline",
 )
 REPLICATED: tuple[tuple[str, tuple[str | None, ...]], ...] = ((r".*", ()),)
+RULES = {"llava": LLAVA_RULES, "replicated": REPLICATED}  # config.sharding_rules
 
 
 def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None = None) -> Mesh:
@@ -55,7 +57,12 @@ def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None =
     known = int(np.prod([size for size in shape if size != -1]))
     sizes = [len(found) // known if size == -1 else size for size in shape]
     if list(shape).count(-1) > 1 or int(np.prod(sizes)) != len(found):
-        raise UserError(f"mesh {tuple(shape)} over {AXES} does not divide {len(found)} devices")
+        raise UserError(
+            f"config.mesh: {tuple(shape)} over {AXES} does not divide {len(found)} devices; their product has to be "
+            f"{len(found)}, one size may be -1 for what is left"
+        )
+    if found[0].platform == "tpu":  # neighbours in the mesh shall be neighbours in the torus
+        return Mesh(mesh_utils.create_device_mesh(sizes, found), AXES)
     return Mesh(np.asarray(found).reshape(sizes), AXES)
 
 
@@ -64,11 +71,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def rows_of_host(sharding: NamedSharding, rows: int) -> np.ndarray:
+    """Which of a batch's rows this host's devices hold, in order: int [n]. All of them on one host."""
+    held = {
+        row
+        for (index, *_) in sharding.addressable_devices_indices_map((rows,)).values()
+        for row in range(*index.indices(rows))
+    }
+    return np.asarray(sorted(held), np.int64)
+
+
+def of_hosts(mesh: Mesh, value: int) -> jax.Array:
+    """int32 [devices]: each host's value at the places of its devices."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXES))
+    return jax.make_array_from_callback((mesh.size,), sharding, lambda index: np.full(1, value, np.int32))
+
+
+def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A host's array to its devices; on several hosts each gives the parts that its own devices hold."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
 def spread(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     """A leaf that lives on the whole mesh: as it is where it does already, else a copy on every device."""
     if leaf.sharding.device_set == set(mesh.devices.flat):
         return leaf
-    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
+    return put(np.asarray(leaf), NamedSharding(mesh, PartitionSpec()))
 
 
 def param_shardings(

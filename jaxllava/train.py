@@ -2,144 +2,62 @@
 
 from __future__ import annotations
 
-import json
+import collections
+import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline import loader, records
+from input_pipeline import batches
 from input_pipeline.conversation import get_template
-from input_pipeline.errors import UserError, nearest
-from input_pipeline.images import MODES
-from jaxllava import interrupts
+from input_pipeline.errors import UserError
+from jaxllava import (
+    flops,
+    hosts,
+    identity,
+    initial,
+    interrupts,
+    lora,
+    metrics,
+    preflight,
+    profiling,
+    summary,
+)
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
 from jaxllava.checkpoints import Checkpoints
 from jaxllava.models.clip import ClipConfig
-from jaxllava.models.config import DTYPES
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.objectives import Loss, make_objective
-from jaxllava.rules import Params
+from jaxllava.objectives import make_objective
+from jaxllava.summary import Trained
+from jaxllava.train_step import hexadecimal, make_step
+from jaxllava.validation import Validation
 from jaxllava.weights import orbax as folder
 from jaxllava.weights.source import open_checkpoint
 
 Progress = Callable[[int, int, str], None]
-SHARDINGS = {"llava": sharding_lib.LLAVA_RULES, "replicated": sharding_lib.REPLICATED}
+# Steps whose results are not waited for: the devices always have the next one at hand.
+LAG = 2
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished run: its model folder, loss curve [(step, loss)], and what it cost."""
+class _Pending(NamedTuple):
+    """A step that the devices may still be working on."""
 
-    model: Path
-    curve: list[tuple[int, float]]
-    seconds: float
-    tokens_per_second: float  # real (not padding) tokens through the decoder or text tower
-    facts: dict[str, Any]
-
-
-@partial(
-    jax.jit, static_argnames=("loss", "optimizer", "accumulate"), donate_argnames=("trained", "opt_state")
-)
-def train_step(
-    trained: Params,
-    opt_state: optax.OptState,
-    frozen: Params,
-    batch: dict[str, jax.Array],
-    *,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
-) -> tuple[Params, optax.OptState, dict[str, jax.Array]]:
-    """One optimizer step. Losses and gradients are summed over micro-batches and divided once by the total weight."""
-
-    def loss_sum(trained: Params, micro: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return loss(rules_lib.merge(trained, frozen), micro)
-
-    gradient = jax.value_and_grad(loss_sum, has_aux=True)
-    if accumulate == 1:
-        (total, weight), grads = gradient(trained, batch)
-    else:
-
-        def one(carry: Any, micro: dict[str, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, carry, gradient(trained, micro)), None
-
-        cut = lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:])
-        micros = jax.tree.map(cut, batch)
-        zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, trained))
-        ((total, weight), grads), _ = jax.lax.scan(one, zero, micros)
-    scale = 1.0 / jnp.maximum(weight, 1.0)
-    grads = jax.tree.map(lambda g: g * scale, grads)
-    updates, opt_state = optimizer.update(grads, opt_state, trained)
-    metrics = {"loss": total * scale, "gradient_norm": optax.global_norm(grads), "weight": weight}
-    return optax.apply_updates(trained, updates), opt_state, metrics  # type: ignore[return-value]
-
-
-def initial_params(
-    init: Callable[[jax.Array], Params],
-    config: ConfigDict,
-    mesh: jax.sharding.Mesh,
-    given: Params | None,
-) -> Params:
-    """Parameters by `config.init`, an ordered (regex -> model folder | None) list; None means random.
-
-    `given` is an earlier model's whole tree of `Leaf` (config.base) and comes in place of the random one. What
-    comes from folders is read one parameter at a time and goes straight to its devices.
-    """
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(init, key)
-    shardings = sharding_lib.param_shardings(shapes, mesh, SHARDINGS[config.sharding_rules])
-    if given is not None:
-        places = rules_lib.flatten(shardings)
-        params = rules_lib.unflatten(
-            {
-                path: jax.device_put(leaf.read(), places[path])
-                for path, leaf in rules_lib.flatten(given).items()
-            }
-        )
-    else:
-        params = jax.jit(init, out_shardings=shardings)(key)
-    flat, flat_shardings = rules_lib.flatten(params), rules_lib.flatten(shardings)
-    sources = rules_lib.match(config.init, flat, "config.init")
-    for path in sorted({Path(value) for value in sources.values() if value is not None}):
-        loaded = open_checkpoint(path).as_llava()
-        for name in [name for name, value in sources.items() if value is not None and Path(value) == path]:
-            if name not in loaded or loaded[name].shape != flat[name].shape:
-                found = loaded[name].shape if name in loaded else "nothing"
-                raise UserError(f"config.init: {path} holds {found} for {name}, needed {flat[name].shape}")
-            leaf = loaded[name].astype(flat[name].dtype)
-            flat[name] = jax.device_put(leaf.read(), flat_shardings[name])
-    return rules_lib.unflatten(flat)
-
-
-def check(config: ConfigDict) -> None:
-    """Raises a UserError for a value that no run can work with, before anything is read or written."""
-    for key in ("steps", "batch", "accumulate", "loss_chunks", "log_every", "checkpoint_every", "row_tokens"):
-        if getattr(config, key) < 1:
-            raise UserError(f"config.{key}={getattr(config, key)}: at least 1 is needed")
-    methods = {method for _, method in config.method_rules}
-    choices = {
-        "sharding_rules": ({config.sharding_rules}, SHARDINGS),
-        "image_mode": ({config.image_mode}, ("", *MODES)),
-        "frozen_dtype": ({config.frozen_dtype}, DTYPES),
-        "method_rules": (methods, optimizer_lib.METHODS),
-    }
-    for key, (given, valid) in choices.items():
-        for value in given - set(valid):
-            raise UserError(f"config.{key}: {value!r} is not known.{nearest(str(value), valid)}")
-    get_template(config.template)
+    step: int
+    metrics: dict[str, Any]
+    waited: float  # seconds of the host for its batch
+    batch: dict[str, np.ndarray]  # this host's part
 
 
 def train(
@@ -149,145 +67,196 @@ def train(
     workdir: Path,
     *,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Runs (or resumes, or returns) the stage that `config` describes and leaves `workdir/model`.
 
-    An interrupt saves the current step; the same call goes on from there. Raises UserError for a config, data set or
-    checkpoint that cannot work, before the first step wherever that can be known then.
+    On several hosts all of them call this with the same arguments and a workdir that they share. An interrupt saves
+    the current step and raises KeyboardInterrupt (`interrupts.Preempted` for SIGTERM); the same call goes on from
+    there. Raises UserError for a config, data set or checkpoint that cannot work, before the first step wherever that
+    can be known then. `say` gets a line for what the user should know of (default: stderr of the first host).
     """
     report = progress or (lambda done, total, note: None)
-    check(config)
-    if config.image_mode and isinstance(model_config, LlavaConfig):
-        model_config = model_config.replace(image_mode=config.image_mode)
-    if isinstance(model_config, LlavaConfig) and model_config.image_mode == "anyres":
-        raise UserError(
-            f"{config.base}: LLaVA-NeXT's anyres is not trained here yet; set --config.image_mode=pad to train it on "
-            "whole pictures of one view."
-        )
+    say = say or (lambda line: print(line, file=sys.stderr) if hosts.is_first() else None)
+    preflight.check(config)
+    model_config = preflight.with_settings(config, model_config)
     workdir.mkdir(parents=True, exist_ok=True)
-    summary_path = workdir / "train.json"
 
-    # -- what this run is: the same fingerprint means the same result ------------------------------------------------
-    fingerprint = {
-        "config": config.to_dict(),
-        "model": model_config.to_json(),
-        "data": {split: records.data_hash(Path(config.data), split) for split, _ in config.mixture},
-    }
-    fingerprint = json.loads(json.dumps(fingerprint, sort_keys=True, default=str))
-    if summary_path.exists():
-        saved = json.loads(summary_path.read_text())
-        if saved.pop("fingerprint") != fingerprint:
-            raise UserError(f"{workdir} holds a finished run with another config or data; use a new workdir")
-        return Trained(
-            workdir / "model", **{k: saved[k] for k in ("curve", "seconds", "tokens_per_second", "facts")}
-        )
+    # -- what this run is: the same identity means the same result ---------------------------------------------------
+    who = identity.of_run(config, model_config, tokenizer)
+    hosts.agree(who | {"code": identity.of_code()}, config.barrier_minutes)
+    if (before := summary.finished(workdir, who)) is not None:
+        return before
 
     # -- data --------------------------------------------------------------------------------------------------------
     mesh = sharding_lib.make_mesh(config.mesh, jax.devices()[: config.devices or None])
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch % (config.accumulate * shards):
-        raise UserError(
-            f"config.batch={config.batch} does not divide over {shards} data shards x {config.accumulate} micro-batches"
-        )
     objective = make_objective(config, model_config)
-    rows, facts = objective.rows(
-        tokenizer, lambda done, total: report(0, config.steps, f"tokens {done}/{total}")
-    )
+    rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
+    batch_rows, steps = facts["batch"], config.steps or facts["steps"]
+    preflight.check_batch(batch_rows, config.accumulate, mesh)
+    config = config.copy_and_resolve_references()
+    config.batch, config.steps = batch_rows, steps  # what `samples_per_step` and epochs came to
+    held_out = Validation.of(config, objective, tokenizer, mesh)
 
-    # -- model: resume > init rules > random -------------------------------------------------------------------------
-    given = open_checkpoint(config.base).leaves if config.base else None
-    params = initial_params(objective.init, config, mesh, given)
-    trained, frozen = optimizer_lib.partition(params, config.lr_rules)
-    # Half precision cannot hold an update of 2e-5 of a weight: what trains is float32, whatever the base was.
-    trained = jax.tree.map(lambda x: x.astype(jnp.float32), trained)
-    frozen = jax.tree.map(lambda x: x.astype(config.frozen_dtype), frozen)
+    # -- model: resume > base, init rules > random -------------------------------------------------------------------
+    base = open_checkpoint(config.base) if config.base else None
+    params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
     optimizer, schedule = optimizer_lib.make_optimizer(config, params)
+    trained, frozen = optimizer_lib.partition(params, config.lr_rules)
+    model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    cost = flops.of_model(model_config, _parts_that_train(trained))
     del params
-    # Not under jit: moments are then laid out as their parameters are. Counters go to every device.
-    opt_state = jax.tree.map(partial(sharding_lib.spread, mesh=mesh), optimizer.init(trained))
-    checkpoints = Checkpoints(workdir / "checkpoints", fingerprint)
-    restored = checkpoints.restore({"trained": trained, "optimizer": opt_state})
+    with jax.set_mesh(mesh):
+        opt_state = optimizer_lib.initial_state(optimizer, trained, mesh)
+    state = {"trained": trained, "optimizer": opt_state}
+    preflight.check_disk(workdir, state, model_bytes, config.keep + config.keep_best)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints",
+        who,
+        keep=config.keep,
+        keep_best=config.keep_best,
+        minutes=config.barrier_minutes,
+        say=say,
+    )
     start = 0
-    if restored:
+    if restored := checkpoints.restore(state):
         start, state = restored
         trained, opt_state = state["trained"], state["optimizer"]
-    _cut_log(workdir / "metrics.jsonl", start)  # also of a run that ended before its first checkpoint
+    del state
+
+    # -- the step ----------------------------------------------------------------------------------------------------
+    whole = NamedSharding(mesh, PartitionSpec())
+    layout = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+    step_fn = make_step(
+        objective.loss,
+        optimizer,
+        accumulate=config.accumulate,
+        seed=config.seed,
+        shardings=(layout(trained), layout(opt_state), whole),
+    )
+    batch_sharding = sharding_lib.batch_sharding(mesh)
+    sources = [split for split, _ in config.mixture]
+    log = metrics.Log(workdir, start, enabled=hosts.is_first(), tensorboard=config.tensorboard)
+    pending: collections.deque[_Pending] = collections.deque()
+    ended, total_tokens, total_seconds, stop = time.monotonic(), 0, 0.0, 0
+
+    def settle() -> None:
+        """Waits for the oldest step, checks and writes what it measured."""
+        nonlocal ended, total_tokens, total_seconds, stop
+        oldest = pending.popleft()
+        fetched = jax.device_get(oldest.metrics)
+        now = time.monotonic()
+        loss, norm = float(fetched["loss"]), float(fetched["gradient_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            log.flush()
+            raise UserError(_not_a_number(workdir, oldest, loss, norm))
+        line = {"step": oldest.step, "lr": float(np.asarray(schedule(oldest.step - 1)))} | metrics.describe(
+            fetched,
+            seconds=now - ended,
+            waited=oldest.waited,
+            positions=batch_rows * config.row_tokens,
+            slots=batch_rows * config.row_images,
+            sources=sources,
+            cost=cost,
+        )
+        line["batch"] = hexadecimal(fetched["fingerprint"])
+        if oldest.step > start + 1:  # the first step is compilation: the rate counts from its end
+            total_tokens += line["tokens"]
+            total_seconds += now - ended
+        ended = now
+        stop = max(stop, int(fetched["stop"]))
+        log.write(line)
+        if oldest.step % config.log_every == 0 or oldest.step in (start + 1, steps):
+            log.flush()
+            report(oldest.step, steps, f"loss {loss:.3f}")
+
+    def save(step: int) -> None:
+        """Everything up to `step` is in the log and found to be finite before it becomes a checkpoint."""
+        while pending:
+            settle()
+        log.flush()
+        found = held_out.measure(trained, frozen) if held_out else None
+        if found is not None:
+            log.write({"step": step, "validation_loss": found})
+            log.flush()
+        state = {"trained": trained, "optimizer": opt_state}
+        checkpoints.save(step, state, {} if found is None else {"loss": found})
 
     # -- steps -------------------------------------------------------------------------------------------------------
-    stream = loader.batches(
+    positions = sharding_lib.rows_of_host(batch_sharding, batch_rows)
+    stream = batches.Stream(
         rows,
-        global_batch=config.batch,
+        global_batch=batch_rows,
+        positions=positions,
         seed=config.seed,
         start=start,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
+        workers=config.workers,
     )
-    step_fn = partial(train_step, loss=objective.loss, optimizer=optimizer, accumulate=config.accumulate)
-    batch_sharding = sharding_lib.batch_sharding(mesh)
-    clock, tokens = time.monotonic(), 0
-    with (workdir / "metrics.jsonl").open("a") as log, interrupts.deferred() as interrupt:
-        for step in range(start + 1, config.steps + 1):
+    profile = profiling.Window(workdir / "profile", config.profile_at, config.profile_steps)
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.close)
+        stack.enter_context(jax.set_mesh(mesh))
+        stack.callback(stream.close)
+        interrupt = stack.enter_context(interrupts.deferred())
+        stack.callback(profile.stop)
+        for step in range(start + 1, steps + 1):
+            profile.at(step)
+            asked = time.monotonic()
             batch = next(stream)
-            tokens += int(
-                (batch["segment_ids"] > 0).sum() if "segment_ids" in batch else batch["text_length"].sum()
-            )
-            arrays = loader.to_device(batch, batch_sharding)
-            trained, opt_state, metrics = step_fn(trained, opt_state, frozen, arrays)
-            if step % config.log_every == 0 or step in (start + 1, config.steps):
-                loss = float(metrics["loss"])
-                if not math.isfinite(loss):
-                    raise UserError(f"loss is {loss} at step {step}; lower config.lr or look at the data")
-                if step == start + 1:  # the first step is compilation: the rate counts from its end
-                    clock, tokens = time.monotonic(), 0
-                line = {
-                    "step": step,
-                    "loss": loss,
-                    "lr": float(np.asarray(schedule(step - 1))),
-                    "gradient_norm": float(metrics["gradient_norm"]),
-                    "tokens_per_second": round(tokens / max(time.monotonic() - clock, 1e-9), 1),
-                }
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                report(step, config.steps, f"loss {loss:.3f}")
-            if interrupt.requested or (step % config.checkpoint_every == 0 and step < config.steps):
-                checkpoints.save(step, {"trained": trained, "optimizer": opt_state})
-            if interrupt.requested:
+            arrays = batches.to_device(batch, batch_sharding, batch_rows, positions)
+            waited = time.monotonic() - asked
+            flag = sharding_lib.of_hosts(mesh, interrupt.level)
+            trained, opt_state, found = step_fn(trained, opt_state, frozen, arrays, jnp.int32(step), flag)
+            pending.append(_Pending(step, found, waited, batch))
+            if len(pending) > LAG:
+                settle()
+            if stop or (step % config.checkpoint_every == 0 and step < steps):
+                save(step)
+            if stop:
                 checkpoints.close()
-                raise KeyboardInterrupt
-    jax.block_until_ready(trained)
-    seconds = time.monotonic() - clock
+                raise interrupts.error(stop, step)
+        while pending:
+            settle()
+        if held_out:
+            log.write({"step": steps, "validation_loss": held_out.measure(trained, frozen)})
 
     # -- result: the model folder first, then the file that says that it is whole ------------------------------------
     full = rules_lib.merge(trained, frozen)
-    template, generation = config.template, {}
-    if config.base:
-        generation = open_checkpoint(config.base).generation
-    if config.base and get_template(template).style == "plain":
+    if config.lora_rules or config.quantize_rules:
+        full = lora.merge(full)
+    if config.save_dtype:
+        full = jax.tree.map(lambda x: x.astype(config.save_dtype), full)
+    template, generation = config.template, base.generation if base else {}
+    if base and get_template(template).style == "plain":
         # `plain` is how a projector is trained, not how the model is spoken to.
-        template = open_checkpoint(config.base).template
-    folder.save_model(
-        workdir / "model", jax.device_get(full), model_config, tokenizer, template, generation=generation
-    )
+        template = base.template
+    folder.save_model(workdir / "model", full, model_config, tokenizer, template, generation=generation)
     checkpoints.close()
-    curve = [(line["step"], line["loss"]) for line in map(json.loads, (workdir / "metrics.jsonl").open())]
-    summary = {
-        "curve": curve,
-        "seconds": round(seconds, 2),
-        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-        "facts": {**facts, "steps": config.steps, "trained_parameters": optimizer_lib.count(trained)},
-    }
-    unfinished = summary_path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({**summary, "fingerprint": fingerprint}, indent=1))
-    unfinished.rename(summary_path)
-    return Trained(workdir / "model", **summary)
+    facts |= {"steps": steps, "trained_parameters": optimizer_lib.count(trained)}
+    return summary.finish(
+        workdir,
+        who,
+        log_every=config.log_every,
+        seconds=round(total_seconds, 2),
+        tokens_per_second=round(total_tokens / max(total_seconds, 1e-9), 1),
+        facts=facts,
+        write=hosts.is_first(),
+    )
 
 
-def _cut_log(path: Path, last_step: int) -> None:
-    """Drops the lines of steps that will be run again."""
-    if path.exists():
-        lines = [
-            line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= last_step
-        ]
-        path.write_text("".join(line + "\n" for line in lines))
+def _parts_that_train(trained: rules_lib.Params) -> Callable[[str], bool]:
+    parts = {path.split("/")[0] for path in rules_lib.flatten(trained)}
+    return lambda part: part in parts
+
+
+def _not_a_number(workdir: Path, step: _Pending, loss: float, norm: float) -> str:
+    """Keeps the batch of a step that went wrong, this host's part of it, and says where."""
+    path = workdir / f"not-a-number-step{step.step}-host{jax.process_index()}.npz"
+    np.savez(path, **step.batch)  # pyright: ignore[reportArgumentType]
+    what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    return (
+        f"{what} at step {step.step}; its batch is kept in {path}. Lower config.lr or look at the data; the same "
+        "command goes on from the last checkpoint"
+    )

@@ -1,0 +1,109 @@
+"""Model FLOPs of a training step, for MFU. What is counted, and what is not:
+
+- Two for every multiplication of a weight with a real position (padding and empty image slots are not counted), in
+  the layers' matrices, the projector, the patch embedding and the vocabulary's head; four for every pair of positions
+  and channel in attention (scores and weighted sum), where causal attention counts only the pairs it needs.
+- The backward pass: as much again for the gradients of what trains, and as much again for the gradients that pass
+  through to something that trains. So 3x the forward pass for a decoder that trains, 2x for a frozen one in front of
+  which a projector trains, 1x for a frozen tower.
+- Not counted: what remat computes again, lookups, norms, softmax, the optimizer, adapters' own small matrices.
+
+MFU is this number divided by (seconds x devices x a device's peak for dense bfloat16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxllava.models.clip import ClipConfig
+from jaxllava.models.encoder import TowerConfig, VisionTowerConfig, feature_depths
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig
+from jaxllava.models.projector import projector_depth
+
+# Dense bfloat16 FLOPs a second of one jax device, by jax's device_kind; from the makers' data sheets.
+PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Model FLOPs of a step = tokens * per_token + pairs * per_pair + images * per_image.
+
+    tokens: real positions, image positions included. pairs: (query, key) pairs that causal attention needs, which is
+    the sum of (place in its sample + 1) over the real positions.
+    """
+
+    per_token: float
+    per_pair: float
+    per_image: float
+
+    def of(self, tokens: float, pairs: float, images: float) -> float:
+        return tokens * self.per_token + pairs * self.per_pair + images * self.per_image
+
+
+def peak(device_kind: str) -> float | None:
+    """Peak FLOPs a second; None for a device that is not in the table (a CPU)."""
+    return PEAK.get(device_kind)
+
+
+def of_model(config: LlavaConfig | ClipConfig, trains: Callable[[str], bool]) -> Cost:
+    """The cost of a step. `trains(part)` says whether "vision", "projector" or "decoder" (CLIP: "text") trains."""
+    if isinstance(config, ClipConfig):
+        forward = _tower_matrices(config.text) * 2.0
+        vision = _image(config.vision, config.vision.layers)
+        # The text tower attends over short rows in full; its pairs are left out.
+        return Cost(3.0 * forward, 0.0, 3.0 * vision)
+    decoder, vision = config.decoder, config.vision
+    depths = feature_depths(vision.layers, config.feature_layer)
+    images = _image(vision, max(depths))
+    projector = 2.0 * config.image_tokens * _projector(config, len(depths))
+    before = trains("projector") or trains("vision")  # a gradient has to pass through the decoder
+    own, through = float(trains("decoder")), float(before or trains("decoder"))
+    decoding = 1.0 + own + through
+    tower = 1.0 + (2.0 if trains("vision") else 0.0)
+    projecting = 1.0 + float(trains("projector")) + float(trains("vision"))
+    return Cost(
+        per_token=2.0 * _decoder_matrices(decoder) * decoding,
+        per_pair=4.0 * decoder.layers * decoder.heads * decoder.head_dim * (1.0 + 2.0 * through),
+        per_image=images * tower + projector * projecting,
+    )
+
+
+def _decoder_matrices(c: LlamaConfig) -> float:
+    heads = c.heads * c.head_dim
+    attention = c.hidden_size * (2 * heads + 2 * c.kv_heads * c.head_dim)
+    return c.layers * (attention + 3 * c.hidden_size * c.intermediate_size) + c.hidden_size * c.vocab_size
+
+
+def _tower_matrices(c: TowerConfig, layers: int | None = None) -> float:
+    per_layer = 4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size
+    return float((c.layers if layers is None else layers) * per_layer)
+
+
+def _image(c: VisionTowerConfig, layers: int) -> float:
+    """Forward FLOPs of one picture through the tower's first layers."""
+    positions = c.patches + c.class_tokens
+    patches = 2.0 * c.patches * 3 * c.patch_size**2 * c.hidden_size
+    return (
+        patches + 2.0 * positions * _tower_matrices(c, layers) + 4.0 * layers * positions**2 * c.hidden_size
+    )
+
+
+def _projector(config: LlavaConfig, depths: int) -> float:
+    width, layers = config.decoder.hidden_size, projector_depth(config.projector)
+    if not layers:
+        return 0.0
+    return float(config.vision.hidden_size * depths * width + (layers - 1) * width**2)

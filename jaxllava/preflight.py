@@ -1,0 +1,111 @@
+"""What can be known to be wrong before the first step: settings, the mesh, the batch, the disk."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from input_pipeline.conversation import get_template
+from input_pipeline.errors import UserError, nearest
+from input_pipeline.images import MODES
+from jaxllava import optimizer, sharding
+from jaxllava.models.attention import IMPLEMENTATIONS
+from jaxllava.models.clip import ClipConfig
+from jaxllava.models.config import DTYPES, REMAT_POLICIES
+from jaxllava.models.llava import LlavaConfig
+
+AT_LEAST_ONE = (
+    *("accumulate", "loss_chunks", "log_every", "checkpoint_every", "row_tokens", "pad_multiple", "keep"),
+    "profile_steps",
+)
+AT_LEAST_NONE = (
+    *("steps", "samples_per_step", "workers", "keep_best", "validation_rows", "profile_at", "devices"),
+    "row_images",
+)
+SPARE = 64 * 2**20  # bytes of a workdir beside its checkpoints and model
+
+
+def check(config: ConfigDict) -> None:
+    """Raises a UserError for a value that no run can work with, before anything is read or written."""
+    for keys, least in ((AT_LEAST_ONE, 1), (AT_LEAST_NONE, 0)):
+        for key in keys:
+            if getattr(config, key) < least:
+                raise UserError(f"config.{key}={getattr(config, key)}: at least {least} is needed")
+    if config.batch < 1 and not config.samples_per_step:
+        raise UserError(f"config.batch={config.batch}: at least 1 is needed")
+    for key in ("lr", "warmup", "mixture_epochs", "clip_norm", "barrier_minutes"):
+        value = getattr(config, key)
+        if (
+            not math.isfinite(value)
+            or value < 0
+            or (key in ("mixture_epochs", "barrier_minutes") and not value)
+        ):
+            raise UserError(f"config.{key}={value}: a positive number is needed")
+    methods = {method for _, method in config.method_rules}
+    choices = {
+        "sharding_rules": ({config.sharding_rules}, sharding.RULES),
+        "image_mode": ({config.image_mode}, ("", *MODES)),
+        "dtype": ({config.dtype}, ("", *DTYPES)),
+        "frozen_dtype": ({config.frozen_dtype}, DTYPES),
+        "save_dtype": ({config.save_dtype}, ("", *DTYPES)),
+        "attention": ({config.attention}, ("", *IMPLEMENTATIONS)),
+        "remat": ({config.remat}, ("", *REMAT_POLICIES)),
+        "method_rules": (methods, optimizer.METHODS),
+    }
+    for key, (given, valid) in choices.items():
+        for value in given - set(valid):
+            raise UserError(f"config.{key}: {value!r} is not known.{nearest(str(value), valid)}")
+    get_template(config.template)
+
+
+def with_settings(config: ConfigDict, model: LlavaConfig | ClipConfig) -> LlavaConfig | ClipConfig:
+    """The model as this run computes it: its dtype, remat policy, attention and image mode."""
+    if config.image_mode and isinstance(model, LlavaConfig):
+        model = model.replace(image_mode=config.image_mode)
+    if isinstance(model, LlavaConfig) and model.image_mode == "anyres":
+        raise UserError(
+            f"{config.base}: LLaVA-NeXT's anyres is not trained here yet; set --config.image_mode=pad to train it on "
+            "whole pictures of one view."
+        )
+    if config.dtype:
+        model = model.with_dtypes(config.dtype)
+    changes = {key: config[key] for key in ("attention", "remat") if config[key]}
+    if changes:
+        parts = ("vision", "decoder") if isinstance(model, LlavaConfig) else ("vision", "text")
+        model = model.replace(**{part: getattr(model, part).replace(**changes) for part in parts})
+    return model
+
+
+def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
+    """The rows of a step have to divide over micro-batches and the mesh's data and fsdp axes."""
+    shards = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
+    if batch % (accumulate * shards):
+        step = accumulate * shards
+        near = sorted({max(batch // step, 1) * step, (batch // step + 1) * step})
+        raise UserError(
+            f"config.batch={batch} does not divide over {shards} data shards (mesh data x fsdp) x {accumulate} "
+            f"micro-batches; take {' or '.join(map(str, near))}, or another mesh"
+        )
+
+
+def check_disk(workdir: Path, state: Any, model_bytes: int, checkpoints: int) -> None:
+    """The workdir's disk has to hold the checkpoints that are kept, one more while it is written, and the model."""
+    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed = one * (checkpoints + 1) + model_bytes + SPARE
+    held = sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file())
+    free = shutil.disk_usage(workdir).free
+    if free + held < needed:
+        raise UserError(
+            f"{workdir}: {_gib(needed)} are needed ({checkpoints + 1} checkpoints of {_gib(one)} and a model of "
+            f"{_gib(model_bytes)}), {_gib(free)} are free; make room, take another workdir or a smaller config.keep"
+        )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
