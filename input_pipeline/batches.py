@@ -121,7 +121,7 @@ def to_device(
         return {name: jax.device_put(np.asarray(value), sharding) for name, value in batch.items()}
     place = {int(position): number for number, position in enumerate(positions)}
 
-    def part(value: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+    def part(value: np.ndarray, index: Any) -> np.ndarray:
         first, behind, _ = index[0].indices(rows)
         return value[place[first] : place[first] + behind - first]
 

@@ -29,7 +29,7 @@ def start(minutes: float = 10.0) -> None:
     jax finds out by itself on TPU pods, Slurm, Open MPI and Kubernetes.
     """
     address, count, index = (os.environ.get(name) for name in ENVIRONMENT)
-    given = {}
+    given: dict[str, Any] = {}
     if address or count or index:
         if not (address and count and index):
             raise UserError(f"several hosts: set all of {', '.join(ENVIRONMENT)}, or none of them")

@@ -49,7 +49,7 @@ def of_run(
         parts[f"data {split}"] = str(records.data_hash(Path(config.data), split))[:16]
     for key in ("base", "vision_tower", "decoder"):
         if config[key]:
-            parts[key] = of_folder(Path(config[key]))
+            parts[key] = of_folder(Path(str(config[key])))
     parts["init"] = json.dumps(
         [[pattern, of_folder(Path(path)) if path else None] for pattern, path in config.init]
     )

@@ -73,11 +73,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def rows_of_host(sharding: NamedSharding, rows: int) -> np.ndarray:
     """Which of a batch's rows this host's devices hold, in order: int [n]. All of them on one host."""
-    held = {
-        row
-        for (index, *_) in sharding.addressable_devices_indices_map((rows,)).values()
-        for row in range(*index.indices(rows))
-    }
+    indices: Any = sharding.addressable_devices_indices_map((rows,)).values()
+    held = {row for (index, *_) in indices for row in range(*index.indices(rows))}
     return np.asarray(sorted(held), np.int64)
 
 

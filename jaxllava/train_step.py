@@ -78,7 +78,7 @@ def make_step(
         updates, opt_state = optimizer.update(grads, opt_state, trained)
         metrics = sums | {
             "loss": total * scale,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
             "stop": stop.max(),
             "fingerprint": fingerprint(batch),
         }

@@ -66,7 +66,7 @@ def test_a_run_leaves_a_model_a_curve_and_its_cost(undisturbed):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_bitwise(setting, undisturbed, tmp_path, number):
     def interrupt(done: int, total: int, note: str) -> None:
-        if done == 3:
+        if done == 1:  # steps that are under way when it comes are still done
             os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on_bitwise(setting, undisturbed, tmp_path, numb
     assert not (tmp_path / "train.json").exists()
     steps: list[int] = []
     resumed = train(*setting, tmp_path, progress=lambda done, total, note: steps.append(done))
-    assert steps[-3:] == [4, 5, 6], "the steps before the interrupt were not run again"
+    assert [step for step in steps if step] == [5, 6], "the steps before the interrupt were run again"
     assert resumed.curve == undisturbed.curve
     expected = parameters(undisturbed)
     for path, leaf in parameters(resumed).items():
@@ -113,7 +113,12 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
         ({"mixture": (("behaviour_train", 1.0),)}, "behavior_train"),
         ({"template": "vicuna"}, "Did you mean 'vicuna_v1'"),
         ({"row_images": 0}, "raise config.row_images"),
-        ({"steps": 0}, "config.steps=0: at least 1"),
+        ({"steps": -1}, "config.steps=-1: at least 0"),
+        ({"keep": 0}, "config.keep=0: at least 1"),
+        ({"lr": float("nan")}, "config.lr=nan: a positive number"),
+        ({"dtype": "bf16"}, "config.dtype: 'bf16' is not known"),
+        ({"attention": "flash"}, "config.attention: 'flash' is not known"),
+        ({"remat": "ful"}, "Did you mean 'full'"),
         ({"log_every": 0}, "config.log_every=0: at least 1"),
         ({"sharding_rules": "lava"}, "config.sharding_rules: 'lava' is not known. Did you mean 'llava'"),
         ({"image_mode": "padd"}, "Did you mean 'pad'"),

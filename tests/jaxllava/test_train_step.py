@@ -16,7 +16,7 @@ from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.objectives import Causal
-from jaxllava.train import train_step
+from jaxllava.train_step import fingerprint, make_step
 
 ROW = 96
 
@@ -57,9 +57,10 @@ def run(setup, batch, accumulate: int = 1, steps: int = 1):
     transform, _ = optimizer.make_optimizer(config, params)
     state = transform.init(trained)
     metrics = {}
-    for _ in range(steps):
-        trained, state, metrics = train_step(
-            trained, state, frozen, batch, loss=objective.loss, optimizer=transform, accumulate=accumulate
+    step = make_step(objective.loss, transform, accumulate=accumulate)
+    for number in range(1, steps + 1):
+        trained, state, metrics = step(
+            trained, state, frozen, batch, jnp.int32(number), jnp.zeros(1, jnp.int32)
         )
     return trained, state, metrics
 
@@ -81,6 +82,8 @@ def test_micro_batches_equal_one_batch(setup, batch, accumulate):
     parts, _, many = run(setup, batch, accumulate)
     np.testing.assert_allclose(one["loss"], many["loss"], rtol=1e-6)
     np.testing.assert_allclose(one["gradient_norm"], many["gradient_norm"], rtol=1e-5)
+    for name in ("weight", "tokens", "pairs", "images", "fingerprint"):
+        np.testing.assert_array_equal(one[name], many[name], name)
     assert_same(whole, parts, atol=1e-5)  # Adam's first step divides by the gradient's size
 
 
@@ -89,9 +92,11 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_ones(setup, tokenizer,
     assert (batch["segment_ids"].max(axis=1) > 1).any(), "nothing was packed"
     objective, params, _ = setup
     gradient = jax.jit(jax.value_and_grad(lambda p, b: objective.loss(p, b), has_aux=True))
-    (packed_loss, packed_weight), packed_grads = gradient(params, batch)
-    (single_loss, single_weight), single_grads = gradient(params, single)
-    assert packed_weight == single_weight > 0
+    (packed_loss, packed_sums), packed_grads = gradient(params, batch)
+    (single_loss, single_sums), single_grads = gradient(params, single)
+    assert packed_sums["weight"] == single_sums["weight"] > 0
+    for name in ("tokens", "pairs", "images"):
+        assert packed_sums[name] == single_sums[name] > 0, name
     np.testing.assert_allclose(packed_loss, single_loss, rtol=1e-5)
     assert_same(packed_grads, single_grads, atol=1e-5)
 
