@@ -1,4 +1,7 @@
-"""`jaxllava <command>`. Mistakes print one line and exit with 2; an interrupt exits with 130 and can be resumed."""
+"""`jaxllava <command>`. Mistakes print one line and exit with 2; an interrupt exits with 130 and can be resumed.
+
+So can a `train` that SIGTERM ended: it has saved its step and exits with 0.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from input_pipeline.errors import UserError, nearest
+from jaxllava.interrupts import Preempted
 
 INTERRUPTED = 130
 
@@ -83,6 +87,11 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
     add = command("train", "Run (or resume) one training stage.", config="train")
     add.add_argument("--workdir", type=Path, required=True)
+    add.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one process on each host of a pod, Slurm or Open MPI job (implied by JAX_COORDINATOR_ADDRESS)",
+    )
 
     add = command("evaluate", "Score a model on held-out behaviour: comments, likes, and plaza's truths.")
     add.add_argument("--model", type=Path, required=True)
@@ -243,13 +252,15 @@ def _download(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    from jaxllava import config_files
+    from jaxllava import config_files, hosts
     from jaxllava.models.llava import LlavaConfig
     from jaxllava.progress import bar
     from jaxllava.train import train
     from jaxllava.weights.source import open_checkpoint
 
     config = config_files.load(args.config, overrides)
+    if args.distributed or hosts.ENVIRONMENT[0] in os.environ:
+        hosts.start(config.barrier_minutes)
     for key, meaning in (("data", "the records folder of jaxllava prepare"), ("base", "a LLaVA of any kind")):
         if not config[key]:
             raise UserError(f"jaxllava train: set --config.{key}=DIR ({meaning})")
@@ -264,7 +275,10 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
             f"{config.base} has the template 'plain', made for align; set --config.template=v1_bare"
         )
     with bar(f"training {config.stage}") as report:
-        result = train(config, base.config, base.tokenizer, args.workdir, progress=report)
+        shown = report if hosts.is_first() else None
+        result = train(config, base.config, base.tokenizer, args.workdir, progress=shown)
+    if not hosts.is_first():
+        return
     (step, loss) = result.curve[-1]
     left_out = {reason: n for found in result.facts["left_out"].values() for reason, n in found.items() if n}
     if left_out:
@@ -368,6 +382,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Preempted as error:
+        print(f"\nstopped by SIGTERM, {error}; the same command goes on from here", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

@@ -90,3 +90,22 @@ def plaza(tmp_path_factory) -> Path:
     prepare(get_config(f"raw={folder / 'raw'}"), folder / "data")
     make_tokenizer(folder / "data" / "records", folder / "tokenizer", 400)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(plaza) -> Path:
+    """A tiny LLaVA with plaza's tokenizer, as a model folder beside plaza's data."""
+    import jax
+
+    from input_pipeline.tokenizer import load_tokenizer
+    from jaxllava.models.clip import ClipVisionConfig
+    from jaxllava.models.llama import LlamaConfig
+    from jaxllava.models.llava import LlavaConfig, init_params
+    from jaxllava.weights import orbax
+
+    tokenizer = load_tokenizer(plaza / "tokenizer")
+    vision = ClipVisionConfig(16, 32, 2, 2, image_size=32, patch_size=16)
+    decoder = LlamaConfig(len(tokenizer), 16, 32, 2, 2)
+    model = LlavaConfig(vision, decoder, tokenizer.convert_tokens_to_ids("<image>"))
+    orbax.save_model(plaza / "base", init_params(model, jax.random.key(0)), model, tokenizer, "v1_bare")
+    return plaza / "base"

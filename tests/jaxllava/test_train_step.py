@@ -16,7 +16,7 @@ from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.objectives import Causal
-from jaxllava.train_step import fingerprint, make_step
+from jaxllava.train_step import make_step
 
 ROW = 96
 

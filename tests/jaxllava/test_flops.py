@@ -1,0 +1,60 @@
+"""Model FLOPs against values worked by hand and against what XLA counts."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxllava import flops
+from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_5
+
+
+def trains(*parts: str):
+    return lambda part: part in parts
+
+
+def test_a_7b_costs_two_flops_for_each_weight_of_its_matrices():
+    cost = flops.of_model(llava_1_5("7b"), trains())
+    # 32 x (4 x 4096^2 + 3 x 4096 x 11008) + 4096 x 32064
+    assert cost.per_token == 2 * (32 * (4 * 4096**2 + 3 * 4096 * 11008) + 4096 * 32064)
+    assert cost.per_pair == 4 * 32 * 4096
+    # 23 of 24 layers, 577 positions, then 576 through the projector
+    layers = 23 * (4 * 1024**2 + 2 * 1024 * 4096)
+    tower = 2 * 577 * layers + 4 * 23 * 577**2 * 1024 + 2 * 576 * 3 * 14**2 * 1024
+    assert cost.per_image == pytest.approx(tower + 2 * 576 * (1024 * 4096 + 4096**2), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("parts", "token", "pair"), [((), 1, 1), (("projector",), 2, 3), (("projector", "decoder"), 3, 3)]
+)
+def test_the_backward_pass_counts_what_trains_and_what_it_passes_through(parts, token, pair):
+    forward, both = (flops.of_model(llava_1_5("7b"), trains(*p)) for p in ((), parts))
+    assert both.per_token == token * forward.per_token
+    assert both.per_pair == pair * forward.per_pair
+
+
+def test_the_forward_pass_is_what_xla_counts():
+    """Without scans, which XLA counts once: one layer. Attention is computed in full there, in halves here."""
+    vision = ClipVisionConfig(64, 256, 1, 2, image_size=32, patch_size=8)
+    decoder = LlamaConfig(512, 64, 256, 1, 2)
+    config = LlavaConfig(vision, decoder, image_token=511, feature_layer=-1)
+    model, length = LlavaModel(config), 64
+    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    pixels = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.float32)
+
+    def forward(params, tokens, pixels):
+        hidden = model.apply({"params": params}, tokens, tokens, tokens, pixels, tokens)
+        return model.apply({"params": params}, hidden, method="logits")
+
+    counted = jax.jit(forward).lower(params, tokens, pixels).compile().cost_analysis()["flops"]
+    own = flops.of_model(config, trains()).of(tokens=length, pairs=length**2, images=1)
+    assert own == pytest.approx(counted, rel=0.05)  # XLA counts norms and activations too
+
+
+def test_a_cpu_has_no_peak_and_a_v5e_has():
+    assert flops.peak("cpu") is None
+    assert flops.peak("TPU v5 lite") == 197e12
