@@ -240,8 +240,9 @@ def test_a_decoder_with_splash_equals_the_one_without(window, shape, small_block
     config = _llama(remat="full", sliding_window=window)
     params = init_llama(config, jax.random.key(0))
     rng = np.random.default_rng(0)
-    tokens = jnp.asarray(rng.integers(0, 64, (4, LENGTH)), jnp.int32)
-    segment_ids = jnp.stack([_segments(rng) for _ in range(4)])
+    rows = 4 if shape else 1
+    tokens = jnp.asarray(rng.integers(0, 64, (rows, LENGTH)), jnp.int32)
+    segment_ids = jnp.stack([_segments(rng) for _ in range(rows)])
     expected = jax.jit(jax.value_and_grad(_loss(config)))(params, tokens, segment_ids)
     step = jax.jit(jax.value_and_grad(_loss(config.replace(attention="splash"))))
     if shape is None:
