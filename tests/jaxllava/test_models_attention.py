@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from input_pipeline.errors import UserError
 from jaxllava import sharding
@@ -18,6 +18,7 @@ from jaxllava.models.attention import attention, choose, cudnn_arguments
 from jaxllava.models.llama import Llama, LlamaConfig, init_llama
 
 LENGTH = 256
+AUTO = (AxisType.Auto,) * 3
 # name: (batch, heads, kv_heads, causal, with segments, window)
 CASES: dict[str, tuple[int, int, int, bool, bool, int]] = {
     "full": (1, 2, 2, False, False, 0),
@@ -68,7 +69,7 @@ def _run(arrays: tuple[jax.Array, ...], more: dict[str, Any], implementation: st
 
 def _on(device: AbstractDevice, shape: tuple[int, int, int] = (1, 1, 1)) -> Any:
     """As if tracing on a machine for devices that are not here."""
-    return jax.sharding.use_abstract_mesh(AbstractMesh(shape, sharding.AXES, abstract_device=device))
+    return jax.sharding.use_abstract_mesh(AbstractMesh(shape, sharding.AXES, AUTO, abstract_device=device))
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_program_for_tpus_holds_the_compiled_kernels():
     """Traced here, as if for eight TPUs: forward and backward are Mosaic calls, not interpreted."""
     config = _llama(remat="full", head_dim=64, dtype="bfloat16", attention="auto")
     params = jax.eval_shape(lambda: init_llama(config, jax.random.key(0)))
-    mesh = AbstractMesh((2, 2, 2), sharding.AXES, abstract_device=TPU)
+    mesh = AbstractMesh((2, 2, 2), sharding.AXES, AUTO, abstract_device=TPU)
     rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
     tokens = jax.ShapeDtypeStruct((8, 256), jnp.int32, sharding=rows)
     with jax.sharding.use_abstract_mesh(mesh):
