@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.spmd import with_logical_constraint
 
 from input_pipeline.errors import UserError
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
+from jaxllava.models.layout import cut_by_batch
 
 Params = dict[str, Any]
 
@@ -156,7 +156,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, causal: bool) -> tuple[jax.Array, jax.Array | None]:
-        x = with_logical_constraint(x, ("batch", "length", "embed"))
+        x = cut_by_batch(x)
         x = x + Attention(self.config, name="attn")(layer_norm(self.config, "ln1")(x), causal)
         x = x + Mlp(self.config, name="mlp")(layer_norm(self.config, "ln2")(x))
         return x, x if self.collect else None

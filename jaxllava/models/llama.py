@@ -12,11 +12,11 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.spmd import with_logical_constraint
 
 from input_pipeline.errors import UserError
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
+from jaxllava.models.layout import cut_by_batch, cut_by_vocabulary
 from jaxllava.models.rope import RopeScaling, frequencies, rotate
 
 Params = dict[str, Any]
@@ -175,7 +175,7 @@ class _Block(nn.Module):
         self, carry: tuple[jax.Array, Cache | None], layer: jax.Array, context: Context
     ) -> tuple[tuple[jax.Array, Cache | None], None]:
         x, cache = carry
-        x = with_logical_constraint(x, ("batch", "length", "embed"))
+        x = cut_by_batch(x)
         attended, cache = _Attention(self.config, name="attn")(
             RmsNorm(self.config, name="input_norm")(x), context, cache, layer
         )
@@ -217,7 +217,8 @@ class Llama(nn.Module):
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """int [B, L] -> [B, L, D] in the compute dtype."""
-        return self.embedding(tokens)
+        table = cut_by_vocabulary(self.embedding.embedding.astype(dtype_of(self.config.dtype)))
+        return cut_by_batch(jnp.take(table, tokens, axis=0))
 
     def __call__(
         self, embeds: jax.Array, positions: jax.Array, segment_ids: jax.Array | None = None
@@ -270,7 +271,7 @@ class Llama(nn.Module):
         index = jnp.arange(self.config.layers)
         x = embeds.astype(dtype_of(self.config.dtype))
         (x, cache), _ = self.layers((x, cache), index, context)
-        return self.norm(x), cache
+        return self.norm(cut_by_batch(x)), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[..., D] -> float32 [..., V]; the product runs in the compute dtype and is summed in float32."""

@@ -1,0 +1,112 @@
+"""Where activations lie on the device mesh, as the models' own code sees it.
+
+Models get no mesh as an argument: whoever traces them puts one in context with `jax.set_mesh(mesh)` (axes data, fsdp
+and tensor, as `sharding.make_mesh` makes them). Without one, everything here does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from jaxllava.sharding import AXES, BATCH_AXES
+
+HEAD_AXIS = "tensor"
+# (query [B, T, H, D], key [B, S, K, D], value [B, S, K, D], more by name [B, ...]) -> [B, T, H, D]
+Kernel = Callable[[jax.Array, jax.Array, jax.Array, dict[str, jax.Array]], jax.Array]
+
+
+def mesh_in_context() -> AbstractMesh | None:
+    """The mesh over which the compiler is free to cut arrays; None where there is none or only one device.
+
+    Inside `jax.shard_map` there is none: arrays are one device's own there.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or set(mesh.axis_names) != set(AXES) or set(mesh.axis_types) != {AxisType.Auto}:
+        return None
+    return mesh
+
+
+def device_in_context() -> tuple[str, str]:
+    """(platform, kind), as ("tpu", "TPU v5 lite") or ("gpu", "NVIDIA H100"): of what is traced for.
+
+    The devices of the mesh in context if there is one: a machine without a TPU that compiles for a TPU topology
+    (`jax.experimental.topologies`) traces for TPUs. Else the devices of this process.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None:
+        device = jax.devices()[0]
+    return device.platform, device.device_kind
+
+
+def batch_axes(mesh: AbstractMesh, size: int) -> tuple[str, ...] | None:
+    """The axes along which a batch of `size` is cut; None where it does not divide (it is whole then)."""
+    parts = 1
+    for axis in BATCH_AXES:
+        parts *= mesh.shape[axis]
+    return BATCH_AXES if size % parts == 0 else None
+
+
+def cut_by_batch(x: jax.Array) -> jax.Array:
+    """x [B, ...] itself, held to be cut along the batch over the mesh in context and whole otherwise.
+
+    The compiler is then left only one way to multiply it with a parameter cut over fsdp: to gather the parameter.
+    Without this, it may gather the activations instead.
+    """
+    mesh = mesh_in_context()
+    axes = mesh and batch_axes(mesh, x.shape[0])
+    if not axes:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(axes, *[None] * (x.ndim - 1)))
+
+
+def cut_by_vocabulary(table: jax.Array) -> jax.Array:
+    """An embedding table [V, D] itself, held to be whole along D over the mesh in context before it is read.
+
+    Read while it is cut along D, it would give every device a slice of D for the tokens of the whole batch.
+    """
+    mesh = mesh_in_context()
+    if mesh is None:
+        return table
+    axis = HEAD_AXIS if table.shape[0] % mesh.shape[HEAD_AXIS] == 0 else None
+    return jax.lax.with_sharding_constraint(table, P(axis, None))
+
+
+def on_each_device(
+    kernel: Kernel,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    more: Mapping[str, jax.Array | None],
+) -> jax.Array:
+    """Runs an attention kernel that the compiler cannot cut on each device's part of batch and heads.
+
+    Batches are cut over data and fsdp and heads over tensor, each where it divides (else every device does all of
+    it). Key and value heads that do not divide over tensor are repeated as often as it takes. `more`: arrays
+    [B, ...] or [1, ...] by name; what is None is left out.
+    """
+    given = {name: array for name, array in more.items() if array is not None}
+    mesh = mesh_in_context()
+    if mesh is None:
+        return kernel(query, key, value, given)
+    batch, _, heads, _ = query.shape
+    rows = batch_axes(mesh, batch)
+    parts = mesh.shape[HEAD_AXIS]
+    head_axis = HEAD_AXIS if heads % parts == 0 else None
+    if head_axis is not None:
+        # Query head h reads key head h // (H // K): a key head that stands there twice serves half as many each.
+        repeats = 1
+        while key.shape[2] * repeats % parts:
+            repeats += 1
+        key, value = (array.repeat(repeats, axis=2) if repeats > 1 else array for array in (key, value))
+    whole = P(rows, None, head_axis, None)
+    specs = {
+        name: P(rows if array.shape[0] == batch else None, *[None] * (array.ndim - 1))
+        for name, array in given.items()
+    }
+    # Pallas and cuDNN calls do not say how their results vary over the mesh, hence no check_vma.
+    run = jax.shard_map(kernel, in_specs=(whole, whole, whole, specs), out_specs=whole, check_vma=False)
+    return run(query, key, value, given)
