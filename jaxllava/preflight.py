@@ -76,9 +76,10 @@ def with_settings(config: ConfigDict, model: LlavaConfig | ClipConfig) -> LlavaC
     if config.dtype:
         model = model.with_dtypes(config.dtype)
     changes = {key: config[key] for key in ("attention", "remat") if config[key]}
-    if changes:
-        parts = ("vision", "decoder") if isinstance(model, LlavaConfig) else ("vision", "text")
-        model = model.replace(**{part: getattr(model, part).replace(**changes) for part in parts})
+    for part in ("vision", "decoder") if isinstance(model, LlavaConfig) else ("vision", "text"):
+        # The kernel for TPUs takes lengths of 128s, which a tower's 577 positions are not.
+        own = changes | ({"attention": "auto"} if config.attention == "splash" and part == "vision" else {})
+        model = model.replace(**{part: getattr(model, part).replace(**own)})
     return model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from input_pipeline.errors import UserError
 from jaxllava import rules as rules_lib
@@ -18,34 +18,43 @@ from jaxllava.rules import Params
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
+Axes = tuple[str | None, ...]
+
+
+def _linear(path: str, axes: Axes) -> tuple[tuple[str, Axes], ...]:
+    """The rules of linear layers: each form of a kernel [..., in, out], and an adapter along its kernel.
+
+    FSDP cuts the rank of the half whose other side is not its own: a whole half on every chip would cost gigabytes
+    with its moments.
+    """
+    *layers, rows, columns = axes
+    return (
+        (rf"{path}/kernel(_codes|_scales)?", axes),
+        (rf"{path}/lora_a", (*layers, rows, None if rows == "fsdp" else "fsdp")),
+        (rf"{path}/lora_b", (*layers, None if columns == "fsdp" else "fsdp", columns)),
+    )
+
+
 # Stacked layers keep their leading axis whole: a scan steps over it. FSDP cuts the input side of column-parallel
 # kernels and the output side of row-parallel ones, tensor parallelism the other side (Megatron's layout). The
 # projector is laid out like the decoder's MLP, which it feeds.
-LLAVA_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+LLAVA_RULES: tuple[tuple[str, Axes], ...] = (
     (r"decoder/embed/embedding", ("tensor", "fsdp")),
     (r"decoder/lm_head/kernel", ("fsdp", "tensor")),
-    (r"decoder/layers/attn/(q|k|v)_proj/kernel", (None, "fsdp", "tensor")),
-    (r"decoder/layers/attn/o_proj/kernel", (None, "tensor", "fsdp")),
-    (r"decoder/layers/mlp/(gate|up)_proj/kernel", (None, "fsdp", "tensor")),
-    (r"decoder/layers/mlp/down_proj/kernel", (None, "tensor", "fsdp")),
-    (r"projector/linear_1/kernel", ("fsdp", "tensor")),
-    (r"projector/linear_(?!1/)\d+/kernel", ("tensor", "fsdp")),
-    (r"vision/layers/attn/(q|k|v)_proj/kernel", (None, "fsdp", "tensor")),
-    (r"vision/layers/attn/out_proj/kernel", (None, "tensor", "fsdp")),
-    (r"vision/layers/mlp/fc1/kernel", (None, "fsdp", "tensor")),
-    (r"vision/layers/mlp/fc2/kernel", (None, "tensor", "fsdp")),
-    (r"vision/head/(.*kernel|probe)|image_newline", ()),
-    (r".*(bias|scale|_embedding|patch_embedding/kernel)", ()),
+    *_linear(r"decoder/layers/attn/(q|k|v)_proj", (None, "fsdp", "tensor")),
+    *_linear(r"decoder/layers/attn/o_proj", (None, "tensor", "fsdp")),
+    *_linear(r"decoder/layers/mlp/(gate|up)_proj", (None, "fsdp", "tensor")),
+    *_linear(r"decoder/layers/mlp/down_proj", (None, "tensor", "fsdp")),
+    *_linear(r"projector/linear_1", ("fsdp", "tensor")),
+    *_linear(r"projector/linear_(?!1/)\d+", ("tensor", "fsdp")),
+    *_linear(r"vision/layers/attn/(q|k|v)_proj", (None, "fsdp", "tensor")),
+    *_linear(r"vision/layers/attn/out_proj", (None, "tensor", "fsdp")),
+    *_linear(r"vision/layers/mlp/fc1", (None, "fsdp", "tensor")),
+    *_linear(r"vision/layers/mlp/fc2", (None, "tensor", "fsdp")),
+    (r"vision/head/(.*(kernel(_codes|_scales)?|lora_[ab])|probe)|image_newline", ()),
+    (r".*(bias|scale|_embedding|patch_embedding/kernel|lora_dropout)", ()),
 )
-# Parts that not every LLaVA has: tied embeddings need no head, a linear or identity projector few layers; SigLIP has
-# a pooling head, LLaVA-NeXT a newline.
-OPTIONAL = (
-    r"decoder/lm_head/kernel",
-    r"projector/linear_1/kernel",
-    r"projector/linear_(?!1/)\d+/kernel",
-    r"vision/head/(.*kernel|probe)|image_newline",
-)
-REPLICATED: tuple[tuple[str, tuple[str | None, ...]], ...] = ((r".*", ()),)
+REPLICATED: tuple[tuple[str, Axes], ...] = ((r".*", ()),)
 RULES = {"llava": LLAVA_RULES, "replicated": REPLICATED}  # config.sharding_rules
 
 
@@ -98,13 +107,14 @@ def spread(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     return put(np.asarray(leaf), NamedSharding(mesh, PartitionSpec()))
 
 
-def param_shardings(
-    params: Params, mesh: Mesh, rules: Sequence[tuple[str, tuple[str | None, ...]]]
-) -> Params:
-    """A tree of NamedShardings. An axis that does not divide its dimension is left out (that dimension is whole)."""
+def param_shardings(params: Params, mesh: Mesh | AbstractMesh, rules: Sequence[tuple[str, Axes]]) -> Params:
+    """A tree of NamedShardings. An axis that does not divide its dimension is left out (that dimension is whole).
+
+    A rule of `LLAVA_RULES` may match nothing: no model has all the parts and forms that they lay out.
+    """
     flat = rules_lib.flatten(params)
-    idle = [p for p in OPTIONAL if not any(re.fullmatch(p, path) for path in flat)]
-    axes = rules_lib.match([rule for rule in rules if rule[0] not in idle], flat, "config.sharding_rules")
+    idle = [r for r in LLAVA_RULES if not any(re.fullmatch(r[0], path) for path in flat)]
+    axes = rules_lib.match([rule for rule in rules if rule not in idle], flat, "config.sharding_rules")
     shardings = {}
     for path, leaf in flat.items():
         names = axes[path] or (None,) * len(leaf.shape)

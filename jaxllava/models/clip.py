@@ -25,6 +25,7 @@ from jaxllava.models.encoder import (
     encode,
     layer_norm,
 )
+from jaxllava.models.linear import Linear
 from jaxllava.models.siglip import SiglipVisionConfig
 
 
@@ -147,8 +148,8 @@ class ClipModel(nn.Module):
     def setup(self) -> None:
         c = self.config
 
-        def projection(tower: TowerConfig) -> nn.Dense:
-            return nn.Dense(
+        def projection(tower: TowerConfig) -> Linear:
+            return Linear(
                 c.projection_dim,
                 use_bias=False,
                 dtype=dtype_of(tower.dtype),
@@ -164,7 +165,9 @@ class ClipModel(nn.Module):
 
     def image_features(self, pixels: jax.Array) -> jax.Array:
         """pixels [B, H, W, 3] float, normalised -> [B, P] (not normalised to length one)."""
-        return self.visual_projection(self.vision(pixels)[1])
+        _, pooled = self.vision(pixels)
+        assert pooled is not None
+        return self.visual_projection(pooled)
 
     def text_features(self, tokens: jax.Array) -> jax.Array:
         """tokens int [B, L] -> [B, P] (not normalised to length one)."""

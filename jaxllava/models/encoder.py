@@ -17,6 +17,7 @@ from input_pipeline.errors import UserError
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
 from jaxllava.models.layout import cut_by_batch
+from jaxllava.models.linear import Linear
 
 Params = dict[str, Any]
 
@@ -110,8 +111,8 @@ class Attention(nn.Module):
         memory = x if memory is None else memory
 
         def dense(name: str, y: jax.Array) -> jax.Array:
-            return nn.Dense(width, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
-                            kernel_init=c.kernel_init(name), name=name)(y)  # fmt: skip
+            return Linear(width, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
+                          kernel_init=c.kernel_init(name), name=name)(y)  # fmt: skip
 
         def heads(y: jax.Array) -> jax.Array:
             return y.reshape(*y.shape[:2], c.heads, width // c.heads)
@@ -132,8 +133,8 @@ class Mlp(nn.Module):
         c = self.config
 
         def dense(name: str, width: int, y: jax.Array) -> jax.Array:
-            return nn.Dense(width, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
-                            kernel_init=c.kernel_init(name), name=name)(y)  # fmt: skip
+            return Linear(width, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
+                          kernel_init=c.kernel_init(name), name=name)(y)  # fmt: skip
 
         hidden = ACTIVATIONS[c.activation](dense("fc1", c.intermediate_size, x))
         return dense("fc2", c.hidden_size, hidden)
@@ -184,7 +185,7 @@ def encode(
     layers: Any = scan(
         block,
         variable_axes={"params": 0},
-        split_rngs={"params": True},
+        split_rngs={"params": True, "dropout": True},
         in_axes=nn.broadcast,
         length=length,
     )

@@ -17,6 +17,7 @@ from input_pipeline.errors import UserError
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
 from jaxllava.models.layout import cut_by_batch, cut_by_vocabulary
+from jaxllava.models.linear import Linear
 from jaxllava.models.rope import RopeScaling, frequencies, rotate
 
 Params = dict[str, Any]
@@ -88,8 +89,8 @@ class RmsNorm(nn.Module):
         return (y * scale.astype(jnp.float32)).astype(dtype_of(self.config.dtype))
 
 
-def _dense(config: LlamaConfig, width: int, name: str, bias: bool = False) -> nn.Dense:
-    return nn.Dense(
+def _dense(config: LlamaConfig, width: int, name: str, bias: bool = False) -> Linear:
+    return Linear(
         width,
         use_bias=bias,
         dtype=dtype_of(config.dtype),
@@ -198,7 +199,7 @@ class Llama(nn.Module):
         scanned: Any = scan(
             block,
             variable_axes={"params": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),
             length=c.layers,
         )

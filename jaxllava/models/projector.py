@@ -9,6 +9,7 @@ import jax
 
 from input_pipeline.errors import UserError
 from jaxllava.models.config import dtype_of
+from jaxllava.models.linear import Linear
 
 
 def projector_depth(kind: str) -> int:
@@ -43,7 +44,7 @@ class Projector(nn.Module):
         for i in range(1, projector_depth(self.kind) + 1):
             if i > 1:
                 x = jax.nn.gelu(x, approximate=False)
-            x = nn.Dense(
+            x = Linear(
                 self.width,
                 dtype=dtype_of(self.dtype),
                 param_dtype=dtype_of(self.param_dtype),

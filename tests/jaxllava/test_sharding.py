@@ -1,14 +1,31 @@
-"""The mesh and the parameters' layout."""
+"""The mesh and the parameters' layout.
+
+The files goldens/shardings_*.json say where each parameter of the published sizes lies. After a wanted change of the
+layout, read what `JAXLLAVA_RENEW_GOLDENS=1 python -m pytest tests/jaxllava/test_sharding.py` makes of them.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from pathlib import Path
+
 import jax
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from input_pipeline.errors import UserError
-from jaxllava import rules, sharding
-from jaxllava.models.llava import init_params, llava_1_5
+from jaxllava import lora, quantize, rules, sharding
+from jaxllava.models.llava import LlavaConfig, init_params, llava_1_5
+from jaxllava.models.siglip import SiglipVisionConfig
+from tests.jaxllava import tiny_models as tiny
+
+GOLDENS = Path(__file__).parent / "goldens"
+MESHES = ((1, 32, 1), (1, 8, 4), (2, 8, 2))
+LORA = ((r"decoder/layers/.*", (128, 256, 0.05)), (r".*", None))  # LLaVA-1.5's recipe
+NF4 = ((r"decoder/layers/.*", "nf4"), (r".*", None))
+VARIANTS = {"7b": ((), ()), "13b": ((), ()), "7b_lora": (LORA, ()), "7b_qlora": (LORA, NF4)}
 
 
 def test_a_mesh_fills_in_what_is_left():
@@ -40,3 +57,72 @@ def test_an_axis_that_does_not_divide_leaves_its_dimension_whole():
     mesh = sharding.make_mesh((1, 4, 2))
     found = sharding.param_shardings(params, mesh, ((r"projector/.*", ("fsdp", "tensor")),))
     assert found["projector"]["linear_1"]["kernel"].spec == PartitionSpec(None, "tensor")
+
+
+def shapes_of(config: LlavaConfig, lora_rules=(), quantize_rules=(), block: int = quantize.BLOCK) -> dict:
+    key = jax.random.key(0)
+
+    def made() -> dict:
+        return lora.add(quantize.apply(init_params(config, key), quantize_rules, block), lora_rules, key)
+
+    return jax.eval_shape(made)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_layout_is_the_golden_one(variant):
+    shapes = shapes_of(llava_1_5(variant.split("_")[0]), *VARIANTS[variant])
+    found: dict[str, dict[str, list]] = {}
+    for sizes in MESHES:
+        # No devices stand behind it: a layout needs but the sizes.
+        mesh = AbstractMesh(sizes, sharding.AXES)
+        places = rules.flatten(sharding.param_shardings(shapes, mesh, sharding.LLAVA_RULES))
+        found["x".join(map(str, sizes))] = {
+            path: [list(leaf.shape), list(places[path].spec)]
+            for path, leaf in sorted(rules.flatten(shapes).items())
+        }
+    file = GOLDENS / f"shardings_{variant}.json"
+    if os.environ.get("JAXLLAVA_RENEW_GOLDENS"):
+        meshes = (
+            f'"{mesh}": {{\n' + ",\n".join(f'  "{p}": {json.dumps(e)}' for p, e in paths.items()) + "\n}"
+            for mesh, paths in found.items()
+        )
+        file.write_text("{" + ",\n".join(meshes) + "}\n")
+    expected = json.loads(file.read_text())
+    renew = "another layout than the golden one: if it is wanted, run this with JAXLLAVA_RENEW_GOLDENS=1"
+    for mesh, paths in found.items():
+        assert paths == expected[mesh], renew
+    assert found.keys() == expected.keys(), renew
+
+
+def test_no_rule_of_the_layout_is_idle():
+    """A rule may be without a use in one model, but not in all of them: SigLIP, LLaVA-NeXT, adapters, four bits."""
+    head = ((r"decoder/lm_head/kernel", None),)
+    paths: set[str] = set()
+    for config in (
+        tiny.LLAVA,
+        tiny.LLAVA.replace(pinpoints=((28, 28), (28, 56))),
+        tiny.LLAVA.replace(vision=SiglipVisionConfig(32, 64, 2, 4, image_size=28, patch_size=14)),
+    ):
+        for chosen in ((), (*head, (r".*", (2, 2, 0.0)))):
+            nf4 = (*head, (r".*", "nf4")) if chosen else ()
+            shapes = shapes_of(config, chosen, nf4, block=16)
+            sharding.param_shardings(shapes, sharding.make_mesh((2, 2, 2)), sharding.LLAVA_RULES)
+            paths |= rules.flatten(shapes).keys()
+    rules.match(sharding.LLAVA_RULES, paths, "LLAVA_RULES")
+
+
+def test_a_kernel_s_other_forms_lie_along_it():
+    shapes = shapes_of(llava_1_5("7b"), LORA, NF4)
+    mesh = AbstractMesh((2, 8, 2), sharding.AXES)
+    places = rules.flatten(sharding.param_shardings(shapes, mesh, sharding.LLAVA_RULES))
+    plain = rules.flatten(sharding.param_shardings(shapes_of(llava_1_5("7b")), mesh, sharding.LLAVA_RULES))
+    for path, place in plain.items():
+        if not re.fullmatch(r"decoder/layers/.*/kernel", path):
+            continue
+        module, (_, rows, columns) = path.removesuffix("/kernel"), place.spec
+        assert places[f"{module}/kernel_codes"].spec == place.spec
+        a, b = (places[f"{module}/lora_{half}"].spec for half in "ab")
+        # The long side as the kernel's; the rank on fsdp where that side is tensor's.
+        assert a == PartitionSpec(None, rows, None if rows == "fsdp" else "fsdp")
+        assert b == PartitionSpec(None, None if columns == "fsdp" else "fsdp", columns)
+        assert places[f"{module}/lora_scale"].spec == PartitionSpec(None)
