@@ -170,7 +170,7 @@ def _spoken(tokenizer: PreTrainedTokenizerFast, decoder: LlamaConfig) -> str:
 def _as_asked(model: LlavaConfig, config: ConfigDict) -> LlavaConfig:
     """The model with the config's settings; an unknown value names its key."""
     for key in ("image_mode", "dtype", "attention", "remat"):
-        value = config[key]
+        value = str(config[key])
         if not value:
             continue
         try:

@@ -165,12 +165,12 @@ def command_line(run: Run) -> str:
 
 
 def run_all(
-    runs: Sequence[Run], chosen: Sequence[Run], workdir: Path, train: Sequence[str] = TRAIN
+    runs: Sequence[Run], chosen: Sequence[Run], workdir: Path, train: Sequence[str] = ()
 ) -> list[str]:
     """Runs what of `chosen` is not finished, one after another; `sweep.json` and `.csv` tell of all `runs`.
 
     A run that fails is named and the others go on; returned are the names of those. An interrupt (Ctrl-C, SIGTERM) is
-    handed to the run, which saves its state, and then raised. `train` is the command that runs one.
+    handed to the run, which saves its state, and then raised. `train` is the command that runs one, TRAIN if not given.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     reasons: dict[str, str] = {}
@@ -183,7 +183,7 @@ def run_all(
         print(head, flush=True)
         run.workdir.mkdir(parents=True, exist_ok=True)
         (run.workdir / RECORD).write_text(run.config)
-        code, last, interrupted = _run(run, train)
+        code, last, interrupted = _run(run, train or TRAIN)
         if interrupted and not run.finished:
             _write(runs, workdir, reasons)
             raise KeyboardInterrupt
