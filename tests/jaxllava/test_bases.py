@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import transformers
@@ -17,10 +16,10 @@ from configs import train as train_config
 from input_pipeline.errors import UserError
 from jaxllava import cli, rules
 from jaxllava.bases import open_base
-from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig, init_clip
-from jaxllava.models.llama import LlamaConfig, init_llama
+from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
-from jaxllava.models.siglip import SiglipVisionConfig, init_siglip
+from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.weights import orbax
 from tests.jaxllava import tiny_models as tiny
 
@@ -55,14 +54,14 @@ def parts(plaza, tmp_path_factory):
     root = tmp_path_factory.mktemp("parts")
     tokenizer = load_tokenizer(plaza / "tokenizer")
     text = LlamaConfig(len(tokenizer), 16, 32, 2, 2)
-    tiny.export_hf(init_clip(CLIP, jax.random.key(1)), CLIP, None, root / "clip")
-    tiny.export_hf(init_siglip(SIGLIP, jax.random.key(2)), SIGLIP, None, root / "siglip")
+    tiny.export_hf(tiny.random_params(CLIP, 1), CLIP, None, root / "clip")
+    tiny.export_hf(tiny.random_params(SIGLIP, 2), SIGLIP, None, root / "siglip")
     plain = without_image_token(tokenizer)
-    tiny.export_hf(init_llama(text, jax.random.key(3)), text, plain, root / "vicuna")
+    tiny.export_hf(tiny.random_params(text, 3), text, plain, root / "vicuna")
     marks = without_image_token(tokenizer, "<|im_start|>", "<|im_end|>")
     qwen = text.replace(vocab_size=len(marks) + 10, family="qwen2", qkv_bias=True, tie_embeddings=True)
-    tiny.export_hf(init_llama(qwen, jax.random.key(4)), qwen, marks, root / "qwen")
-    tiny.export_hf(init_llama(text, jax.random.key(3)), text, None, root / "mute")
+    tiny.export_hf(tiny.random_params(qwen, 4), qwen, marks, root / "qwen")
+    tiny.export_hf(tiny.random_params(text, 3), text, None, root / "mute")
     llava = tiny.llava_for(tokenizer)
     orbax.save_model(root / "llava", tiny.random_params(llava), llava, tokenizer, "v1_bare")
     orbax.save_model(root / "aligned", tiny.random_params(llava), llava, tokenizer, "plain")
@@ -81,11 +80,8 @@ def test_a_new_llava_has_the_weights_of_its_parts_and_no_projector(parts):
     base = open_base(config_of(vision_tower=parts / "clip", decoder=parts / "vicuna"))
     flat = rules.flatten(base.leaves)
     expected = {
-        **{f"vision/{k}": v for k, v in rules.flatten(init_clip(CLIP, jax.random.key(1))["vision"]).items()},
-        **{
-            f"decoder/{k}": v
-            for k, v in rules.flatten(init_llama(base.config.decoder, jax.random.key(3))).items()
-        },
+        **{f"vision/{k}": v for k, v in rules.flatten(tiny.random_params(CLIP, 1)["vision"]).items()},
+        **{f"decoder/{k}": v for k, v in rules.flatten(tiny.random_params(base.config.decoder, 3)).items()},
     }
     assert flat.keys() == expected.keys()
     for path, leaf in flat.items():
@@ -211,7 +207,7 @@ def test_an_original_base_takes_the_tower_that_it_left_out(parts, tmp_path):
     with pytest.raises(UserError, match="vision tower"):
         open_base(config_of("behavior", base=tmp_path / "o"))
     clip = ClipConfig(tiny.VISION, CLIP.text)
-    tiny.export_hf(init_clip(clip, jax.random.key(1)), clip, None, tmp_path / "clip")
+    tiny.export_hf(tiny.random_params(clip, 1), clip, None, tmp_path / "clip")
     base = open_base(config_of("behavior", base=tmp_path / "o", vision_tower=tmp_path / "clip"))
     assert {path.split("/")[0] for path in rules.flatten(base.leaves)} == {"vision", "projector", "decoder"}
 

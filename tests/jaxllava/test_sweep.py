@@ -36,7 +36,7 @@ def get_sweep({parameters}):
 
 # Stands in for `jaxllava train`: as long as its workdir has no `go`, it fails, hangs or leaves half a log.
 STUB = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 arguments = sys.argv[1:]
 workdir = pathlib.Path(arguments[arguments.index("--workdir") + 1])
 lr = float(next(a.split("=")[1] for a in arguments if a.startswith("--config.lr=")))
@@ -57,7 +57,8 @@ if lr == 0.03 and not go:
         sys.exit(130)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    (workdir / "ready").touch()
+    # In a terminal's session its Ctrl-C would come a second time.
+    (workdir / "ready").write_text("alone" if os.getsid(0) == os.getpid() else "shared")
     time.sleep(60)
 line["validation_loss"] = 1 - lr
 (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\\n" + json.dumps(line | {"validation_loss": 2.0}) + "\\n")
@@ -226,6 +227,7 @@ def test_an_interrupt_reaches_the_run_once_and_the_sweep_goes_on_later(written, 
     os.killpg(process.pid, number)
     assert process.wait(30) != 0
     assert (out / "lr=0.03/signals").read_text() == f"{int(number)} "
+    assert (out / "lr=0.03/ready").read_text() == "alone"
     states = [row["status"] for row in json.loads((out / "sweep.json").read_text())]
     assert states == ["finished", "unfinished", "not started"]
     (out / "go").touch()
