@@ -1,8 +1,9 @@
-"""The argument string behind a config file's name: `configs/train.py:stage=align,res=224`."""
+"""What config files are made with: the argument behind a file's name (`train.py:stage=align`), and products."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -33,3 +34,15 @@ def parse(arg: str, *, choices: dict[str, Collection[str]] | None = None, **defa
                 f"config argument {key}={values[key]!r} is not known.{nearest(str(values[key]), valid)}"
             )
     return values
+
+
+def product(**values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every combination of the values, as a sweep's list of overrides; the last key changes fastest.
+
+    `product(lr=[1e-3, 1e-4], seed=[0, 1])` is `[{"lr": 1e-3, "seed": 0}, {"lr": 1e-3, "seed": 1}, ...]`. A key with
+    dots is given as `**{"evaluate.posts": [...]}`.
+    """
+    for key, some in values.items():
+        if isinstance(some, str) or not len(some):
+            raise UserError(f"product({key}=...): a list of at least one value is needed, not {some!r}")
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]

@@ -93,6 +93,17 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         help="one process on each host of a pod, Slurm or Open MPI job (implied by JAX_COORDINATOR_ADDRESS)",
     )
 
+    add = command(
+        "sweep",
+        "Run every run of a config file's get_sweep() one after another; given again it goes on.",
+        config="sweep_lr",
+    )
+    add.add_argument(
+        "--workdir", type=Path, required=True, help="folder of a folder for each run, and of the table"
+    )
+    add.add_argument("--print", action="store_true", help="print the runs' commands and run none")
+    add.add_argument("--only", metavar="I/N", help="of N machines this is the I-th (1 to N): every N-th run")
+
     add = command("evaluate", "Score a model on held-out behaviour: comments, likes, and plaza's truths.")
     add.add_argument("--model", type=Path, required=True)
     add.add_argument("--data", type=Path, required=True, help="records folder of a prepared data set")
@@ -252,31 +263,22 @@ def _download(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    from jaxllava import config_files, hosts
-    from jaxllava.models.llava import LlavaConfig
+    from jaxllava import bases, config_files, hosts
     from jaxllava.progress import bar
     from jaxllava.train import train
-    from jaxllava.weights.source import open_checkpoint
 
     config = config_files.load(args.config, overrides)
     if args.distributed or hosts.ENVIRONMENT[0] in os.environ:
         hosts.start(config.barrier_minutes)
-    for key, meaning in (("data", "the records folder of jaxllava prepare"), ("base", "a LLaVA of any kind")):
-        if not config[key]:
-            raise UserError(f"jaxllava train: set --config.{key}=DIR ({meaning})")
-        if not Path(str(config[key])).is_dir():
-            raise UserError(f"--config.{key}: {config[key]} does not exist")
-    base = open_checkpoint(config.base)
-    if not isinstance(base.config, LlavaConfig) or base.tokenizer is None:
-        raise UserError(f"--config.base: {config.base} holds no LLaVA with its tokenizer")
+    if not config.data:
+        raise UserError("jaxllava train: set --config.data=DIR (the records folder of jaxllava prepare)")
+    if not Path(str(config.data)).is_dir():
+        raise UserError(f"--config.data: {config.data} does not exist")
+    base = bases.open_base(config)
     config.template = config.template or base.template
-    if config.template == "plain" and config.stage != "align":
-        raise UserError(
-            f"{config.base} has the template 'plain', made for align; set --config.template=v1_bare"
-        )
     with bar(f"training {config.stage}") as report:
         shown = report if hosts.is_first() else None
-        result = train(config, base.config, base.tokenizer, args.workdir, progress=shown)
+        result = train(config, base.config, base.tokenizer, args.workdir, base=base, progress=shown)
     if not hosts.is_first():
         return
     (step, loss) = result.curve[-1]
@@ -284,6 +286,22 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     if left_out:
         print(f"left out or cut: {left_out}")
     print(f"step {step}, loss {loss:.4f}, {result.tokens_per_second:.0f} tokens/s; model: {result.model}")
+
+
+def _sweep(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import sweep
+
+    runs = sweep.plan(args.config, overrides, args.workdir)
+    chosen = sweep.share(runs, args.only) if args.only else runs
+    if args.print:
+        for run in chosen:
+            print(sweep.command_line(run))
+        return
+    failed = sweep.run_all(runs, chosen, args.workdir)
+    print(sweep.table(args.workdir))
+    if failed:
+        print(f"error: {len(failed)} of {len(chosen)} runs failed: {', '.join(failed)}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -352,6 +370,7 @@ COMMANDS = {
     "prepare": _prepare,
     "download": _download,
     "train": _train,
+    "sweep": _sweep,
     "evaluate": _evaluate,
     "generate": _generate,
     "convert": _convert,

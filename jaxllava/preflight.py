@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -28,6 +28,7 @@ AT_LEAST_NONE = (
     *("steps", "samples_per_step", "workers", "keep_best", "validation_rows", "profile_at", "devices"),
     "row_images",
 )
+AnyModel = TypeVar("AnyModel", LlavaConfig, ClipConfig)
 SPARE = 64 * 2**20  # bytes of a workdir beside its checkpoints and model
 
 
@@ -64,22 +65,44 @@ def check(config: ConfigDict) -> None:
     get_template(config.template)
 
 
-def with_settings(config: ConfigDict, model: LlavaConfig | ClipConfig) -> LlavaConfig | ClipConfig:
-    """The model as this run computes it: its dtype, remat policy, attention and image mode."""
-    if config.image_mode and isinstance(model, LlavaConfig):
-        model = model.replace(image_mode=config.image_mode)
+def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
+    """The model as this run computes it: its image mode, and its dtype, attention and remat policy of every part."""
+    for key in ("image_mode", "dtype", "attention", "remat"):
+        if not config[key]:
+            continue
+        try:
+            model = _with_setting(model, key, config[key])
+        except UserError as error:
+            raise UserError(f"--config.{key}: {error}") from error
     if isinstance(model, LlavaConfig) and model.image_mode == "anyres":
         raise UserError(
             f"{config.base}: LLaVA-NeXT's anyres is not trained here yet; set --config.image_mode=pad to train it on "
             "whole pictures of one view."
         )
-    if config.dtype:
-        model = model.with_dtypes(config.dtype)
-    changes = {key: config[key] for key in ("attention", "remat") if config[key]}
+    return model
+
+
+def _with_setting(model: AnyModel, key: str, value: str) -> AnyModel:
+    if key == "dtype":
+        return model.with_dtypes(value)
+    if key == "image_mode":
+        return model.replace(image_mode=value) if isinstance(model, LlavaConfig) else model
     for part in ("vision", "decoder") if isinstance(model, LlavaConfig) else ("vision", "text"):
         # The kernel for TPUs takes lengths of 128s, which a tower's 577 positions are not.
-        own = changes | ({"attention": "auto"} if config.attention == "splash" and part == "vision" else {})
-        model = model.replace(**{part: getattr(model, part).replace(**own)})
+        own = "auto" if value == "splash" and part == "vision" else value
+        model = model.replace(**{part: getattr(model, part).replace(**{key: own})})
+    return model
+
+
+def as_saved(config: ConfigDict, model: AnyModel) -> AnyModel:
+    """The model's config for its folder: without what this run's machine asked for, which another may not have."""
+    if config.attention:
+        model = _with_setting(model, "attention", "auto")
+    if config.remat:
+        model = _with_setting(model, "remat", "none")
+    if config.save_dtype:
+        dtype = (model.decoder if isinstance(model, LlavaConfig) else model.text).dtype
+        model = model.with_dtypes(dtype, config.save_dtype)
     return model
 
 

@@ -36,6 +36,7 @@ from jaxllava import (
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
+from jaxllava.bases import Base, open_base
 from jaxllava.checkpoints import Checkpoints
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llava import LlavaConfig
@@ -44,7 +45,6 @@ from jaxllava.summary import Trained
 from jaxllava.train_step import hexadecimal, make_step
 from jaxllava.validation import Validation
 from jaxllava.weights import orbax as folder
-from jaxllava.weights.source import open_checkpoint
 
 Progress = Callable[[int, int, str], None]
 # Steps whose results are not waited for: the devices always have the next one at hand.
@@ -66,11 +66,13 @@ def train(
     tokenizer: PreTrainedTokenizerFast,
     workdir: Path,
     *,
+    base: Base | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Runs (or resumes, or returns) the stage that `config` describes and leaves `workdir/model`.
 
+    `base` is what it starts from (default: what `config.base` names, or nothing and all parameters are new).
     On several hosts all of them call this with the same arguments and a workdir that they share. An interrupt saves
     the current step and raises KeyboardInterrupt (`interrupts.Preempted` for SIGTERM); the same call goes on from
     there. Raises UserError for a config, data set or checkpoint that cannot work, before the first step wherever that
@@ -101,7 +103,7 @@ def train(
     held_out = Validation.of(config, objective, tokenizer, mesh)
 
     # -- model: resume > base, init rules > random -------------------------------------------------------------------
-    base = open_checkpoint(config.base) if config.base else None
+    base = base or (open_base(config) if config.base else None)
     params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
     optimizer, schedule = optimizer_lib.make_optimizer(config, params)
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)
@@ -232,7 +234,8 @@ def train(
     if base and get_template(template).style == "plain":
         # `plain` is how a projector is trained, not how the model is spoken to.
         template = base.template
-    folder.save_model(workdir / "model", full, model_config, tokenizer, template, generation=generation)
+    described = preflight.as_saved(config, model_config)
+    folder.save_model(workdir / "model", full, described, tokenizer, template, generation=generation)
     checkpoints.close()
     facts |= {"steps": steps, "trained_parameters": optimizer_lib.count(trained)}
     return summary.finish(

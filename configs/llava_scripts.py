@@ -1,0 +1,97 @@
+"""What LLaVA's training scripts have in common, and what a row of ours holds: the ground that the recipes stand on.
+
+Facts are of `haotian-liu/LLaVA` c121f04: `scripts/`, and `llava/train/train.py` for what the scripts leave unsaid.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import train
+
+# Positions of one picture: (rows of 2048 hold so many pictures with captions, so many with conversations).
+# A caption is some 16 tokens, LLaVA's conversations some 200 to 300 with their prompt. A slot that stays empty is
+# encoded for nothing, a slot that lacks leaves token positions empty.
+ROW_IMAGES = {729: (2, 2), 576: (3, 3), 256: (7, 4), 196: (9, 5)}
+
+# q, k, v, o, gate, up and down of the decoder (`find_all_linear_names`, train.py:169-182, without the tower's: there
+# they match by a mistake, issues 1147, 1173, 1647).
+_LINEAR = r"decoder/layers/(attn/(q|k|v|o)_proj|mlp/(gate|up|down)_proj)/kernel"
+QLORA = ((_LINEAR, "nf4"), (r".*", None))  # --bits 4: quant_type nf4 is the default of train.py
+
+
+def recipe(
+    stage: str,
+    *,
+    lr: float,
+    batch: int,
+    image_tokens: int,
+    image_mode: str,
+    template: str,
+    epochs: float = 1.0,
+    padded: bool = False,
+    by_modality: bool = False,
+) -> ConfigDict:
+    """A stage of `configs/train.py` with what all the scripts say.
+
+    Args:
+        stage: a name in `train.STAGES`, which gives the mixture and who trains.
+        batch: samples of an optimizer step, over all devices.
+        image_tokens: positions of a picture, one of `ROW_IMAGES`.
+        padded: one sample a row, in batches as LLaVA makes them; otherwise samples share rows, and a step takes as
+            many rows as hold about `batch` samples.
+        by_modality: of padded batches, `--group_by_modality_length`; otherwise they are drawn at random.
+    """
+    config = train.get_config(f"stage={stage}")
+    config.lr = lr
+    config.mixture_epochs = float(epochs)
+    config.steps = 0  # one pass over the rows, which is the epochs
+    config.template = template
+    config.image_mode = image_mode
+    # -- batches
+    config.row_tokens = 2048  # --model_max_length 2048
+    config.batch = batch
+    if padded:
+        config.batching = "padded" if by_modality else "padded_random"
+        config.row_images = 1
+    else:
+        config.batching = "packed"
+        config.samples_per_step = batch
+        config.row_images = ROW_IMAGES[image_tokens][0 if template == "plain" else 1]
+    config.workers = 4  # --dataloader_num_workers 4
+    # -- model
+    config.projector = "mlp2x_gelu"
+    config.dtype = "bfloat16"  # --bf16 True
+    config.frozen_dtype = "bfloat16"
+    config.save_dtype = "bfloat16"
+    config.attention = "auto"
+    config.remat = "full"  # --gradient_checkpointing True
+    # -- AdamW of torch, cosine to 0
+    config.warmup = 0.03  # --warmup_ratio 0.03
+    config.weight_decay = 0.0  # --weight_decay 0.
+    config.b1, config.b2, config.eps = 0.9, 0.999, 1e-8  # the defaults of transformers' TrainingArguments
+    config.clip_norm = 1.0  # as well
+    # -- run. The scripts keep nothing on the way (--save_steps 24000 or 50000); a run that can be stopped does.
+    config.checkpoint_every = 500
+    config.keep = 2
+    return config
+
+
+def with_lora(
+    config: ConfigDict, *, rank: int, alpha: float, lr: float, projector_lr: float, quantized: bool = False
+) -> ConfigDict:
+    """Adapters on the decoder's linear layers in place of its weights; the projector trains whole.
+
+    `lora_dropout` is 0.05 and the bias none by default of train.py. `quantized`: the weights under the adapters in
+    4 bits (QLoRA).
+    """
+    config.lr = lr
+    config.lora_rules = ((_LINEAR, (rank, float(alpha), 0.05)), (r".*", None))
+    config.lr_rules = (
+        (r"decoder/.*/lora_(a|b)", 1.0),
+        (r"projector/.*", projector_lr / lr),
+        (r"(vision|decoder)/.*|image_newline", None),
+    )
+    if quantized:
+        config.quantize_rules = QLORA
+    return config

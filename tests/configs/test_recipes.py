@@ -1,0 +1,204 @@
+"""The shipped recipes against the published values, and their rules against the real parameter trees at full size."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import jax
+import pytest
+
+from configs.arguments import product
+from configs.llava_scripts import ROW_IMAGES
+from input_pipeline.conversation import get_template
+from input_pipeline.errors import UserError
+from jaxllava import config_files, rules, sharding
+from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig, init_params, llava_1_5
+from jaxllava.models.siglip import SiglipVisionConfig
+
+# What the papers and scripts say, written down a second time, from the reference and not from the configs:
+# recipe: (samples of a step, lr of decoder, of projector, of tower, epochs, projector, template, image mode)
+PUBLISHED = {
+    "llava_v1:stage=1": (128, None, 2e-3, None, 1, "linear", "plain", "square"),
+    "llava_v1:stage=2": (128, 2e-5, 2e-5, None, 3, "", "vicuna_v1", "square"),
+    "llava_v1:stage=2,paper": (32, 2e-5, 2e-5, None, 3, "", "vicuna_v1", "square"),
+    "llava_v1:stage=2,lora": (128, 2e-5, 2e-5, None, 1, "", "vicuna_v1", "square"),
+    "llava_v1:stage=2,qlora": (128, 2e-5, 2e-5, None, 1, "", "vicuna_v1", "square"),
+    "scienceqa": (128, 2e-5, 2e-5, None, 12, "", "vicuna_v1", "square"),
+    "llava_v1_5:size=7b,stage=1": (256, None, 1e-3, None, 1, "mlp2x_gelu", "plain", "square"),
+    "llava_v1_5:size=13b,stage=1": (256, None, 1e-3, None, 1, "mlp2x_gelu", "plain", "square"),
+    "llava_v1_5:size=7b,stage=2": (128, 2e-5, 2e-5, None, 1, "", "vicuna_v1", "pad"),
+    "llava_v1_5:size=13b,stage=2": (128, 2e-5, 2e-5, None, 1, "", "vicuna_v1", "pad"),
+    "llava_v1_5:size=7b,stage=2,lora": (128, 2e-4, 2e-5, None, 1, "", "vicuna_v1", "pad"),
+    "llava_v1_5:size=13b,stage=2,qlora": (128, 2e-4, 2e-5, None, 1, "", "vicuna_v1", "pad"),
+    "behavior_llava": (128, 2e-5, 2e-5, None, 2.2, "", "vicuna_v1", "pad"),
+    "behavior_llava:arm=ad,size=7b": (128, 2e-5, 2e-5, None, 2.2, "", "vicuna_v1", "pad"),
+    "behavior_llava:base=llama_vid,size=13b": (32, 2e-5, 2e-5, None, 2.2, "", "imgsp_v1", "pad"),
+    "behavior_llava:base=llama_vid,size=7b": (128, 2e-5, 2e-5, None, 2.2, "", "imgsp_v1", "pad"),
+    "siglip_qwen:stage=1": (256, None, 1e-3, None, 1, "mlp2x_gelu", "plain", "stretch"),
+    "siglip_qwen:stage=2": (256, 1e-5, 1e-5, 2e-6, 1, "", "chatml", "stretch"),
+}
+LORA = {
+    "llava_v1:stage=2,lora": (64, 16, 0.05),
+    "llava_v1:stage=2,qlora": (64, 16, 0.05),
+    "llava_v1_5:size=7b,stage=2,lora": (128, 256, 0.05),
+    "llava_v1_5:size=13b,stage=2,qlora": (128, 256, 0.05),
+}
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@functools.cache
+def parameters(model: LlavaConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    return rules.flatten(jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0)))
+
+
+def tree(recipe: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """The parameters that a recipe meets, at full size; adapters by the names that they have beside their kernels."""
+    if recipe.startswith("siglip_qwen"):
+        vision = SiglipVisionConfig(1152, 4304, 27, 16, image_size=384, patch_size=14)
+        decoder = LlamaConfig(
+            151936, 896, 4864, 24, 14, kv_heads=2, tie_embeddings=True, family="qwen2", qkv_bias=True
+        )
+        model = LlavaConfig(vision, decoder, 151665, feature_select="cls_patch")
+    else:
+        model = llava_1_5("13b" if "size=13b" in recipe or recipe == "behavior_llava" else "7b")
+        if not recipe.startswith(("llava_v1_5", "behavior")):
+            vision = ClipVisionConfig(1024, 4096, 24, 16, image_size=224, patch_size=14)
+            model = model.replace(vision=vision, projector="linear")
+    flat = dict(parameters(model))
+    if "lora" in recipe:
+        for path in [p for p in flat if re.search(rf"decoder/.*/({'|'.join(ADAPTED)})/kernel", p)]:
+            for name in ("lora_a", "lora_b", "lora_scale", "lora_dropout"):
+                flat[path.removesuffix("kernel") + name] = flat[path]
+    return flat
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_a_recipe_has_the_published_values(recipe):
+    batch, decoder, projector, tower, epochs, kind, template, image_mode = PUBLISHED[recipe]
+    config = config_files.load(recipe)
+    assert (config.samples_per_step, config.accumulate, config.batching) == (batch, 1, "packed")
+    assert (config.steps, config.mixture_epochs) == (0, epochs)
+    assert (config.template, config.image_mode) == (template, image_mode)
+    assert get_template(config.template)
+    if kind:
+        assert config.projector == kind
+    assert (config.warmup, config.weight_decay, config.clip_norm) == (0.03, 0.0, 1.0)
+    assert (config.b1, config.b2, config.eps) == (0.9, 0.999, 1e-8)
+    assert (config.dtype, config.remat) == ("bfloat16", "full")
+    assert config.row_tokens == 2048
+    assert {method for _, method in config.method_rules} == {"adam"}
+    multiples = rules.match(config.lr_rules, tree(recipe), "config.lr_rules")
+    rates = {path: value and round(value * config.lr, 12) for path, value in multiples.items()}
+    part = lambda prefix: {rate for path, rate in rates.items() if path.startswith(prefix)}
+    assert part("projector/") == {projector}
+    if "lora" in recipe:
+        adapters = {path for path, rate in rates.items() if rate is not None and path.startswith("decoder/")}
+        assert len(adapters) == 2 * len(ADAPTED)
+        assert all(path.endswith(("/lora_a", "/lora_b")) for path in adapters)
+        assert {rates[path] for path in adapters} == {decoder}
+    else:
+        assert part("decoder/") == {decoder}
+    assert part("vision/layers/") == {tower}
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_every_rule_of_a_recipe_matches_the_full_size_model(recipe):
+    config, flat = config_files.load(recipe), tree(recipe)
+    whole = {path: leaf for path, leaf in flat.items() if "/lora_" not in path}
+    for key in ("decay_rules", "method_rules", "init"):
+        rules.match(config[key], flat, f"config.{key}")
+    mesh = sharding.make_mesh((1, -1, 1))
+    sharding.param_shardings(rules.unflatten(whole), mesh, sharding.LLAVA_RULES)
+    wanted = {p for p in whole if re.search(rf"decoder/.*/({'|'.join(ADAPTED)})/kernel", p)}
+    if recipe in LORA:
+        found = rules.match(config.lora_rules, whole, "config.lora_rules")
+        assert {path for path, value in found.items() if value} == wanted and len(wanted) == 7
+        assert {value for value in found.values() if value} == {LORA[recipe]}
+    else:
+        assert config.lora_rules == ()
+    if "qlora" in recipe:
+        found = rules.match(config.quantize_rules, whole, "config.quantize_rules")
+        assert {path for path, value in found.items() if value == "nf4"} == wanted
+    else:
+        assert config.quantize_rules == ()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "batching"),
+    [
+        ("llava_v1:stage=1", "padded_random"),
+        ("llava_v1:stage=2", "padded_random"),
+        ("scienceqa", "padded_random"),
+        ("llava_v1_5:stage=1", "padded_random"),
+        ("llava_v1_5:stage=2", "padded"),  # --group_by_modality_length
+        ("llava_v1_5:stage=2,lora", "padded"),
+    ],
+)
+def test_padded_is_the_batch_of_llava_s_own_code(recipe, batching):
+    packed = config_files.load(recipe)
+    padded = config_files.load(recipe + (",padded" if ":" in recipe else ":padded"))
+    assert (padded.batching, padded.samples_per_step, padded.row_images) == (batching, 0, 1)
+    assert padded.batch == packed.samples_per_step
+    same = ("batching", "samples_per_step", "row_images")
+    assert {k: v for k, v in padded.items() if k not in same} == {
+        k: v for k, v in packed.items() if k not in same
+    }
+
+
+@pytest.mark.parametrize("arm", ["behavior", "ad", "shuffled"])
+def test_behaviour_and_instructions_are_mixed_one_to_one(arm):
+    config = config_files.load(f"behavior_llava:arm={arm}")
+    assert config.mixture == ((f"{arm}_train", 1.0), ("instruct_train", 1.0))
+    assert (config.validation, config.keep_best) == (((f"{arm}_heldout", 1.0),), 1)
+
+
+def test_behaviour_freezes_all_that_a_llama_vid_has_beside_llm_and_projector():
+    config = config_files.load("behavior_llava:base=llama_vid")
+    paths = [
+        "vision/layers/kernel",
+        "attention/qformer/kernel",
+        "projector/linear_1/kernel",
+        "decoder/norm/scale",
+    ]
+    found = rules.match(config.lr_rules, paths, "config.lr_rules")
+    assert list(found.values()) == [None, None, 1.0, 1.0]
+
+
+def test_pictures_fit_the_rows_they_are_counted_for():
+    for tokens, (captions, conversations) in ROW_IMAGES.items():
+        assert captions * (tokens + 16) <= 2048 < (captions + 1) * (tokens + 16), tokens
+        assert conversations <= captions and conversations * (tokens + 80) <= 2048, tokens
+    sides = {729: (384, 14), 576: (336, 14), 256: (224, 14), 196: (224, 16)}
+    assert {(pixels // patch) ** 2 for pixels, patch in sides.values()} == set(sides)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("llava_v1_5:size=7b,stage=1,lora", "lora and qlora are of stage=2"),
+        ("llava_v1:stage=1,paper", "are of stage=2"),
+        ("llava_v1_5:size=70b", "size='70b' is not known. Did you mean '7b'"),
+        ("llava_v1_5:stage=3", "stage='3' is not known. Valid names: 1, 2"),
+        ("behavior_llava:base=llava_v15", "Did you mean 'llava_v1_5'"),
+        ("siglip_qwen:tower=so400m-patch14", "Did you mean 'so400m-patch14-384'"),
+        ("llava_v1.5", "Did you mean 'llava_v1_5'"),
+    ],
+)
+def test_a_recipe_that_does_not_exist_is_one_line(recipe, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        config_files.load(recipe)
+
+
+def test_a_product_is_every_combination_and_the_last_key_changes_fastest():
+    assert product(lr=[1, 2], seed=[0, 1]) == [
+        {"lr": 1, "seed": 0},
+        {"lr": 1, "seed": 1},
+        {"lr": 2, "seed": 0},
+        {"lr": 2, "seed": 1},
+    ]
+    for bad in ([], "ab"):
+        with pytest.raises(UserError, match=r"product\(lr=\.\.\.\)"):
+            product(lr=bad)
