@@ -96,8 +96,11 @@ def plan(lengths: np.ndarray, images: np.ndarray, row_tokens: int, row_images: i
             f"{row_tokens} tokens and {row_images} images"
         )
     order = np.random.default_rng(seed).permutation(len(lengths))
-    ways = (_draw_and_close, _best_fit)
-    rows = min((way(order, lengths, images, row_tokens, row_images) for way in ways), key=len)
+    rows = _best_fit(order, lengths, images, row_tokens, row_images)
+    if lengths.sum() * 3 <= row_tokens * len(
+        lengths
+    ):  # else a pair leaves nothing to draw, and it takes long
+        rows = min(_draw_and_close(order, lengths, images, row_tokens, row_images), rows, key=len)
     samples = np.asarray([sample for row in rows for sample in row], np.int32)
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
     fill = float(lengths.sum()) / max(len(rows) * row_tokens, 1)
