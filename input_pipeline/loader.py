@@ -1,25 +1,28 @@
-"""Grain pipelines from packed rows to host batches to global `jax.Array`s.
+"""Grain pipelines from finished rows to host batches to global `jax.Array`s.
 
-Everything is a `grain.MapDataset` with `[host::hosts]`, so the global batch at step k is the same for any number of
-hosts and workers, and the position of a run is one integer.
+Everything is a `grain.MapDataset`: which rows batch k of host h holds is arithmetic. So the global batch at step k is
+the same, row by row, for any number of hosts and workers, and the position of a run is one integer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol
 
 import grain
 import numpy as np
+from absl import flags
 
-from input_pipeline.encoding import IGNORE
-from input_pipeline.images import PAD_COLOR, open_image, preprocess
-from input_pipeline.packing import PackPlan
-from input_pipeline.token_table import TokenTable
-from input_pipeline.types import Record
+from input_pipeline.errors import UserError
+from input_pipeline.rows import Row
 
-Batch = dict[str, np.ndarray]
+ENDLESS = 1 << 40  # batches; Grain wants to know a length
 
 
 class RandomAccess(Protocol):
@@ -29,113 +32,85 @@ class RandomAccess(Protocol):
     def __getitem__(self, index: Any, /) -> Any: ...
 
 
+class Batches(Iterator[Row]):
+    """Endless host batches. Close it (or use it as a context manager): worker processes end with it."""
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self._closed = False
+
+    def __next__(self) -> Row:
+        """Raises UserError for a record that cannot be read and a worker that died."""
+        if self._closed:
+            raise ValueError("these batches are closed")
+        try:
+            return next(self._iterator)
+        except UserError as error:  # Grain puts a paragraph about tracebacks behind its line
+            raise UserError(str(error).split("\n")[0]) from error
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                f"a worker process that reads the data died ({str(error).split('. ')[0]}); if memory is short, lower "
+                "config.workers"
+            ) from error
+
+    def close(self) -> None:
+        """Ends threads and worker processes. A second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._iterator.close()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 @dataclass
-class ImageReader:
-    """Decodes and preprocesses the images of records; keeps up to `keep` of them, since small sets come round often."""
+class HostBatches:
+    """Random access to one host's part of the global batch at each step (from 0): a function of (rows, seed, step).
 
-    size: int
-    mode: str = "square"
-    pad_color: tuple[int, int, int] = PAD_COLOR
-    keep: int = 8192
-    _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    Every pass over the rows has an order of its own, unless theirs is fixed (`rows.ordered`). positions: int [n], the
+    rows of the global batch that this host's devices hold.
+    """
 
-    def __call__(self, table: int, number: int, records: Sequence[Record]) -> np.ndarray:
-        """uint8 [images of the record, size, size, 3]"""
-        key = (table, number)
-        if key not in self._kept:
-            images = [
-                preprocess(open_image(data), self.size, self.mode, self.pad_color)
-                for data in records[number].images
-            ]
-            stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
-            if len(self._kept) >= self.keep:
-                return stacked
-            self._kept[key] = stacked
-        return self._kept[key]
-
-
-@dataclass
-class PackedRows:
-    """Random access to finished rows of a pack plan; see the device batch in `row`."""
-
-    tables: Sequence[TokenTable]
-    records: Sequence[Sequence[Record]]
-    pairs: Sequence[tuple[int, int]]  # (table, sample) of each number in the plan
-    plan: PackPlan
-    row_tokens: int
-    row_images: int
-    image_tokens: int
-    read_images: ImageReader
-    pad_id: int
+    rows: RandomAccess
+    global_batch: int
+    positions: np.ndarray
+    seed: int
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return ENDLESS
 
-    def __getitem__(self, index: Any) -> Batch:
-        """One row: tokens, targets, positions, segment_ids, image_index int32 [L], weights f32 [L], images [M,S,S,3].
+    def __getitem__(self, step: Any) -> Row:
+        """Arrays [n, ...]."""
+        numbers = int(step) * self.global_batch + self.positions
+        passes, places = np.divmod(numbers, len(self.rows))
+        made = [
+            self.rows[int(self._order(int(number))[place])]
+            for number, place in zip(passes, places, strict=True)
+        ]
+        return {name: np.stack([row[name] for row in made]) for name in made[0]}
 
-        `targets` are shifted here, inside each sample, so that no sample's last token is asked to predict the next
-        sample's first. Segment 0 is padding. An image's features stand at image_slot * image_tokens in the row.
-        """
-        length = self.row_tokens
-        size = self.read_images.size
-        row: Batch = {
-            "tokens": np.full(length, self.pad_id, np.int32),
-            "targets": np.zeros(length, np.int32),
-            "weights": np.zeros(length, np.float32),
-            "positions": np.zeros(length, np.int32),
-            "segment_ids": np.zeros(length, np.int32),
-            "image_index": np.full(length, -1, np.int32),
-            "images": np.zeros((self.row_images, size, size, 3), np.uint8),
-        }
-        start = slot = 0
-        for segment, number in enumerate(self.plan[int(index)], start=1):
-            table, sample = self.pairs[number]
-            encoded = self.tables[table][sample]
-            span = slice(start, start + len(encoded))
-            row["tokens"][span] = encoded.tokens
-            targets = np.append(encoded.labels[1:], IGNORE)
-            row["targets"][span] = np.where(targets == IGNORE, 0, targets)
-            row["weights"][span] = targets != IGNORE
-            row["positions"][span] = np.arange(len(encoded))
-            row["segment_ids"][span] = segment
-            row["image_index"][span] = np.where(
-                encoded.image_index >= 0, encoded.image_index + slot * self.image_tokens, -1
-            )
-            if encoded.images:
-                record = int(self.tables[table].record[sample])
-                row["images"][slot : slot + encoded.images] = self.read_images(
-                    table, record, self.records[table]
-                )
-            start += len(encoded)
-            slot += encoded.images
-        return row
+    def _order(self, number: int) -> np.ndarray:
+        order = self._orders.get(number)
+        if order is None:
+            if getattr(self.rows, "ordered", False):
+                order = np.arange(len(self.rows))
+            else:
+                order = np.random.default_rng((self.seed, number)).permutation(len(self.rows))
+            for old in [n for n in tuple(self._orders) if n < number - 1]:
+                self._orders.pop(old, None)  # another thread may have done it
+            self._orders[number] = order
+        return order
 
-
-@dataclass
-class ImageTextPairs:
-    """Random access to (image, caption) pairs for contrastive training."""
-
-    table: TokenTable
-    records: Sequence[Record]
-    text_tokens: int
-    read_images: ImageReader
-    pad_id: int
-    end_id: int
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: Any) -> Batch:
-        """images uint8 [S,S,3], tokens int32 [T], text_length int32: the caption's tokens incl. `<s>` and `</s>`."""
-        encoded = self.table[int(index)]
-        record = int(self.table.record[int(index)])
-        tokens = np.full(self.text_tokens, self.pad_id, np.int32)
-        length = min(len(encoded), self.text_tokens)
-        tokens[:length] = encoded.tokens[:length]
-        tokens[length - 1] = self.end_id  # a cut caption still ends in </s>, whose state is its feature
-        images = self.read_images(0, record, self.records)
-        return {"images": images[0], "tokens": tokens, "text_length": np.asarray(length, np.int32)}
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_orders": {}}  # a process that reads ahead makes them itself
 
 
 def batches(
@@ -143,33 +118,79 @@ def batches(
     *,
     global_batch: int,
     seed: int,
+    positions: np.ndarray | None = None,
     start: int = 0,
-    host: int = 0,
-    hosts: int = 1,
     threads: int = 2,
-) -> Iterator[Batch]:
-    """Endless host batches from step `start` on; each epoch has its own order."""
-    if global_batch % hosts:
-        raise ValueError(f"a global batch of {global_batch} does not divide over {hosts} hosts")
-    dataset = (
-        grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]
-        .seed(seed)
-        .shuffle()
-        .repeat(None)[host::hosts]
-        .batch(global_batch // hosts, drop_remainder=True)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
-    )
-    iterator = iter(dataset)
-    if start:
-        iterator.set_state({"next_index": start})  # type: ignore[arg-type]
-    return iterator
+    workers: int = 0,
+) -> Batches:
+    """Endless host batches from step `start` on (0 is the first step's), read ahead.
+
+    Rows with a true attribute `ordered` keep their order, which a padded plan has made already; they must be whole
+    batches, since those of one batch have one length. Others come in an order of the seed and the epoch.
+
+    Args:
+        rows: finished rows; where workers read them, they are pickled.
+        global_batch: rows of a step, over all hosts.
+        positions: int [n], which of them this host gives (`jaxllava.sharding.rows_of_host`); None is all.
+        seed: of the order.
+        threads: that make batches, in this process or in each worker.
+        workers: processes that read ahead; 0 is none. The batches do not depend on it.
+    """
+    if getattr(rows, "ordered", False) and len(rows) % global_batch:
+        raise ValueError(f"{len(rows)} rows in a fixed order are not whole batches of {global_batch}")
+    own = np.arange(global_batch) if positions is None else positions
+    source: Any = HostBatches(rows, global_batch, own, seed)
+    # The start is cut off here, where it is arithmetic: Grain cannot set the position of an iterator of several workers.
+    dataset = grain.MapDataset.source(source)[start:]
+    stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    if workers:
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # Grain reads flags of its own, which a program without absl never parsed
+            flags.FLAGS(["jaxllava"], known_only=True)
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        stream = stream.mp_prefetch(options, _Worker(os.getpid()))
+    return Batches(iter(stream))
 
 
-def to_device(batch: Mapping[str, np.ndarray], sharding: Any) -> dict[str, Any]:
-    """Host batches to global arrays: each host gives its own part of the batch axis."""
+class _Worker:
+    """What a worker process does first."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+
+    def __call__(self, number: int, count: int) -> None:
+        del number, count
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes its workers
+        threading.Thread(target=self._end_with_parent, daemon=True).start()
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # Grain imports jax; the accelerator is the parent's
+
+    def _end_with_parent(self) -> None:
+        """A parent that was killed closes nothing."""
+        while os.getppid() == self._parent:
+            time.sleep(2)
+        os._exit(1)
+
+
+def to_device(
+    batch: Mapping[str, np.ndarray], sharding: Any, rows: int, positions: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Host batches to global arrays [rows, ...]; this host gives the rows at `positions` (None: it has all)."""
     import jax
 
+    if positions is None or len(positions) == rows:
+        return {name: jax.device_put(np.asarray(value), sharding) for name, value in batch.items()}
+    place = {int(position): number for number, position in enumerate(positions)}
+
+    def part(value: np.ndarray, index: Any) -> np.ndarray:
+        first, behind, _ = index[0].indices(rows)
+        return value[place[first] : place[first] + behind - first]
+
     return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
+        name: jax.make_array_from_callback(
+            (rows, *value.shape[1:]), sharding, lambda index, value=value: part(value, index)
+        )
         for name, value in batch.items()
     }

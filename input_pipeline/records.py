@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
@@ -210,7 +210,23 @@ class RecordSource(Sequence[Record]):
         index = int(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)} in {self.split}")
-        return from_example(self._source[index % len(self)])
+        index %= len(self)
+        try:
+            return from_example(self._source[index])
+        except (
+            Exception
+        ) as error:  # of the file, of its bytes, or of what they say: the reader has no class for it
+            first_line = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"{self._shard(index)}: record {index} of split {self.split} cannot be read "
+                f"({type(error).__name__}: {first_line}); copy the file again, or prepare the data set again"
+            ) from error
+
+    def _shard(self, index: int) -> Path:
+        """The file that holds record `index`."""
+        info = tfds.builder_from_directory(str(self.folder)).info.splits[self.split]
+        shard = int(np.searchsorted(np.cumsum(info.shard_lengths), index, side="right"))
+        return Path(info.filepaths[shard])
 
     def __repr__(self) -> str:
         return f"RecordSource({str(self.folder)!r}, {self.split!r})"
@@ -222,12 +238,39 @@ def open_split(data_dir: str | Path, split: str) -> RecordSource:
     Args:
         data_dir: what `prepare` wrote, or its 'records' folder.
         split: its name; an unknown one is a UserError that lists the others.
+
+    Raises: UserError for a file of the split that is missing, cut short or not of this data set.
     """
     folder = _version_folder(Path(data_dir))
     known = _lengths(folder)
     if split not in known:
         raise UserError(f"{data_dir}: no split {split!r}.{nearest(split, known)}")
+    _check_shards(folder, split)
     return RecordSource(folder, split)
+
+
+def _check_shards(folder: Path, split: str) -> None:
+    """Each file of a split must be there, be whole and hold as many records as the data set says."""
+    info = tfds.builder_from_directory(str(folder)).info.splits[split]
+    remedy = "copy it from where the data was prepared, or prepare the data set again"
+    for path, length in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
+        if not path.is_file():
+            raise UserError(f"{path}: this file of split {split} is missing; {remedy}")
+        try:
+            reader = ArrayRecordReader(str(path))
+            try:
+                found = reader.num_records()
+            finally:
+                reader.close()
+        except Exception as error:  # the reader's own, of no class of its own
+            said = str(error).strip().split("\n")[0] or "it has no end"
+            raise UserError(
+                f"{path}: this file of split {split} is cut short or damaged ({said}); {remedy}"
+            ) from error
+        if found != length:
+            raise UserError(
+                f"{path}: this file of split {split} holds {found} records and the data set says {length}; {remedy}"
+            )
 
 
 def splits(data_dir: str | Path) -> dict[str, int]:

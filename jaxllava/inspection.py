@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 
-from input_pipeline import records, token_table
+from input_pipeline import records, token_chunks
 from input_pipeline.conversation import get_template
 from input_pipeline.encoding import IGNORE, encode
 from input_pipeline.errors import UserError
@@ -35,7 +35,7 @@ def sample(args: argparse.Namespace) -> str:
         raise UserError("jaxllava inspect sample: set --model DIR or --tokenizer DIR")
     template = get_template(args.template or template)
     record = source[args.index]
-    encoded = token_table.encode_record(record, tokenizer, template, args.image_tokens or image_tokens)
+    encoded = token_chunks.encode_record(record, tokenizer, template, args.image_tokens or image_tokens)
     lines = [
         f"record {record.id}, split {args.split}, task {record.task}, template {template.name}",
         f"{len(encoded)} tokens, {int((encoded.labels != IGNORE).sum())} supervised, {encoded.images} images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,22 @@ import numpy as np
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline import packing, records, token_table
-from input_pipeline.conversation import get_template
-from input_pipeline.errors import UserError
-from input_pipeline.loader import ImageReader, ImageTextPairs, PackedRows, RandomAccess
+from input_pipeline import modality, packing, records, token_table
+from input_pipeline.conversation import Template, get_template
+from input_pipeline.errors import UserError, nearest
+from input_pipeline.loader import RandomAccess
+from input_pipeline.packing import PackPlan
+from input_pipeline.rows import ImageReader, ImageTextPairs, PackedRows, Titles
+from input_pipeline.token_table import TokenTable
 from input_pipeline.tokenizer import special_id
-from input_pipeline.types import Record, Turn
+from input_pipeline.tokenizer_check import check_tokenizer
+from jaxllava.lora import has_dropout
 from jaxllava.losses import contrastive_sum, cross_entropy_sum
 from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.rules import Params
 from jaxllava.train_step import Batch, Sums
+from jaxllava.weights.source import open_checkpoint
 
 Progress = Callable[[int, int], None]
 
@@ -38,56 +44,41 @@ class Causal:
     def rows(
         self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
     ) -> tuple[RandomAccess, dict[str, Any]]:
-        """The packed rows of `config.mixture` and facts about them for the log."""
+        """The rows of `config.mixture`, and facts about them.
+
+        The facts: `batch` (rows of a step), `steps` (of one pass), `samples`, `rows`, `fill` and `image_fill` (shares
+        of token positions and image slots in use), `lengths` (of rows, each a program to compile), `left_out`,
+        `notes`.
+        """
         config = self.config
         template = get_template(config.template)
+        check_tokenizer(tokenizer, template, self.model.config.decoder.vocab_size)
         image_tokens = self.model.config.image_tokens
-        data = Path(config.data)
-        sources = [records.open_split(data, split) for split, _ in config.mixture]
-        tables = [
-            token_table.cached(
-                data.parent / "cache",
-                source,
-                records.data_hash(data, split),
-                tokenizer,
-                template,
-                image_tokens,
-                config.row_tokens,
-                progress,
-                config.reference_quirks,
-            )
-            for source, (split, _) in zip(sources, config.mixture, strict=True)
-        ]
-        for table, (split, _) in zip(tables, config.mixture, strict=True):
-            if not len(table):
-                raise UserError(f"split {split!r} of {data} has no usable sample; left out: {table.skipped}")
-        weights = [weight for _, weight in config.mixture]
-        pairs = packing.mixture([len(table) for table in tables], weights, config.seed, config.mixture_epochs)
-        all_lengths = [table.lengths for table in tables]
-        lengths = np.asarray([all_lengths[table][sample] for table, sample in pairs])
-        images = np.asarray([tables[table].images[sample] for table, sample in pairs])
-        row_images = config.row_images
-        if images.max() > row_images:
-            raise UserError(f"a sample has {images.max()} images; raise config.row_images (now {row_images})")
-        packed = packing.plan(lengths, images, config.row_tokens, row_images, seed=config.seed)
+        sources, tables = _tables(config, tokenizer, template, image_tokens, progress)
+        plan, pairs, batch = _plan(config, tables)
+        read = int(_of_pairs(tables, pairs[plan.samples], "images").sum())
         facts = {
-            "samples": len(pairs),
-            "rows": len(packed),
-            "fill": round(packed.fill, 4),
+            "batch": batch,
+            "steps": math.ceil(len(plan) / batch),
+            "samples": len(plan.samples),
+            "rows": len(plan),
+            "fill": round(plan.fill, 4),
+            "image_fill": round(read / max(len(plan) * config.row_images, 1), 4),
+            "lengths": np.unique(plan.row_lengths).tolist(),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
+            "notes": _notes(config, template),
         }
         vision = self.model.config.vision
-        reader = ImageReader(vision.image_size, self.model.config.image_mode, vision.pad_color)
         rows = PackedRows(
             tables=tables,
             records=sources,
             pairs=pairs,
-            plan=packed,
-            row_tokens=config.row_tokens,
-            row_images=row_images,
+            plan=plan,
+            row_images=config.row_images,
             image_tokens=image_tokens,
-            read_images=reader,
+            read_images=ImageReader(vision.image_size, self.model.config.image_mode, vision.pad_color),
             pad_id=_pad_id(tokenizer),
+            ordered=config.batching != "packed",
         )
         return rows, facts
 
@@ -106,7 +97,7 @@ class Causal:
             batch["segment_ids"],
             normalise(batch["images"], self.model.config.vision),
             batch["image_index"],
-            rngs={"dropout": key} if key is not None and self.drops else None,
+            rngs={"dropout": key} if key is not None and has_dropout(self.config.lora_rules) else None,
         )
         head: Any = lambda x: self.model.apply(variables, x, method="logits")
         sources = jax.nn.one_hot(batch["sources"], len(self.config.mixture))  # [B, L, S]
@@ -124,46 +115,6 @@ class Causal:
         }
         return by_source.sum(), sums
 
-    @property
-    def drops(self) -> bool:
-        """Whether some adapter has dropout."""
-        return any(value and value[2] > 0 for _, value in self.config.lora_rules)
-
-
-@dataclass(frozen=True)
-class _Mixed(Sequence[Record]):
-    """Records of several splits in the order of a mixture."""
-
-    sources: Sequence[Sequence[Record]]
-    pairs: Sequence[tuple[int, int]]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: Any) -> Record:
-        source, number = self.pairs[index]
-        return self.sources[source][number]
-
-
-@dataclass(frozen=True)
-class _Titles(Sequence[Record]):
-    """What stands beside each record's one image, as a plain document: a post's title, else the first answer."""
-
-    records: Sequence[Record]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: Any) -> Record:
-        record = self.records[index]
-        if len(record.images) != 1:
-            raise UserError(
-                f"record {record.id} ({record.task}) has {len(record.images)} images and a contrastive stage needs "
-                "one each; take splits of posts or captions for config.mixture"
-            )
-        answers = (turn.text for turn in record.conversations if turn.role == "gpt")
-        return Record(record.id, "text", (), (Turn("gpt", record.meta.get("title") or next(answers)),))
-
 
 @dataclass(frozen=True, eq=False)
 class Contrastive:
@@ -177,24 +128,37 @@ class Contrastive:
     ) -> tuple[RandomAccess, dict[str, Any]]:
         """The image-text pairs of `config.mixture` and facts about them for the log."""
         config = self.config
-        sources = [records.open_split(Path(config.data), split) for split, _ in config.mixture]
-        weights = [weight for _, weight in config.mixture]
+        if config.batching != "packed":
+            raise UserError(
+                f"config.batching={config.batching!r}: a contrastive stage reads pairs; set it to 'packed'"
+            )
+        plain = get_template("plain")
+        check_tokenizer(tokenizer, plain, self.model.config.text.vocab_size)
+        sources, tables = _tables(config, tokenizer, plain, 0, progress, titles=True)
         pairs = packing.mixture(
-            [len(source) for source in sources], weights, config.seed, config.mixture_epochs
-        )
-        mixed = _Mixed(sources, pairs)
-        table = token_table.build(
-            _Titles(mixed), tokenizer, get_template("plain"), 0, config.row_tokens, progress
+            [len(table) for table in tables],
+            [weight for _, weight in config.mixture],
+            config.seed,
+            config.mixture_epochs,
         )
         rows = ImageTextPairs(
-            table=table,
-            records=mixed,
+            tables=tables,
+            records=sources,
+            pairs=pairs,
             text_tokens=config.row_tokens,
             read_images=ImageReader(self.model.config.vision.image_size, config.image_mode or "square"),
             pad_id=_pad_id(tokenizer),
             end_id=special_id(tokenizer, str(tokenizer.eos_token)),
         )
-        return rows, {"samples": len(table), "left_out": {"pairs": table.skipped}}
+        batch = config.samples_per_step or config.batch
+        facts = {
+            "batch": batch,
+            "steps": max(len(pairs) // batch, 1),  # a batch of fewer pairs would be another task
+            "samples": len(pairs),
+            "rows": len(pairs),
+            "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
+        }
+        return rows, facts
 
     def init(self, key: jax.Array) -> Params:
         return init_clip(self.model.config, key)
@@ -207,6 +171,105 @@ class Contrastive:
         total, pairs = contrastive_sum(*features)
         tokens = batch["text_length"].sum(dtype=jnp.float32)
         return total, {"weight": pairs, "tokens": tokens, "images": pairs}
+
+
+BATCHINGS = ("packed", "padded", "padded_random")
+
+
+def _tables(
+    config: ConfigDict,
+    tokenizer: PreTrainedTokenizerFast,
+    template: Template,
+    image_tokens: int,
+    progress: Progress | None,
+    titles: bool = False,
+) -> tuple[list[records.RecordSource], list[TokenTable]]:
+    """The splits of `config.mixture` and their tokens; with `titles` those of their pictures' titles."""
+    data = Path(config.data)
+    sources = [records.open_split(data, split) for split, _ in config.mixture]
+    tables = [
+        token_table.cached(
+            data.parent / "cache",
+            Titles(source) if titles else source,
+            records.data_hash(data, split) + (" titles" if titles else ""),
+            tokenizer,
+            template,
+            image_tokens,
+            config.row_tokens,
+            progress,
+            config.reference_quirks,
+            config.workers,
+        )
+        for source, (split, _) in zip(sources, config.mixture, strict=True)
+    ]
+    for table, (split, _) in zip(tables, config.mixture, strict=True):
+        if not len(table):
+            raise UserError(f"split {split!r} of {data} has no usable sample; left out: {table.skipped}")
+    return sources, tables
+
+
+def _of_pairs(tables: Sequence[TokenTable], pairs: np.ndarray, name: str) -> np.ndarray:
+    """int64 [N]: an array of the tables, by (table, sample) pairs [N, 2]."""
+    values = np.zeros(len(pairs), np.int64)
+    for number, table in enumerate(tables):
+        here = pairs[:, 0] == number
+        values[here] = getattr(table, name)[pairs[here, 1]]
+    return values
+
+
+def _plan(config: ConfigDict, tables: Sequence[TokenTable]) -> tuple[PackPlan, np.ndarray, int]:
+    """The plan of the mixture's rows, its (table, sample) pairs, and how many rows a step has.
+
+    A pure function of the tables and the config: not of the mesh or the hosts, which may change in a run.
+    """
+    if config.batching not in BATCHINGS:
+        raise UserError(
+            f"config.batching: {config.batching!r} is not known.{nearest(str(config.batching), BATCHINGS)}"
+        )
+    sizes, weights = [len(table) for table in tables], [weight for _, weight in config.mixture]
+    padded = config.batching != "packed"
+    mix = (sizes, weights, config.seed, config.mixture_epochs)
+    epochs = packing.mixture_by_epoch(*mix) if padded else [packing.mixture(*mix)]
+    pairs = np.concatenate(epochs)
+    if not len(pairs):
+        raise UserError(
+            f"config.mixture_epochs={config.mixture_epochs} of {sizes[0]} samples is no sample; raise it"
+        )
+    lengths, images, words = (_of_pairs(tables, pairs, name) for name in ("lengths", "images", "words"))
+    if images.max() > config.row_images:
+        raise UserError(
+            f"a sample has {images.max()} images; raise config.row_images (now {config.row_images})"
+        )
+    if padded:
+        batch = config.samples_per_step or config.batch
+        plan = modality.padded_plan(
+            [len(epoch) for epoch in epochs],
+            config.mixture_epochs - (len(epochs) - 1),
+            lengths,
+            images,
+            words,
+            batch=batch,
+            row_tokens=config.row_tokens,
+            pad_multiple=config.pad_multiple,
+            seed=config.seed,
+            grouped=config.batching == "padded",
+        )
+        return plan, pairs, batch
+    plan = packing.plan(lengths, images, config.row_tokens, config.row_images, seed=config.seed)
+    batch = config.batch
+    if config.samples_per_step:
+        batch = packing.rows_per_step(config.samples_per_step, len(pairs), len(plan))
+    return packing.fill_up(plan, batch) if config.steps == 0 else plan, pairs, batch
+
+
+def _notes(config: ConfigDict, template: Template) -> list[str]:
+    """What may be meant, and may be a mistake."""
+    if not config.base or template.style == "plain":
+        return []
+    trained = open_checkpoint(config.base).template
+    if not trained or trained == template.name:
+        return []
+    return [f"config.template is {template.name!r}; {config.base} was trained with {trained!r}"]
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

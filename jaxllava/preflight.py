@@ -28,7 +28,7 @@ AT_LEAST_NONE = (
     *("steps", "samples_per_step", "workers", "keep_best", "validation_rows", "profile_at", "devices"),
     "row_images",
 )
-AnyModel = TypeVar("AnyModel", LlavaConfig, ClipConfig)
+AnyModel = TypeVar("AnyModel", bound=LlavaConfig | ClipConfig)
 SPARE = 64 * 2**20  # bytes of a workdir beside its checkpoints and model
 
 

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline import batches
+from input_pipeline import loader
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from jaxllava import (
@@ -188,7 +188,7 @@ def train(
 
     # -- steps -------------------------------------------------------------------------------------------------------
     positions = sharding_lib.rows_of_host(batch_sharding, batch_rows)
-    stream = batches.Stream(
+    stream = loader.batches(
         rows,
         global_batch=batch_rows,
         positions=positions,
@@ -207,7 +207,7 @@ def train(
             profile.at(step)
             asked = time.monotonic()
             batch = next(stream)
-            arrays = batches.to_device(batch, batch_sharding, batch_rows, positions)
+            arrays = loader.to_device(batch, batch_sharding, batch_rows, positions)
             waited = time.monotonic() - asked
             flag = sharding_lib.of_hosts(mesh, interrupt.level)
             trained, opt_state, found = step_fn(trained, opt_state, frozen, arrays, jnp.int32(step), flag)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline import batches
+from input_pipeline import loader
 from input_pipeline.errors import UserError
 from jaxllava import rules as rules_lib
 from jaxllava import sharding
@@ -64,9 +64,9 @@ class Validation:
         """Sum of token losses / sum of token weights."""
         positions = sharding.rows_of_host(self.sharding, self.batch)
         total = weight = 0.0
-        with batches.Stream(self.rows, global_batch=self.batch, positions=positions, seed=0) as stream:
+        with loader.batches(self.rows, global_batch=self.batch, positions=positions, seed=0) as stream:
             for _ in range(self.batches):
-                arrays = batches.to_device(next(stream), self.sharding, self.batch, positions)
+                arrays = loader.to_device(next(stream), self.sharding, self.batch, positions)
                 found = jax.device_get(self.step(trained, frozen, arrays))
                 total, weight = total + float(found[0]), weight + float(found[1])
         return total / max(weight, 1.0)

@@ -67,6 +67,70 @@ def test_splits_and_folders(folder: Path) -> None:
         records.open_split(folder.parent.parent, "behavior_train")
 
 
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """The two files of a split."""
+    parts = []
+    for name, items in (("0", _records(7)), ("1", _records(20)[7:])):
+        with records.ShardWriter(tmp_path, name) as writer:
+            for record in items:
+                writer.add("s_train", record)
+        parts.append((tmp_path / f"s_train.{name}", *writer.sizes["s_train"]))
+    records.finish({"s_train": parts}, tmp_path / "records")
+    return sorted((tmp_path / "records").rglob("*array_record-0*"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda whole: None, "is missing"),
+        (lambda whole: whole[: len(whole) // 2], "is cut short or damaged"),
+        (lambda whole: whole[:-10], "is cut short or damaged"),
+        (lambda whole: b"", "is cut short or damaged"),
+        (lambda whole: b"<html>" * 20_000, "is cut short or damaged"),
+    ],
+)
+def test_a_shard_that_is_not_whole_is_named_when_the_split_is_opened(
+    shards: list[Path], spoil, message: str
+) -> None:
+    whole = shards[1].read_bytes()
+    shards[1].unlink()  # not written over: its other name is the same file
+    data = spoil(whole)
+    if data is not None:
+        shards[1].write_bytes(data)
+    with pytest.raises(
+        UserError, match=rf"s_train.array_record-00001-of-00002: .*{message}.*prepare"
+    ) as caught:
+        records.open_split(shards[1].parent, "s_train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shard_of_another_data_set_is_named(shards: list[Path]) -> None:
+    first = shards[0].read_bytes()
+    shards[1].unlink()
+    shards[1].write_bytes(first)
+    with pytest.raises(UserError, match=r"-00001-of-00002: .* holds 7 records and the data set says 13"):
+        records.open_split(shards[1].parent, "s_train")
+
+
+def test_a_record_that_cannot_be_read_is_named_with_its_file(shards: list[Path]) -> None:
+    data = bytearray(shards[1].read_bytes())
+    data[1000:1064] = bytes(64)
+    shards[1].unlink()
+    shards[1].write_bytes(data)
+    source, good, bad = records.open_split(shards[1].parent, "s_train"), 0, 0
+    for number, record in enumerate(_records(20)):
+        try:
+            assert source[number] == record
+            good += 1
+        except UserError as error:
+            start = f"{shards[1]}: record {number} of split s_train cannot be read"
+            assert str(error).startswith(start)
+            bad += 1
+    assert good >= 17
+    assert bad
+
+
 def test_order_and_hash_are_functions_of_the_data(folder: Path, tmp_path: Path) -> None:
     ours = _records(20)
     records.write({"behavior_train": ours}, tmp_path / "again")

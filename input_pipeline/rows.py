@@ -1,0 +1,176 @@
+"""Finished rows of a batch, built from a plan, token tables and the images of records."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.encoding import IGNORE
+from input_pipeline.errors import UserError
+from input_pipeline.images import PAD_COLOR, ImageError, open_image, preprocess
+from input_pipeline.packing import PackPlan
+from input_pipeline.token_table import TokenTable
+from input_pipeline.types import Record, Turn
+
+Row = dict[str, np.ndarray]
+
+
+@dataclass
+class ImageReader:
+    """Decodes and preprocesses the images of records; keeps up to `keep_bytes` of them, since small sets come round
+    often. What it keeps does not travel to worker processes."""
+
+    size: int
+    mode: str = "square"
+    pad_color: tuple[int, int, int] = PAD_COLOR
+    keep_bytes: int = 256 * 2**20
+    _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _bytes: int = field(default=0, repr=False, compare=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __call__(self, table: int, number: int, records: Sequence[Record]) -> np.ndarray:
+        """uint8 [images of the record, size, size, 3]
+
+        Args: table, number: of the record, by which it is kept; records: where it is read.
+        Raises: UserError naming the record whose picture cannot be read.
+        """
+        kept = self._kept.get((table, number))
+        if kept is not None:
+            return kept
+        record = records[number]
+        try:
+            images = [
+                preprocess(open_image(data), self.size, self.mode, self.pad_color) for data in record.images
+            ]
+        except ImageError as error:
+            raise UserError(
+                f"record {number} ({record.id}) of {records!r:.200}: its picture cannot be read "
+                f"({error}); prepare the data set again"
+            ) from error
+        stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
+        with self._lock:  # Grain reads with several threads
+            if (table, number) not in self._kept and self._bytes + stacked.nbytes <= self.keep_bytes:
+                self._kept[table, number] = stacked
+                self._bytes += stacked.nbytes
+        return stacked
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("size", "mode", "pad_color", "keep_bytes")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+
+@dataclass
+class PackedRows:
+    """Random access to finished rows of a plan; see the row in `__getitem__`."""
+
+    tables: Sequence[TokenTable]
+    records: Sequence[Sequence[Record]]
+    pairs: np.ndarray  # int32 [N, 2]: (table, sample) of each number in the plan
+    plan: PackPlan
+    row_images: int
+    image_tokens: int
+    read_images: ImageReader
+    pad_id: int
+    ordered: bool = False  # the plan's order is that of training; otherwise the loader shuffles the rows
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: Any) -> Row:
+        """One row: tokens, targets, positions, segment_ids, image_index, sources int32 [L], weights f32 [L],
+        images uint8 [M, S, S, 3].
+
+        `targets` are shifted here, inside each sample, so that no sample's last token is asked to predict the next
+        sample's first. Segment 0 is padding. An image's features stand at image_slot * image_tokens in the row.
+        `sources` is the table (the entry of the mixture) of each token's sample, 0 in padding. A row without samples
+        has weight 0 everywhere.
+        """
+        length = int(self.plan.row_lengths[int(index)])
+        size = self.read_images.size
+        row: Row = {
+            "tokens": np.full(length, self.pad_id, np.int32),
+            "targets": np.zeros(length, np.int32),
+            "weights": np.zeros(length, np.float32),
+            "positions": np.zeros(length, np.int32),
+            "segment_ids": np.zeros(length, np.int32),
+            "image_index": np.full(length, -1, np.int32),
+            "sources": np.zeros(length, np.int32),
+            "images": np.zeros((self.row_images, size, size, 3), np.uint8),
+        }
+        start = slot = 0
+        for segment, number in enumerate(self.plan[int(index)].tolist(), start=1):
+            table, sample = self.pairs[number].tolist()
+            encoded = self.tables[table][sample]
+            span = slice(start, start + len(encoded))
+            row["tokens"][span] = encoded.tokens
+            targets = np.append(encoded.labels[1:], IGNORE)
+            row["targets"][span] = np.where(targets == IGNORE, 0, targets)
+            row["weights"][span] = targets != IGNORE
+            row["positions"][span] = np.arange(len(encoded))
+            row["segment_ids"][span] = segment
+            row["sources"][span] = table
+            row["image_index"][span] = np.where(
+                encoded.image_index >= 0, encoded.image_index + slot * self.image_tokens, -1
+            )
+            if encoded.images:
+                record = int(self.tables[table].record[sample])
+                row["images"][slot : slot + encoded.images] = self.read_images(
+                    table, record, self.records[table]
+                )
+            start += len(encoded)
+            slot += encoded.images
+        return row
+
+
+@dataclass(frozen=True)
+class Titles(Sequence[Record]):
+    """What stands beside each record's one image, as a plain document: a post's title, else the first answer."""
+
+    records: Sequence[Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Record:
+        record = self.records[index]
+        if len(record.images) != 1:
+            raise UserError(
+                f"record {record.id} ({record.task}) has {len(record.images)} images and a contrastive stage needs "
+                "one each; take splits of posts or captions for config.mixture"
+            )
+        answers = (turn.text for turn in record.conversations if turn.role == "gpt")
+        return Record(record.id, "text", (), (Turn("gpt", record.meta.get("title") or next(answers)),))
+
+
+@dataclass
+class ImageTextPairs:
+    """Random access to (image, caption) pairs for contrastive training."""
+
+    tables: Sequence[TokenTable]  # of `Titles`
+    records: Sequence[Sequence[Record]]
+    pairs: np.ndarray  # int32 [N, 2]: (table, sample)
+    text_tokens: int
+    read_images: ImageReader
+    pad_id: int
+    end_id: int
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: Any) -> Row:
+        """images uint8 [S,S,3], tokens int32 [T], text_length int32: the caption's tokens incl. `<s>` and `</s>`."""
+        table, sample = self.pairs[int(index)].tolist()
+        encoded = self.tables[table][sample]
+        record = int(self.tables[table].record[sample])
+        tokens = np.full(self.text_tokens, self.pad_id, np.int32)
+        length = min(len(encoded), self.text_tokens)
+        tokens[:length] = encoded.tokens[:length]
+        tokens[length - 1] = self.end_id  # a cut caption still ends in </s>, whose state is its feature
+        images = self.read_images(table, record, self.records[table])
+        return {"images": images[0], "tokens": tokens, "text_length": np.asarray(length, np.int32)}
