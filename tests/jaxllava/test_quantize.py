@@ -77,6 +77,7 @@ def test_zeros_stay_zeros_and_half_precision_comes_in_and_out():
     kernel[1, :64, 3] = 0
     leaves = quantize.quantize(kernel)
     assert np.isfinite(whole(leaves)).all() and not whole(leaves)[1, :64, 3].any()
+    assert (leaves["kernel_codes"][1, :32, 3] == 0x77).all()  # the level of zero, twice
     np.testing.assert_array_equal(whole(leaves, jnp.bfloat16), whole(leaves).astype(jnp.bfloat16))
 
 
