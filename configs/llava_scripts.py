@@ -9,10 +9,16 @@ from ml_collections import ConfigDict
 
 from configs import train
 
-# Positions of one picture: (rows of 2048 hold so many pictures with captions, so many with conversations).
-# A caption is some 16 tokens, LLaVA's conversations some 200 to 300 with their prompt. A slot that stays empty is
-# encoded for nothing, a slot that lacks leaves token positions empty.
-ROW_IMAGES = {729: (2, 2), 576: (3, 3), 256: (7, 4), 196: (9, 5)}
+# Positions of one picture -> (tokens, pictures) of a packed row: with captions, and with conversations. A row holds
+# several samples (a caption is some 16 tokens, a conversation some 200 to 300), and is as long as lets them fill it:
+# 97 % or more of it on lengths like LLaVA's (`benchmarks/packing.py`). Rows of 2048 would hold two conversations and
+# be 87 % full. Multiples of 512 suit the attention kernel.
+ROWS = {
+    729: ((3072, 4), (4096, 4)),
+    576: ((3584, 6), (4096, 5)),
+    256: ((4096, 15), (2048, 4)),
+    196: ((4096, 19), (4096, 9)),
+}
 
 # q, k, v, o, gate, up and down of the decoder (`find_all_linear_names`, train.py:169-182, without the tower's: there
 # they match by a mistake, issues 1147, 1173, 1647).
@@ -37,7 +43,7 @@ def recipe(
     Args:
         stage: a name in `train.STAGES`, which gives the mixture and who trains.
         batch: samples of an optimizer step, over all devices.
-        image_tokens: positions of a picture, one of `ROW_IMAGES`.
+        image_tokens: positions of a picture, one of `ROWS`.
         padded: one sample a row, in batches as LLaVA makes them; otherwise samples share rows, and a step takes as
             many rows as hold about `batch` samples.
         by_modality: of padded batches, `--group_by_modality_length`; otherwise they are drawn at random.
@@ -49,15 +55,15 @@ def recipe(
     config.template = template
     config.image_mode = image_mode
     # -- batches
-    config.row_tokens = 2048  # --model_max_length 2048
+    config.sample_tokens = 2048  # --model_max_length 2048
     config.batch = batch
     if padded:
         config.batching = "padded" if by_modality else "padded_random"
-        config.row_images = 1
+        config.row_tokens, config.row_images = 2048, 1
     else:
         config.batching = "packed"
         config.samples_per_step = batch
-        config.row_images = ROW_IMAGES[image_tokens][0 if template == "plain" else 1]
+        config.row_tokens, config.row_images = ROWS[image_tokens][0 if template == "plain" else 1]
     config.workers = 4  # --dataloader_num_workers 4
     # -- model
     config.projector = "mlp2x_gelu"

@@ -48,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's
     config.row_tokens = 512  # a row of the batch
     config.row_images = 4
+    config.sample_tokens = 0  # what is longer is cut; 0 is row_tokens
     config.batching = "packed"  # or "padded": one sample a row, in batches as LLaVA's own code makes them
     config.pad_multiple = 256  # padded: a batch is as long as its longest sample, rounded up to this
     config.batch = 16  # rows, over all hosts and micro-batches

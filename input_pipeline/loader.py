@@ -140,7 +140,7 @@ def batches(
         raise ValueError(f"{len(rows)} rows in a fixed order are not whole batches of {global_batch}")
     own = np.arange(global_batch) if positions is None else positions
     source: Any = HostBatches(rows, global_batch, own, seed)
-    # The start is cut off here, where it is arithmetic: Grain cannot set the position of an iterator of several workers.
+    # The start is cut off here: Grain cannot set the position of an iterator of several workers.
     dataset = grain.MapDataset.source(source)[start:]
     stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:

@@ -22,13 +22,12 @@ from jaxllava import lora, quantize
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
+from jaxllava.models.linear import keeps_dtype
 from jaxllava.rules import Params
 from jaxllava.weights.lazy import Leaf
 from jaxllava.weights.source import open_checkpoint
 
 Init = Callable[[jax.Array], Params]
-# Codes are integers, and scales of codes and adapters are few: they stay as they are.
-AS_MADE = ("/kernel_codes", "/kernel_scales", "/lora_scale", "/lora_dropout")
 
 
 def sources(shapes: Params, config: ConfigDict, given: Params | None) -> dict[str, Leaf]:
@@ -110,10 +109,10 @@ def _added(params: Params, config: ConfigDict, key: jax.Array) -> Params:
 
 def _cast(params: Params, config: ConfigDict) -> Params:
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)
+    quantize.check_frozen(trained)
     flat: dict[str, Any] = rules_lib.flatten(frozen)
     frozen = {
-        path: leaf if path.endswith(AS_MADE) else leaf.astype(config.frozen_dtype)
-        for path, leaf in flat.items()
+        path: leaf if keeps_dtype(path) else leaf.astype(config.frozen_dtype) for path, leaf in flat.items()
     }
     trained = jax.tree.map(lambda x: x.astype(jnp.float32), trained)
     return rules_lib.merge(trained, rules_lib.unflatten(frozen))

@@ -26,7 +26,7 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_NONE = (
     *("steps", "samples_per_step", "workers", "keep_best", "validation_rows", "profile_at", "devices"),
-    "row_images",
+    *("row_images", "sample_tokens"),
 )
 AnyModel = TypeVar("AnyModel", bound=LlavaConfig | ClipConfig)
 SPARE = 64 * 2**20  # bytes of a workdir beside its checkpoints and model
@@ -40,6 +40,10 @@ def check(config: ConfigDict) -> None:
                 raise UserError(f"config.{key}={getattr(config, key)}: at least {least} is needed")
     if config.batch < 1 and not config.samples_per_step:
         raise UserError(f"config.batch={config.batch}: at least 1 is needed")
+    if config.sample_tokens > config.row_tokens:
+        raise UserError(
+            f"config.sample_tokens={config.sample_tokens} do not fit into a row of config.row_tokens={config.row_tokens}"
+        )
     for key in ("lr", "warmup", "mixture_epochs", "clip_norm", "barrier_minutes"):
         value = getattr(config, key)
         if (

@@ -227,7 +227,7 @@ def train(
     # -- result: the model folder first, then the file that says that it is whole ------------------------------------
     full = rules_lib.merge(trained, frozen)
     if config.lora_rules or config.quantize_rules:
-        full = lora.merge(full)
+        full = lora.merge(full, dtype=config.save_dtype or None, donate=True)
     if config.save_dtype:
         full = jax.tree.map(lambda x: x.astype(config.save_dtype), full)
     template, generation = config.template, base.generation if base else {}

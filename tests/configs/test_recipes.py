@@ -88,7 +88,8 @@ def test_a_recipe_has_the_published_values(recipe):
     assert (config.warmup, config.weight_decay, config.clip_norm) == (0.03, 0.0, 1.0)
     assert (config.b1, config.b2, config.eps) == (0.9, 0.999, 1e-8)
     assert (config.dtype, config.remat) == ("bfloat16", "full")
-    assert config.row_tokens == 2048
+    assert config.sample_tokens == 2048 <= config.row_tokens
+    assert config.row_tokens % 512 == 0, "the attention kernel's block"
     assert {method for _, method in config.method_rules} == {"adam"}
     multiples = rules.match(config.lr_rules, tree(recipe), "config.lr_rules")
     rates = {path: value and round(value * config.lr, 12) for path, value in multiples.items()}
@@ -140,9 +141,10 @@ def test_every_rule_of_a_recipe_matches_the_full_size_model(recipe):
 def test_padded_is_the_batch_of_llava_s_own_code(recipe, batching):
     packed = config_files.load(recipe)
     padded = config_files.load(recipe + (",padded" if ":" in recipe else ":padded"))
-    assert (padded.batching, padded.samples_per_step, padded.row_images) == (batching, 0, 1)
+    assert (padded.batching, padded.samples_per_step) == (batching, 0)
+    assert (padded.row_tokens, padded.row_images) == (2048, 1)
     assert padded.batch == packed.samples_per_step
-    same = ("batching", "samples_per_step", "row_images")
+    same = ("batching", "samples_per_step", "row_tokens", "row_images")
     assert {k: v for k, v in padded.items() if k not in same} == {
         k: v for k, v in packed.items() if k not in same
     }

@@ -189,6 +189,7 @@ def test_a_projector_trained_on_captions_keeps_its_base_s_template(setting, undi
             mixture=changes.mixture,
             lr_rules=changes.lr_rules,
             template="plain",
+            stage="align",
             base=str(undisturbed.model),
             steps=1,
         ),

@@ -9,7 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import train as train_config
-from input_pipeline import loader, packing, token_table
+from input_pipeline import packing, token_table
+from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
 from jaxllava import optimizer, rules, sharding
 from jaxllava.models.clip import ClipVisionConfig
@@ -34,12 +35,12 @@ def setup(tokenizer):
 
 def make_batch(tokenizer, records, rows: int, row_tokens: int, row_images: int, one_per_row: bool = False):
     table = token_table.build(records, tokenizer, TEMPLATES["v1_bare"], 4, row_tokens)
-    pairs = [(0, sample) for sample in range(len(table))]
+    pairs = packing.mixture([len(table)], [1.0], seed=0)
     lengths = np.full(len(table), row_tokens) if one_per_row else table.lengths
     plan = packing.plan(lengths, table.images, row_tokens, row_images, seed=0)
-    reader = loader.ImageReader(16)
-    packed = loader.PackedRows(
-        [table], [records], pairs, plan, row_tokens, row_images, 4, reader, tokenizer.pad_token_id
+    reader = rows_lib.ImageReader(16)
+    packed = rows_lib.PackedRows(
+        [table], [records], pairs, plan, row_images, 4, reader, tokenizer.pad_token_id
     )
     # Empty rows fill up the batch: they weigh nothing.
     made = [packed[index] for index in range(len(packed))]
