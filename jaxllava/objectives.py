@@ -195,7 +195,7 @@ def _tables(
             tokenizer,
             template,
             image_tokens,
-            config.sample_tokens or config.row_tokens,
+            min(config.sample_tokens or config.row_tokens, config.row_tokens),
             progress,
             config.reference_quirks,
             config.workers,

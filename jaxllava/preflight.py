@@ -40,10 +40,6 @@ def check(config: ConfigDict) -> None:
                 raise UserError(f"config.{key}={getattr(config, key)}: at least {least} is needed")
     if config.batch < 1 and not config.samples_per_step:
         raise UserError(f"config.batch={config.batch}: at least 1 is needed")
-    if config.sample_tokens > config.row_tokens:
-        raise UserError(
-            f"config.sample_tokens={config.sample_tokens} do not fit into a row of config.row_tokens={config.row_tokens}"
-        )
     for key in ("lr", "warmup", "mixture_epochs", "clip_norm", "barrier_minutes"):
         value = getattr(config, key)
         if (
