@@ -91,11 +91,14 @@ def train(
         return before
 
     # -- data --------------------------------------------------------------------------------------------------------
+    base = base or (open_base(config) if config.base else None)
     mesh = sharding_lib.make_mesh(config.mesh, jax.devices()[: config.devices or None])
     objective = make_objective(config, model_config)
     rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
+    for note in (*facts.pop("notes", ()), *(base.notes if base else ())):
+        say(f"note: {note}")
     batch_rows, steps = facts["batch"], config.steps or facts["steps"]
     preflight.check_batch(batch_rows, config.accumulate, mesh)
     config = config.copy_and_resolve_references()
@@ -103,7 +106,6 @@ def train(
     held_out = Validation.of(config, objective, tokenizer, mesh)
 
     # -- model: resume > base, init rules > random -------------------------------------------------------------------
-    base = base or (open_base(config) if config.base else None)
     params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
     optimizer, schedule = optimizer_lib.make_optimizer(config, params)
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)

@@ -14,7 +14,7 @@ import pytest
 from configs import train as train_config
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import load_tokenizer
-from jaxllava import rules, sharding
+from jaxllava import interrupts, metrics, rules, sharding
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig, init_clip
 from jaxllava.models.llama import LlamaConfig, init_llama
 from jaxllava.models.llava import LlavaConfig, init_params
@@ -214,9 +214,114 @@ def test_a_model_without_a_head_or_with_a_linear_projector_is_laid_out(setting, 
     sharding.param_shardings(shapes, sharding.make_mesh((1, -1, 1)), sharding.LLAVA_RULES)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step(setting, tmp_path):
-    with pytest.raises(UserError, match=r"loss is nan at step \d"):
+def test_a_loss_that_is_not_a_number_stops_the_run_names_the_step_and_keeps_its_batch(setting, tmp_path):
+    with pytest.raises(UserError, match=r"at step \d; its batch is kept in .*not-a-number-step\d-host0.npz"):
         train(*changed(setting, lr=1e20, clip_norm=1e30), tmp_path)
+    (kept,) = tmp_path.glob("not-a-number-step*.npz")
+    step = int(kept.name.split("step")[1].split("-")[0])
+    with np.load(kept) as batch:
+        assert batch["tokens"].shape == (8, 512)
+        assert batch["images"].any()
+    assert [line["step"] for line in metrics.read(tmp_path / metrics.NAME)] == list(range(1, step))
+
+
+def test_the_loss_curve_is_that_of_one_device_on_every_mesh(setting, undisturbed, tmp_path):
+    """Eight devices share the batch, the parameters, or both and the matrices: sums in another order, no more."""
+    assert setting[0].mesh == (1, 8, 1)
+    lines = {"(1, 8, 1)": metrics.read(undisturbed.model.parent / metrics.NAME)}
+    for name, changes in {
+        "one": {"devices": 1, "mesh": (1, 1, 1)},
+        "(8, 1, 1)": {"mesh": (8, 1, 1)},
+        "(2, 2, 2)": {"mesh": (2, 2, 2)},
+    }.items():
+        run = train(*changed(setting, **changes), tmp_path / name.replace(" ", ""))
+        lines[name] = metrics.read(run.model.parent / metrics.NAME)
+    expected = lines.pop("one")
+    assert len(expected) == 6
+    for name, found in lines.items():
+        assert [line["batch"] for line in found] == [line["batch"] for line in expected], name
+        for key in ("loss", "gradient_norm", "loss/behavior_train", "loss/instruct_train"):
+            curves = ([line[key] for line in one] for one in (found, expected))
+            np.testing.assert_allclose(*curves, rtol=1e-5, err_msg=f"{name} {key}")
+
+
+LORA = {
+    "lora_rules": ((r"decoder/layers/.*", (4, 8, 0.1)), (r".*", None)),
+    "lr_rules": ((r"decoder/.*/lora_(a|b)", 1.0), (r"projector/.*", 0.5), (r".*", None)),
+}
+
+
+@pytest.fixture(scope="module")
+def wider(setting, tmp_path_factory):
+    """A base whose kernels are wide enough for blocks of 64."""
+    _, model, tokenizer = setting
+    decoder = model.decoder.replace(hidden_size=64, head_dim=32, intermediate_size=128)
+    model = model.replace(decoder=decoder, vision=model.vision.replace(hidden_size=64))
+    folder = tmp_path_factory.mktemp("wider")
+    params = init_params(model, jax.random.key(2))
+    orbax.save_model(folder, params, model, tokenizer, "v1_bare")
+    return folder, model, rules.flatten(params)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_adapters_train_are_kept_alone_and_end_in_the_model(setting, wider, tmp_path, quantized):
+    folder, model, before = wider
+    changes = LORA | {"base": str(folder), "frozen_dtype": "bfloat16", "dtype": "bfloat16", "steps": 5}
+    if quantized:
+        changes["quantize_rules"] = ((r"decoder/layers/.*", "nf4"), (r".*", None))
+    config, _, tokenizer = changed(setting, warmup=0.0, lr=1e-2, **changes)
+
+    def interrupt(done: int, total: int, note: str) -> None:
+        if done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(interrupts.Preempted, match=r"saved at step \d"):
+        train(config, model, tokenizer, tmp_path, progress=interrupt)
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name) if p.name.isdigit() else 0)
+    header = json.loads((newest / "header" / "metadata").read_text())
+    trained = {path for path in header["tree"] if "trained" in path}
+    assert trained and all("lora_" in path or "projector" in path for path in trained)
+    assert header["step"] == int(newest.name)
+    run = train(config, model, tokenizer, tmp_path)
+    found = parameters(run)
+    assert found.keys() == before.keys(), "no adapters and no codes are left"
+    config_read = orbax.read_config(run.model)[0]
+    assert config_read.decoder.hidden_size == 64
+    moved = "decoder/layers/mlp/up_proj/kernel"
+    assert (np.asarray(found[moved], np.float32) != np.asarray(before[moved], np.float32)).mean() > 0.5
+    still = "decoder/embed/embedding"
+    rounded = np.asarray(before[still].astype(jnp.bfloat16), np.float32)
+    np.testing.assert_array_equal(np.asarray(found[still], np.float32), rounded)
+
+
+def test_the_best_checkpoint_by_held_out_loss_stays(setting, tmp_path):
+    changes = dict(
+        validation=(("caption_train", 1.0),), validation_rows=8, checkpoint_every=1, keep=1, keep_best=1,
+        lr=2.0, warmup=0.0, profile_at=3, profile_steps=1,
+    )  # fmt: skip
+    run = train(*changed(setting, **changes), tmp_path)
+    found = {
+        line["step"]: line["validation_loss"]
+        for line in metrics.read(tmp_path / metrics.NAME)
+        if "validation_loss" in line
+    }
+    assert sorted(found) == [1, 2, 3, 4, 5, 6]
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    best = min((step for step in found if step < 6), key=lambda step: found[step])
+    assert kept == {best, 5} and best != 5, found
+    assert [step for step, _ in run.curve] == [1, 2, 3, 4, 5, 6]
+    assert list((tmp_path / "profile").rglob("*.xplane.pb")), "the profiler's window"
+
+
+def test_padded_batches_of_one_epoch(setting, tmp_path):
+    """LLaVA's own batches: one sample a row, grouped, as many steps as it makes."""
+    changes = dict(batching="padded", steps=0, row_images=1, row_tokens=512, pad_multiple=128)
+    run = train(*changed(setting, **changes), tmp_path)
+    samples = run.facts["samples"]
+    assert run.facts["steps"] == len(run.curve) == -(-samples // 8)
+    assert len(run.facts["lengths"]) > 1
+    lines = metrics.read(tmp_path / metrics.NAME)
+    assert all(0 < line["fill"] <= 1 for line in lines)
 
 
 def test_the_devices_are_eight():
