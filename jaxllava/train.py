@@ -160,8 +160,8 @@ def train(
             fetched,
             seconds=now - ended,
             waited=oldest.waited,
-            positions=batch_rows * config.row_tokens,
-            slots=batch_rows * config.row_images,
+            positions=batch_rows * oldest.batch["tokens"].shape[1],
+            slots=batch_rows * (oldest.batch["images"].shape[1] if oldest.batch["images"].ndim == 5 else 1),
             sources=sources,
             cost=cost,
         )

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 
 from input_pipeline.errors import UserError
+from jaxllava import hosts
+
+WAIT_MINUTES = 30.0  # for the slowest host's part of the weights
 
 
 @contextlib.contextmanager
@@ -62,5 +64,4 @@ def _remove(folder: Path, attempts: int = 40) -> None:
 
 
 def _wait(what: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"whole_folder {what}")
+    hosts.barrier(f"the model folder, {what}", WAIT_MINUTES)
