@@ -59,4 +59,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.validation = ((f"{given.arm}_heldout", 1.0),)
     config.validation_rows = 256
     config.keep_best = 1
+    config.export_best = True
     return config

@@ -92,6 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint_every = 100
     config.keep = 2  # newest checkpoints
     config.keep_best = 0  # and as many of the lowest validation loss
+    config.export_best = False  # the model is that of the best checkpoint, not of the last step
     config.validation = ()  # a mixture like the one above, whose loss is measured with each checkpoint
     config.validation_rows = 64  # of it, at most
     config.tensorboard = True

@@ -44,6 +44,7 @@ class Checkpoints:
         self._minutes = minutes
         self._say = say
         self._digest = jax.jit(fingerprint)
+        self._closed = False
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if keep_best:
             policies.append(
@@ -155,11 +156,32 @@ class Checkpoints:
         hosts.barrier("setting a checkpoint aside", self._minutes)
         self.manager.reload()
 
-    def close(self) -> None:
-        """Waits for what is still being written."""
+    def restore_best(self, like: Any) -> tuple[int, Any]:
+        """(step, state) of the checkpoint with the lowest "loss" that can be read."""
+        self.wait()
+        losses: dict[int, float] = {}
+        for step in self.manager.all_steps():
+            saved: Any = self.manager.restore(step, args=ocp.args.Composite(header=ocp.args.JsonRestore()))
+            if "loss" in saved.header:
+                losses[step] = saved.header["loss"]
+        for step in sorted(losses, key=lambda step: (losses[step], -step)):
+            state, problem = self._read(step, like)
+            if hosts.all_true(f"reading checkpoint {step}", not problem, self._minutes):
+                return step, state
+            self._say(f"checkpoint {self.directory / str(step)} cannot be read ({problem})")
+        raise UserError(f"{self.directory}: no checkpoint with a validation loss can be read")
+
+    def wait(self) -> None:
+        """Until what is being written is whole."""
         with self._writing():
             self.manager.wait_until_finished()
-        self.manager.close()
+
+    def close(self) -> None:
+        """Waits for what is still being written. A second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.wait()
+            self.manager.close()
 
     def _writing(self) -> _Writing:
         return _Writing(self.directory)

@@ -48,6 +48,13 @@ def check(config: ConfigDict) -> None:
             or (key in ("mixture_epochs", "barrier_minutes") and not value)
         ):
             raise UserError(f"config.{key}={value}: a positive number is needed")
+    if (config.keep_best or config.export_best) and not config.validation:
+        raise UserError(
+            "config.keep_best and config.export_best rank by validation loss; set config.validation, a mixture of "
+            "held-out splits"
+        )
+    if config.export_best and not config.keep_best:
+        raise UserError("config.export_best needs config.keep_best of at least 1")
     methods = {method for _, method in config.method_rules}
     choices = {
         "sharding_rules": ({config.sharding_rules}, sharding.RULES),

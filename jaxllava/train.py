@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
@@ -38,26 +35,16 @@ from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
 from jaxllava.bases import Base, open_base
 from jaxllava.checkpoints import Checkpoints
+from jaxllava.meter import Meter
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.objectives import make_objective
 from jaxllava.summary import Trained
-from jaxllava.train_step import hexadecimal, make_step
+from jaxllava.train_step import make_step
 from jaxllava.validation import Validation
 from jaxllava.weights import orbax as folder
 
 Progress = Callable[[int, int, str], None]
-# Steps whose results are not waited for: the devices always have the next one at hand.
-LAG = 2
-
-
-class _Pending(NamedTuple):
-    """A step that the devices may still be working on."""
-
-    step: int
-    metrics: dict[str, Any]
-    waited: float  # seconds of the host for its batch
-    batch: dict[str, np.ndarray]  # this host's part
 
 
 def train(
@@ -141,52 +128,29 @@ def train(
         shardings=(layout(trained), layout(opt_state), whole),
     )
     batch_sharding = sharding_lib.batch_sharding(mesh)
-    sources = [split for split, _ in config.mixture]
     log = metrics.Log(workdir, start, enabled=hosts.is_first(), tensorboard=config.tensorboard)
-    pending: collections.deque[_Pending] = collections.deque()
-    ended, total_tokens, total_seconds, stop = time.monotonic(), 0, 0.0, 0
-
-    def settle() -> None:
-        """Waits for the oldest step, checks and writes what it measured."""
-        nonlocal ended, total_tokens, total_seconds, stop
-        oldest = pending.popleft()
-        fetched = jax.device_get(oldest.metrics)
-        now = time.monotonic()
-        loss, norm = float(fetched["loss"]), float(fetched["gradient_norm"])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            log.flush()
-            raise UserError(_not_a_number(workdir, oldest, loss, norm))
-        line = {"step": oldest.step, "lr": float(np.asarray(schedule(oldest.step - 1)))} | metrics.describe(
-            fetched,
-            seconds=now - ended,
-            waited=oldest.waited,
-            positions=batch_rows * oldest.batch["tokens"].shape[1],
-            slots=batch_rows * (oldest.batch["images"].shape[1] if oldest.batch["images"].ndim == 5 else 1),
-            sources=sources,
-            cost=cost,
-        )
-        line["batch"] = hexadecimal(fetched["fingerprint"])
-        if oldest.step > start + 1:  # the first step is compilation: the rate counts from its end
-            total_tokens += line["tokens"]
-            total_seconds += now - ended
-        ended = now
-        stop = max(stop, int(fetched["stop"]))
-        log.write(line)
-        if oldest.step % config.log_every == 0 or oldest.step in (start + 1, steps):
-            log.flush()
-            report(oldest.step, steps, f"loss {loss:.3f}")
+    meter = Meter(
+        log,
+        workdir=workdir,
+        rows=batch_rows,
+        first=start + 1,
+        log_every=config.log_every,
+        schedule=schedule,
+        sources=[split for split, _ in config.mixture],
+        cost=cost,
+        report=lambda step, note: report(step, steps, note),
+    )
 
     def save(step: int) -> None:
         """Everything up to `step` is in the log and found to be finite before it becomes a checkpoint."""
-        while pending:
-            settle()
-        log.flush()
-        found = held_out.measure(trained, frozen) if held_out else None
-        if found is not None:
-            log.write({"step": step, "validation_loss": found})
+        meter.drain()
+        found: dict[str, Any] = {}
+        if held_out:
+            found = {"loss": held_out.measure(trained, frozen)}
+            log.write({"step": step, "validation_loss": found["loss"]})
             log.flush()
-        state = {"trained": trained, "optimizer": opt_state}
-        checkpoints.save(step, state, {} if found is None else {"loss": found})
+        checkpoints.save(step, {"trained": trained, "optimizer": opt_state}, found)
+        meter.restart_clock()
 
     # -- steps -------------------------------------------------------------------------------------------------------
     positions = sharding_lib.rows_of_host(batch_sharding, batch_rows)
@@ -200,6 +164,7 @@ def train(
     )
     profile = profiling.Window(workdir / "profile", config.profile_at, config.profile_steps)
     with contextlib.ExitStack() as stack:
+        stack.callback(checkpoints.close)  # what is being written is written, however this ends
         stack.callback(log.close)
         stack.enter_context(jax.set_mesh(mesh))
         stack.callback(stream.close)
@@ -213,18 +178,16 @@ def train(
             waited = time.monotonic() - asked
             flag = sharding_lib.of_hosts(mesh, interrupt.level)
             trained, opt_state, found = step_fn(trained, opt_state, frozen, arrays, jnp.int32(step), flag)
-            pending.append(_Pending(step, found, waited, batch))
-            if len(pending) > LAG:
-                settle()
-            if stop or (step % config.checkpoint_every == 0 and step < steps):
+            meter.add(step, found, waited, batch)
+            if step % config.checkpoint_every == 0 or step == steps or meter.stop:
                 save(step)
-            if stop:
-                checkpoints.close()
-                raise interrupts.error(stop, step)
-        while pending:
-            settle()
-        if held_out:
-            log.write({"step": steps, "validation_loss": held_out.measure(trained, frozen)})
+            if meter.stop and step < steps:
+                raise interrupts.error(meter.stop, step)
+        if config.export_best:
+            step, state = checkpoints.restore_best({"trained": trained, "optimizer": opt_state})
+            trained = state["trained"]
+            say(f"note: the model is that of step {step}, which had the lowest validation loss")
+            del state
 
     # -- result: the model folder first, then the file that says that it is whole ------------------------------------
     full = rules_lib.merge(trained, frozen)
@@ -238,14 +201,13 @@ def train(
         template = base.template
     described = preflight.as_saved(config, model_config)
     folder.save_model(workdir / "model", full, described, tokenizer, template, generation=generation)
-    checkpoints.close()
     facts |= {"steps": steps, "trained_parameters": optimizer_lib.count(trained)}
     return summary.finish(
         workdir,
         who,
         log_every=config.log_every,
-        seconds=round(total_seconds, 2),
-        tokens_per_second=round(total_tokens / max(total_seconds, 1e-9), 1),
+        seconds=round(meter.seconds, 2),
+        tokens_per_second=round(meter.tokens / max(meter.seconds, 1e-9), 1),
         facts=facts,
         write=hosts.is_first(),
     )
@@ -254,14 +216,3 @@ def train(
 def _parts_that_train(trained: rules_lib.Params) -> Callable[[str], bool]:
     parts = {path.split("/")[0] for path in rules_lib.flatten(trained)}
     return lambda part: part in parts
-
-
-def _not_a_number(workdir: Path, step: _Pending, loss: float, norm: float) -> str:
-    """Keeps the batch of a step that went wrong, this host's part of it, and says where."""
-    path = workdir / f"not-a-number-step{step.step}-host{jax.process_index()}.npz"
-    np.savez(path, **step.batch)  # pyright: ignore[reportArgumentType]
-    what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-    return (
-        f"{what} at step {step.step}; its batch is kept in {path}. Lower config.lr or look at the data; the same "
-        "command goes on from the last checkpoint"
-    )

@@ -299,7 +299,8 @@ def test_the_best_checkpoint_by_held_out_loss_stays(setting, tmp_path):
         validation=(("caption_train", 1.0),), validation_rows=8, checkpoint_every=1, keep=1, keep_best=1,
         lr=2.0, warmup=0.0, profile_at=3, profile_steps=1,
     )  # fmt: skip
-    run = train(*changed(setting, **changes), tmp_path)
+    said: list[str] = []
+    run = train(*changed(setting, **changes, export_best=True), tmp_path, say=said.append)
     found = {
         line["step"]: line["validation_loss"]
         for line in metrics.read(tmp_path / metrics.NAME)
@@ -307,8 +308,11 @@ def test_the_best_checkpoint_by_held_out_loss_stays(setting, tmp_path):
     }
     assert sorted(found) == [1, 2, 3, 4, 5, 6]
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
-    best = min((step for step in found if step < 6), key=lambda step: found[step])
-    assert kept == {best, 5} and best != 5, found
+    best = min(found, key=lambda step: found[step])
+    assert kept == {best, 6} and best != 6, found
+    assert said == [f"note: the model is that of step {best}, which had the lowest validation loss"]
+    last = parameters(train(*changed(setting, **changes, steps=6, export_best=False), tmp_path / "last"))
+    assert any((leaf != last[path]).any() for path, leaf in parameters(run).items())
     assert [step for step, _ in run.curve] == [1, 2, 3, 4, 5, 6]
     assert list((tmp_path / "profile").rglob("*.xplane.pb")), "the profiler's window"
 

@@ -1,0 +1,113 @@
+"""Reads what the steps measured, a little behind them, so that the devices always have the next step at hand."""
+
+from __future__ import annotations
+
+import collections
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from input_pipeline.errors import UserError
+from jaxllava import flops, metrics
+from jaxllava.train_step import hexadecimal
+
+LAG = 2  # steps whose results are not waited for
+
+
+class _Pending(NamedTuple):
+    """A step that the devices may still be working on."""
+
+    step: int
+    metrics: dict[str, Any]
+    waited: float  # seconds of the host for its batch
+    batch: dict[str, np.ndarray]  # this host's part
+
+
+class Meter:
+    """Writes each step's line, finds what is not a number, and hears of hosts that are asked to stop.
+
+    stop: the highest `interrupts` level that a settled step brought, the same on every host. tokens, seconds: of the
+    settled steps but the first, which compiles.
+    """
+
+    def __init__(
+        self,
+        log: metrics.Log,
+        *,
+        workdir: Path,
+        rows: int,
+        first: int,
+        log_every: int,
+        schedule: optax.Schedule,
+        sources: Sequence[str],
+        cost: flops.Cost | None,
+        report: Callable[[int, str], None],
+    ):
+        self.log = log
+        self.stop, self.tokens, self.seconds = 0, 0, 0.0
+        self._workdir, self._rows, self._first, self._log_every = workdir, rows, first, log_every
+        self._schedule, self._sources, self._cost, self._report = schedule, sources, cost, report
+        self._pending: collections.deque[_Pending] = collections.deque()
+        self._ended = time.monotonic()
+
+    def add(self, step: int, found: dict[str, Any], waited: float, batch: dict[str, np.ndarray]) -> None:
+        """Takes a step that was given to the devices, and settles the one `LAG` before it."""
+        self._pending.append(_Pending(step, found, waited, batch))
+        if len(self._pending) > LAG:
+            self._settle()
+
+    def drain(self) -> None:
+        """Settles all: what comes next knows of every step, and everything is in the files."""
+        while self._pending:
+            self._settle()
+        self.log.flush()
+
+    def restart_clock(self) -> None:
+        """What was done since the last step does not count as part of the next."""
+        self._ended = time.monotonic()
+
+    def _settle(self) -> None:
+        oldest = self._pending.popleft()
+        fetched = jax.device_get(oldest.metrics)
+        now = time.monotonic()
+        seconds, self._ended = now - self._ended, now
+        loss, norm = float(fetched["loss"]), float(fetched["gradient_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.log.flush()
+            raise UserError(_not_a_number(self._workdir, oldest, loss, norm))
+        images = oldest.batch["images"]  # [b, M, S, S, 3], or of a contrastive stage [b, S, S, 3]
+        line = {"step": oldest.step, "lr": float(np.asarray(self._schedule(oldest.step - 1)))}
+        line |= metrics.describe(
+            fetched,
+            seconds=seconds,
+            waited=oldest.waited,
+            positions=self._rows * oldest.batch["tokens"].shape[1],
+            slots=self._rows * (images.shape[1] if images.ndim == 5 else 1),
+            sources=self._sources,
+            cost=self._cost,
+        )
+        self.log.write(line | {"batch": hexadecimal(fetched["fingerprint"])})
+        self.stop = max(self.stop, int(fetched["stop"]))
+        if oldest.step > self._first:
+            self.tokens += int(line["tokens"])
+            self.seconds += seconds
+        if oldest.step % self._log_every == 0 or oldest.step == self._first:
+            self.log.flush()
+            self._report(oldest.step, f"loss {loss:.3f}")
+
+
+def _not_a_number(workdir: Path, step: _Pending, loss: float, norm: float) -> str:
+    """Keeps the batch of a step that went wrong, this host's part of it, and says where."""
+    path = workdir / f"not-a-number-step{step.step}-host{jax.process_index()}.npz"
+    np.savez(path, **step.batch)  # pyright: ignore[reportArgumentType]
+    what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    return (
+        f"{what} at step {step.step}; its batch is kept in {path}. Lower config.lr or look at the data; the same "
+        "command goes on from the last checkpoint"
+    )
