@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline import loader
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from jaxllava import checkpoints as checkpoints_lib
 from jaxllava import (
     flops,
     hosts,
@@ -106,15 +107,20 @@ def train(
     held_out = Validation.of(config, objective, tokenizer, mesh)
 
     # -- model: resume > base, init rules > random -------------------------------------------------------------------
-    params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
-    optimizer, schedule = optimizer_lib.make_optimizer(config, params)
-    trained, frozen = optimizer_lib.partition(params, config.lr_rules)
-    model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    shapes = initial.final_shapes(objective.init, config)
+    optimizer, schedule = optimizer_lib.make_optimizer(config, shapes)
+
+    def begin() -> tuple[rules_lib.Params, rules_lib.Params, Any]:
+        """(trained, frozen, the optimizer's state) before the first step."""
+        params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
+        trained, frozen = optimizer_lib.partition(params, config.lr_rules)
+        with jax.set_mesh(mesh):
+            return trained, frozen, optimizer_lib.initial_state(optimizer, trained, mesh)
+
+    trained, frozen, opt_state = begin()
     cost = flops.of_model(model_config, _parts_that_train(trained))
-    del params
-    with jax.set_mesh(mesh):
-        opt_state = optimizer_lib.initial_state(optimizer, trained, mesh)
-    state = {"trained": trained, "optimizer": opt_state}
+    state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
+    model_bytes = preflight.model_bytes(shapes, config)
     preflight.check_disk(workdir, state, model_bytes, config.keep + config.keep_best)
     checkpoints = Checkpoints(
         workdir / "checkpoints",
@@ -125,9 +131,14 @@ def train(
         say=say,
     )
     start = 0
-    if restored := checkpoints.restore(state):
-        start, state = restored
-        trained, opt_state = state["trained"], state["optimizer"]
+    if checkpoints.steps():
+        del trained, opt_state  # beside what is read, a resumed run would need twice a fresh one's memory
+        if restored := checkpoints.restore(state):
+            start, state = restored
+            trained, opt_state = state["trained"], state["optimizer"]
+        else:
+            del frozen
+            trained, frozen, opt_state = begin()
     del state
 
     # -- the step ----------------------------------------------------------------------------------------------------
@@ -142,6 +153,8 @@ def train(
     )
     batch_sharding = sharding_lib.batch_sharding(mesh)
     sources = [split for split, _ in config.mixture]
+    # All at once: computed at a step's end, each would wait for the steps that were sent to the devices before it.
+    rates = np.asarray(schedule(jnp.arange(steps)), np.float32)
     log = metrics.Log(workdir, start, enabled=hosts.is_first(), tensorboard=config.tensorboard)
     pending: collections.deque[_Pending] = collections.deque()
     ended, total_tokens, total_seconds, stop = time.monotonic(), 0, 0.0, 0
@@ -156,14 +169,15 @@ def train(
         if not (math.isfinite(loss) and math.isfinite(norm)):
             log.flush()
             raise UserError(_not_a_number(workdir, oldest, loss, norm))
-        line = {"step": oldest.step, "lr": float(np.asarray(schedule(oldest.step - 1)))} | metrics.describe(
+        line = {"step": oldest.step, "lr": float(rates[oldest.step - 1])} | metrics.describe(
             fetched,
             seconds=now - ended,
             waited=oldest.waited,
-            positions=batch_rows * config.row_tokens,
-            slots=batch_rows * config.row_images,
+            positions=batch_rows * oldest.batch["tokens"].shape[1],
+            slots=batch_rows * (oldest.batch["images"].shape[1] if oldest.batch["images"].ndim == 5 else 1),
             sources=sources,
             cost=cost,
+            devices=mesh.size,
         )
         line["batch"] = hexadecimal(fetched["fingerprint"])
         if oldest.step > start + 1:  # the first step is compilation: the rate counts from its end
@@ -181,7 +195,9 @@ def train(
         while pending:
             settle()
         log.flush()
-        found = held_out.measure(trained, frozen) if held_out else None
+        # Not at an interrupt: a machine that is taken away gives half a minute, and an undisturbed run has none there.
+        due = step % config.checkpoint_every == 0
+        found = held_out.measure(trained, frozen) if held_out and due else None
         if found is not None:
             log.write({"step": step, "validation_loss": found})
             log.flush()
@@ -201,6 +217,7 @@ def train(
     profile = profiling.Window(workdir / "profile", config.profile_at, config.profile_steps)
     with contextlib.ExitStack() as stack:
         stack.callback(log.close)
+        stack.enter_context(checkpoints)
         stack.enter_context(jax.set_mesh(mesh))
         stack.callback(stream.close)
         interrupt = stack.enter_context(interrupts.deferred())
