@@ -161,7 +161,10 @@ class _Worker:
 
     def __call__(self, number: int, count: int) -> None:
         del number, count
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes its workers
+        # Ctrl-C is for the parent, which closes its workers. So is SIGTERM, which a machine that is taken away sends
+        # to every process: the parent has steps to finish before it saves.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         threading.Thread(target=self._end_with_parent, daemon=True).start()
         import jax
 
@@ -180,9 +183,11 @@ def to_device(
     """Host batches to global arrays [rows, ...]; this host gives the rows at `positions` (None: it has all)."""
     import jax
 
-    if positions is None or len(positions) == rows:
+    # Not on several hosts that all hold all rows: there jax would compare their arrays first, at every step.
+    if sharding.is_fully_addressable:
         return {name: jax.device_put(np.asarray(value), sharding) for name, value in batch.items()}
-    place = {int(position): number for number, position in enumerate(positions)}
+    held = range(rows) if positions is None else positions.tolist()
+    place = {position: number for number, position in enumerate(held)}
 
     def part(value: np.ndarray, index: Any) -> np.ndarray:
         first, behind, _ = index[0].indices(rows)

@@ -6,6 +6,7 @@ written: the base that they come from is named by its hash in the fingerprint, a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from input_pipeline.errors import UserError
 from jaxllava import hosts
 from jaxllava.train_step import fingerprint, hexadecimal
 
+# In what Orbax raises where a checkpoint is whole and the machine is not up to it.
+NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Permission denied", "Out of memory")
 ASIDE = "unreadable-"  # in front of the name of a checkpoint that could not be read
 
 
@@ -64,6 +67,10 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(self.directory, options=self._options)
 
+    def steps(self) -> list[int]:
+        """Of the checkpoints that are there, readable or not."""
+        return sorted(self.manager.all_steps())
+
     def save(self, step: int, state: Any, facts: dict[str, Any] | None = None) -> None:
         """Writes in the background; `close` (or the next save) waits for it. `facts` may hold the "loss" to rank by.
 
@@ -93,10 +100,11 @@ class Checkpoints:
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest readable checkpoint, laid out as `like`; None where there is none.
 
-        One that is torn or damaged is set aside under another name and said so, and the one before it is taken: on
-        all hosts the same. One of another run, model or optimizer is a UserError.
+        like: arrays, or their `layout`, which takes no memory beside what is read. One that is torn or damaged is set
+        aside under another name and said so, and the one before it is taken: on all hosts the same. One of another
+        run, model or optimizer is a UserError, and so is one that this machine has no memory or no permission to read.
         """
-        for step in sorted(self.manager.all_steps(), reverse=True):
+        for step in reversed(self.steps()):
             state, problem = self._read(step, like)
             if hosts.all_true(f"reading checkpoint {step}", not problem, self._minutes):
                 return step, state
@@ -111,7 +119,7 @@ class Checkpoints:
             header = saved.header
             identity, tree, digest = header["identity"], header["tree"], header["digest"]
         except Exception as error:
-            return None, _short(error)
+            return None, self._damage(step, error)
         where = self.directory / str(step)
         keys = sorted(set(identity) | set(self.identity))
         changed = [key for key in keys if identity.get(key) != self.identity.get(key)]
@@ -136,10 +144,21 @@ class Checkpoints:
             )
             found = hexadecimal(jax.device_get(self._digest(restored.state)))
         except Exception as error:
-            return None, _short(error)
+            return None, self._damage(step, error)
         if found != digest:
             return None, f"its contents have changed on disk (digest {found}, written {digest})"
         return restored.state, ""
+
+    def _damage(self, step: int, error: Exception) -> str:
+        """What is wrong with a checkpoint. A UserError where it is the machine: setting good ones aside would begin the
+        run anew."""
+        text = str(error)
+        if isinstance(error, MemoryError | PermissionError) or any(sign in text for sign in NOT_DAMAGE):
+            raise UserError(
+                f"{self.directory / str(step)} could not be read here, and nothing is known to be wrong with it "
+                f"({_short(error)}); make room or see to its permissions, then the same command goes on from it"
+            ) from error
+        return _short(error)
 
     def _set_aside(self, step: int, problem: str) -> None:
         found = self.directory / str(step)
@@ -170,6 +189,17 @@ class Checkpoints:
                 return step, state
             self._say(f"checkpoint {self.directory / str(step)} cannot be read ({problem})")
         raise UserError(f"{self.directory}: no checkpoint with a validation loss can be read")
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """However a run ends, what is being written becomes whole: an interpreter that ends does not let Orbax do it."""
+        if not isinstance(error, Exception):
+            self.close()
+            return
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            self.close()
 
     def wait(self) -> None:
         """Until what is being written is whole."""
@@ -208,6 +238,11 @@ class _Writing:
             f"{self.directory}: a checkpoint could not be written ({_short(error)}); {remedy}, then the same command "
             "goes on from the one before"
         ) from error
+
+
+def layout(state: Any) -> Any:
+    """Shapes, dtypes and places of a tree of arrays, without them."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
 def _describe(state: Any) -> dict[str, str]:

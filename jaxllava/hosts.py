@@ -19,6 +19,7 @@ from jax._src import distributed  # the service has no public handle; orbax take
 from input_pipeline.errors import UserError
 
 ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+SHUTDOWN = 30  # seconds that a host at its end waits for the others
 _calls = itertools.count()  # every host makes the same calls in the same order: the number names the call
 
 
@@ -40,7 +41,13 @@ def start(minutes: float = 10.0) -> None:
                 f"JAX_NUM_PROCESSES={count}, JAX_PROCESS_ID={index}: numbers are needed"
             ) from None
     try:
-        jax.distributed.initialize(address, **given, initialization_timeout=int(minutes * 60))
+        jax.distributed.initialize(
+            address,
+            **given,
+            initialization_timeout=int(minutes * 60),
+            # All end at about the same time, or one ends in an error: the others then hear of it after so long.
+            shutdown_timeout_seconds=SHUTDOWN,
+        )
     except (ValueError, RuntimeError) as error:
         where = f" with {address}" if address else ""
         raise UserError(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 LEVELS = {signal.SIGINT: 1, signal.SIGTERM: 2}
+# A Ctrl-C may come twice: from the terminal to all of its processes, and forwarded by the launcher, which is one too.
+SAME = 1.0  # seconds in which signals are one
 
 
 class Preempted(KeyboardInterrupt):
@@ -16,10 +19,12 @@ class Preempted(KeyboardInterrupt):
 
 
 class Interrupt:
-    """`level` is 0, or that of the first signal (`LEVELS`); a second signal raises KeyboardInterrupt at once."""
+    """`level` is 0, or that of the first signal (`LEVELS`); a second one, `SAME` seconds later or more, raises
+    KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
         self.level = 0
+        self._since = 0.0
 
     @property
     def requested(self) -> bool:
@@ -27,9 +32,10 @@ class Interrupt:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.requested:
+        if not self.requested:
+            self.level, self._since = LEVELS[signal.Signals(number)], time.monotonic()
+        elif time.monotonic() - self._since >= SAME:
             raise KeyboardInterrupt
-        self.level = LEVELS[signal.Signals(number)]
 
 
 def error(level: int, step: int) -> KeyboardInterrupt:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from input_pipeline.errors import UserError
 from jaxllava import flops, metrics
@@ -44,15 +43,17 @@ class Meter:
         rows: int,
         first: int,
         log_every: int,
-        schedule: optax.Schedule,
+        rates: np.ndarray,
         sources: Sequence[str],
         cost: flops.Cost | None,
+        devices: int,
         report: Callable[[int, str], None],
     ):
         self.log = log
         self.stop, self.tokens, self.seconds = 0, 0, 0.0
         self._workdir, self._rows, self._first, self._log_every = workdir, rows, first, log_every
-        self._schedule, self._sources, self._cost, self._report = schedule, sources, cost, report
+        self._rates, self._sources, self._report = rates, sources, report
+        self._cost, self._devices = cost, devices
         self._pending: collections.deque[_Pending] = collections.deque()
         self._ended = time.monotonic()
 
@@ -82,7 +83,7 @@ class Meter:
             self.log.flush()
             raise UserError(_not_a_number(self._workdir, oldest, loss, norm))
         images = oldest.batch["images"]  # [b, M, S, S, 3], or of a contrastive stage [b, S, S, 3]
-        line = {"step": oldest.step, "lr": float(np.asarray(self._schedule(oldest.step - 1)))}
+        line = {"step": oldest.step, "lr": float(self._rates[oldest.step - 1])}
         line |= metrics.describe(
             fetched,
             seconds=seconds,
@@ -91,6 +92,7 @@ class Meter:
             slots=self._rows * (images.shape[1] if images.ndim == 5 else 1),
             sources=self._sources,
             cost=self._cost,
+            devices=self._devices,
         )
         self.log.write(line | {"batch": hexadecimal(fetched["fingerprint"])})
         self.stop = max(self.stop, int(fetched["stop"]))

@@ -90,9 +90,10 @@ def describe(
     slots: int,
     sources: Sequence[str],
     cost: flops.Cost | None,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """A line from a step's fetched metrics. seconds: since the step before ended; waited: of the host for its batch;
-    positions, slots: of tokens and images in the batch, used or not.
+    positions, slots: of tokens and images in the batch, used or not; devices: that share the work.
     """
     line: dict[str, Any] = {
         "loss": float(fetched["loss"]),
@@ -116,7 +117,7 @@ def describe(
     top = flops.peak(device.device_kind)
     if cost is not None and top:
         done = cost.of(tokens, float(fetched.get("pairs", 0.0)), float(fetched.get("images", 0.0)))
-        line["mfu"] = round(done / (max(seconds, 1e-9) * top * jax.device_count()), 4)
+        line["mfu"] = round(done / (max(seconds, 1e-9) * top * devices), 4)
     memory = device.memory_stats() if device.platform != "cpu" else None
     if memory and "peak_bytes_in_use" in memory:
         line["hbm_gib"] = round(memory["peak_bytes_in_use"] / 2**30, 3)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.images import MODES
-from jaxllava import optimizer, sharding
+from jaxllava import optimizer, rules, sharding
 from jaxllava.models.attention import IMPLEMENTATIONS
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.config import DTYPES, REMAT_POLICIES
+from jaxllava.models.linear import ADAPTER
 from jaxllava.models.llava import LlavaConfig
+from jaxllava.rules import Params
 
 AT_LEAST_ONE = (
     *("accumulate", "loss_chunks", "log_every", "checkpoint_every", "row_tokens", "pad_multiple", "keep"),
@@ -28,6 +33,8 @@ AT_LEAST_NONE = (
     *("steps", "samples_per_step", "workers", "keep_best", "validation_rows", "profile_at", "devices"),
     *("row_images", "sample_tokens"),
 )
+# A gradient clipped to a norm of 0 trains nothing, and says nothing of it.
+ABOVE_NONE = ("mixture_epochs", "clip_norm", "barrier_minutes")
 AnyModel = TypeVar("AnyModel", bound=LlavaConfig | ClipConfig)
 SPARE = 64 * 2**20  # bytes of a workdir beside its checkpoints and model
 
@@ -40,14 +47,17 @@ def check(config: ConfigDict) -> None:
                 raise UserError(f"config.{key}={getattr(config, key)}: at least {least} is needed")
     if config.batch < 1 and not config.samples_per_step:
         raise UserError(f"config.batch={config.batch}: at least 1 is needed")
-    for key in ("lr", "warmup", "mixture_epochs", "clip_norm", "barrier_minutes"):
+    for key in ("lr", "warmup", *ABOVE_NONE):
         value = getattr(config, key)
-        if (
-            not math.isfinite(value)
-            or value < 0
-            or (key in ("mixture_epochs", "barrier_minutes") and not value)
-        ):
+        if not math.isfinite(value) or value < 0 or (key in ABOVE_NONE and not value):
             raise UserError(f"config.{key}={value}: a positive number is needed")
+    for key in ("mixture", "validation"):
+        for split, weight in getattr(config, key):
+            if not (math.isfinite(weight) and weight > 0):
+                raise UserError(
+                    f"config.{key} gives {split} the weight {weight}: a positive number is needed; leave out what is "
+                    "not to be read"
+                )
     if (config.keep_best or config.export_best) and not config.validation:
         raise UserError(
             "config.keep_best and config.export_best rank by validation loss; set config.validation, a mixture of "
@@ -129,13 +139,36 @@ def check_disk(workdir: Path, state: Any, model_bytes: int, checkpoints: int) ->
     """The workdir's disk has to hold the checkpoints that are kept, one more while it is written, and the model."""
     one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     needed = one * (checkpoints + 1) + model_bytes + SPARE
-    held = sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file())
+    held = _bytes_under(workdir)
     free = shutil.disk_usage(workdir).free
     if free + held < needed:
         raise UserError(
             f"{workdir}: {_gib(needed)} are needed ({checkpoints + 1} checkpoints of {_gib(one)} and a model of "
             f"{_gib(model_bytes)}), {_gib(free)} are free; make room, take another workdir or a smaller config.keep"
         )
+
+
+def model_bytes(params: Params, config: ConfigDict) -> int:
+    """Bytes of the model that a run leaves: adapters go into their kernels, and kernels in four bits come out whole."""
+    total = 0
+    for path, leaf in rules.flatten(params).items():
+        name = path.rpartition("/")[2]
+        if name in ADAPTER or name == "kernel_scales":
+            continue
+        own = "bfloat16" if name == "kernel_codes" else leaf.dtype
+        count = leaf.size * (2 if name == "kernel_codes" else 1)
+        total += count * jnp.dtype(config.save_dtype or own).itemsize
+    return total
+
+
+def _bytes_under(folder: Path) -> int:
+    """Of its files. Another host may be removing some of them, what a killed run left, at the same time."""
+    total = 0
+    for where, _, names in os.walk(folder):  # which passes over a folder that is gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(where, name).stat().st_size
+    return total
 
 
 def _gib(count: int) -> str:

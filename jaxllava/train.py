@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline import loader
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from jaxllava import checkpoints as checkpoints_lib
 from jaxllava import (
     flops,
     hosts,
@@ -93,15 +94,20 @@ def train(
     held_out = Validation.of(config, objective, tokenizer, mesh)
 
     # -- model: resume > base, init rules > random -------------------------------------------------------------------
-    params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
-    optimizer, schedule = optimizer_lib.make_optimizer(config, params)
-    trained, frozen = optimizer_lib.partition(params, config.lr_rules)
-    model_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    shapes = initial.final_shapes(objective.init, config)
+    optimizer, schedule = optimizer_lib.make_optimizer(config, shapes)
+
+    def begin() -> tuple[rules_lib.Params, rules_lib.Params, Any]:
+        """(trained, frozen, the optimizer's state) before the first step."""
+        params = initial.initial_params(objective.init, config, mesh, base.leaves if base else None)
+        trained, frozen = optimizer_lib.partition(params, config.lr_rules)
+        with jax.set_mesh(mesh):
+            return trained, frozen, optimizer_lib.initial_state(optimizer, trained, mesh)
+
+    trained, frozen, opt_state = begin()
     cost = flops.of_model(model_config, _parts_that_train(trained))
-    del params
-    with jax.set_mesh(mesh):
-        opt_state = optimizer_lib.initial_state(optimizer, trained, mesh)
-    state = {"trained": trained, "optimizer": opt_state}
+    state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
+    model_bytes = preflight.model_bytes(shapes, config)
     preflight.check_disk(workdir, state, model_bytes, config.keep + config.keep_best)
     checkpoints = Checkpoints(
         workdir / "checkpoints",
@@ -112,9 +118,14 @@ def train(
         say=say,
     )
     start = 0
-    if restored := checkpoints.restore(state):
-        start, state = restored
-        trained, opt_state = state["trained"], state["optimizer"]
+    if checkpoints.steps():
+        del trained, opt_state  # beside what is read, a resumed run would need twice a fresh one's memory
+        if restored := checkpoints.restore(state):
+            start, state = restored
+            trained, opt_state = state["trained"], state["optimizer"]
+        else:
+            del frozen
+            trained, frozen, opt_state = begin()
     del state
 
     # -- the step ----------------------------------------------------------------------------------------------------
@@ -135,9 +146,11 @@ def train(
         rows=batch_rows,
         first=start + 1,
         log_every=config.log_every,
-        schedule=schedule,
+        # All at once: computed at a step's end, each would wait for the steps that the devices were given before it.
+        rates=np.asarray(schedule(jnp.arange(steps)), np.float32),
         sources=[split for split, _ in config.mixture],
         cost=cost,
+        devices=mesh.size,
         report=lambda step, note: report(step, steps, note),
     )
 
@@ -145,7 +158,8 @@ def train(
         """Everything up to `step` is in the log and found to be finite before it becomes a checkpoint."""
         meter.drain()
         found: dict[str, Any] = {}
-        if held_out:
+        # Not at an interrupt: a machine that is taken away gives half a minute, and an undisturbed run has none there.
+        if held_out and (step % config.checkpoint_every == 0 or step == steps):
             found = {"loss": held_out.measure(trained, frozen)}
             log.write({"step": step, "validation_loss": found["loss"]})
             log.flush()
@@ -164,7 +178,7 @@ def train(
     )
     profile = profiling.Window(workdir / "profile", config.profile_at, config.profile_steps)
     with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)  # what is being written is written, however this ends
+        stack.enter_context(checkpoints)
         stack.callback(log.close)
         stack.enter_context(jax.set_mesh(mesh))
         stack.callback(stream.close)

@@ -20,7 +20,8 @@ from jaxllava.rules import Params
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Up to `config.validation_rows` rows of the mixture `config.validation`, in batches of the run's own size."""
+    """Up to `config.validation_rows` rows of the mixture `config.validation`, in batches of a micro-batch's size: more
+    rows at once may not fit where a step's have to be taken in parts."""
 
     rows: Any
     batch: int
@@ -40,9 +41,15 @@ class Validation:
         if not config.validation:
             return None
         own = config.copy_and_resolve_references()
+        size = config.batch // config.accumulate
         # One pass, filled up with empty rows: every sample counts once, whatever the batch.
         own.update(
-            mixture=config.validation, mixture_epochs=1.0, steps=0, samples_per_step=0, batching="packed"
+            mixture=config.validation,
+            mixture_epochs=1.0,
+            steps=0,
+            batch=size,
+            samples_per_step=0,
+            batching="packed",
         )
         if isinstance(objective, Contrastive):
             raise UserError("config.validation: a contrastive loss depends on its batch; leave it empty")
@@ -50,7 +57,7 @@ class Validation:
         rows, facts = held_out.rows(tokenizer, None)
         if not len(rows):
             raise UserError(f"no validation rows in {config.data} for {config.validation}")
-        most = max(config.validation_rows // config.batch, 1)
+        most = max(config.validation_rows // size, 1)
 
         def sums(trained: Params, frozen: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
             total, found = held_out.loss(rules_lib.merge(trained, frozen), batch)
@@ -58,7 +65,7 @@ class Validation:
 
         whole = NamedSharding(mesh, PartitionSpec())
         step = jax.jit(sums, out_shardings=whole)
-        return cls(rows, config.batch, min(facts["steps"], most), step, sharding.batch_sharding(mesh))
+        return cls(rows, size, min(facts["steps"], most), step, sharding.batch_sharding(mesh))
 
     def measure(self, trained: Params, frozen: Params) -> float:
         """Sum of token losses / sum of token weights."""

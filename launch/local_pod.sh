@@ -47,8 +47,10 @@ forward() {
 trap 'forward TERM' TERM
 trap 'forward INT' INT
 
-# Gloo, which carries the sums between processes, tells of each connection.
+# Gloo, which carries the sums between processes, tells of each connection. A terminal's Ctrl-C comes to every process
+# of the group: what a run says of its end has to find its reader alive.
 label() {
+  trap '' INT TERM
   sed -u -e '/\[Gloo\] Rank/d' -e "s/^/[$1] /"
 }
 

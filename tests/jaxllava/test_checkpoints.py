@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from input_pipeline.errors import UserError
 from jaxllava import sharding
-from jaxllava.checkpoints import ASIDE, Checkpoints
+from jaxllava.checkpoints import ASIDE, Checkpoints, layout
 
 
 def state(value: float) -> dict:
@@ -167,3 +167,45 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.manager, "save", full)
     with pytest.raises(UserError, match="the disk is full: make room, then the same command goes on"):
         checkpoints.save(1, state(1))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), PermissionError(13, "no")]
+)
+def test_a_machine_that_cannot_read_it_sets_nothing_aside(tmp_path, monkeypatch, error):
+    """Or a machine without memory would put all checkpoints of a run away and begin it anew."""
+    saved(tmp_path, [1, 2])
+    checkpoints = opened(tmp_path)
+    restore = checkpoints.manager.restore
+
+    def refuse(step, args):
+        if "state" in args:
+            raise error
+        return restore(step, args=args)
+
+    monkeypatch.setattr(checkpoints.manager, "restore", refuse)
+    with pytest.raises(
+        UserError, match=r"checkpoints/2 could not be read here, and nothing is known to be wrong"
+    ):
+        checkpoints.restore(state(0))
+    assert steps(tmp_path) == checkpoints.steps() == [1, 2]
+
+
+def test_a_layout_is_enough_to_read_by(tmp_path):
+    saved(tmp_path, [3])
+    assert_is(opened(tmp_path).restore(layout(state(0))), 3)
+
+
+@pytest.mark.parametrize(("error", "waits"), [(ValueError("x"), 1), (KeyboardInterrupt(), 0)])
+def test_an_error_waits_for_what_is_being_written(tmp_path, monkeypatch, error, waits):
+    """An interpreter that ends lets no thread of Orbax start another: the checkpoint would be lost."""
+    checkpoints, waited = opened(tmp_path), []
+
+    def wait():
+        waited.append(1)
+        raise RuntimeError("of the second error nothing is told")
+
+    monkeypatch.setattr(checkpoints.manager, "wait_until_finished", wait)
+    with pytest.raises(type(error)), checkpoints:
+        raise error
+    assert len(waited) == waits

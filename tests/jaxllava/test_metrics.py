@@ -39,6 +39,16 @@ def test_a_line_says_what_a_step_did():
     assert "mfu" not in line, "a CPU has no peak in the table"
 
 
+def test_mfu_is_of_the_devices_that_share_the_work(monkeypatch):
+    monkeypatch.setattr(metrics.flops, "peak", lambda kind: 1e12)
+    fetched = {"loss": 2.0, "gradient_norm": 0.5, "tokens": 100.0, "pairs": 10.0, "images": 2.0}
+    cost = metrics.flops.Cost(per_token=1e10, per_pair=1e9, per_image=5e11)
+    line = metrics.describe(
+        fetched, seconds=2.0, waited=0.0, positions=100, slots=2, sources=[], cost=cost, devices=4
+    )
+    assert line["mfu"] == pytest.approx((1e12 + 1e10 + 1e12) / (2.0 * 4 * 1e12), abs=1e-4)
+
+
 def test_every_host_but_the_first_writes_nothing(tmp_path):
     log = metrics.Log(tmp_path, 0, enabled=False)
     log.write({"step": 1})
