@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN
-from jaxllava import preflight
+from jaxllava import settings
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
@@ -67,11 +67,11 @@ def open_base(config: ConfigDict) -> Base:
     base = _given(config) if config.base else _new(config)
     template = config.template or base.template
     if get_template(template).style == "plain" and config.stage != "align":
-        named = "--config.template" if config.template else str(config.base)
+        named = "--config.template is" if config.template else f"{config.base} has the template"
         raise UserError(
-            f"{named} has the template {template!r}, made for align; set --config.template=v1_bare"
+            f"{named} {template!r}, which is for the stage align alone; set --config.template=v1_bare"
         )
-    return dataclasses.replace(base, config=preflight.with_settings(config, base.config))
+    return dataclasses.replace(base, config=settings.with_settings(config, base.config))
 
 
 def _given(config: ConfigDict) -> Base:

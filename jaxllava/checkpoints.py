@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,7 @@ class Checkpoints:
         except Exception as error:
             return None, self._damage(step, error)
         where = self.directory / str(step)
-        keys = sorted(set(identity) | set(self.identity))
-        changed = [key for key in keys if identity.get(key) != self.identity.get(key)]
-        if changed:
-            raise UserError(
-                f"checkpoint {where} was written by another run (differs in: {', '.join(changed)}); use a new "
-                "workdir, or what it was started with"
-            )
+        _refuse_another(where, identity, self.identity)
         here = _describe(like)
         paths = sorted(path for path in set(here) | set(tree) if here.get(path) != tree.get(path))
         if paths:
@@ -194,7 +189,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """However a run ends, what is being written becomes whole: an interpreter that ends does not let Orbax do it."""
+        """However a run ends, what is being written becomes whole; a dying interpreter does not let Orbax do it."""
         if not isinstance(error, Exception):
             self.close()
             return
@@ -215,6 +210,26 @@ class Checkpoints:
 
     def _writing(self) -> _Writing:
         return _Writing(self.directory)
+
+
+def check_identity(directory: Path, identity: Mapping[str, str]) -> None:
+    """Before anything is read or computed: a UserError where the newest checkpoint with a readable header is another
+    run's. (`Checkpoints.restore` looks at all that it reads.)
+    """
+    found = [path for path in directory.glob("*/header/metadata") if path.parent.parent.name.isdigit()]
+    for path in sorted(found, key=lambda path: -int(path.parent.parent.name)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            _refuse_another(path.parent.parent, json.loads(path.read_text())["identity"], identity)
+            return
+
+
+def _refuse_another(where: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    changed = [key for key in sorted(set(found) | set(wanted)) if found.get(key) != wanted.get(key)]
+    if changed:
+        raise UserError(
+            f"checkpoint {where} was written by another run (differs in: {', '.join(changed)}); use a new workdir, or "
+            "what it was started with"
+        )
 
 
 class _Writing:

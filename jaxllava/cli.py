@@ -263,17 +263,20 @@ def _download(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    from jaxllava import bases, config_files, hosts
+    from jaxllava import config_files
+
+    config = config_files.load(args.config, overrides)  # a slip is told before jax is imported
+    from jaxllava import bases, hosts
     from jaxllava.progress import bar
     from jaxllava.train import train
 
-    config = config_files.load(args.config, overrides)
     if args.distributed or hosts.ENVIRONMENT[0] in os.environ:
         hosts.start(config.barrier_minutes)
     if not config.data:
         raise UserError("jaxllava train: set --config.data=DIR (the records folder of jaxllava prepare)")
     if not Path(str(config.data)).is_dir():
-        raise UserError(f"--config.data: {config.data} does not exist")
+        why = "is no folder" if Path(str(config.data)).exists() else "does not exist"
+        raise UserError(f"--config.data: {config.data} {why}; give the records folder of jaxllava prepare")
     base = bases.open_base(config)
     config.template = config.template or base.template
     with bar(f"training {config.stage}") as report:

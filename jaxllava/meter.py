@@ -6,6 +6,7 @@ import collections
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class _Pending(NamedTuple):
 
     step: int
     metrics: dict[str, Any]
+    ended: Future[float]
     waited: float  # seconds of the host for its batch
     batch: dict[str, np.ndarray]  # this host's part
 
@@ -32,7 +34,7 @@ class Meter:
     """Writes each step's line, finds what is not a number, and hears of hosts that are asked to stop.
 
     stop: the highest `interrupts` level that a settled step brought, the same on every host. tokens, seconds: of the
-    settled steps but the first, which compiles.
+    settled steps without the first, which compiles, unless it is the only one.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Meter:
         self._rates, self._sources, self._report = rates, sources, report
         self._cost, self._devices = cost, devices
         self._pending: collections.deque[_Pending] = collections.deque()
+        # The end of a step is seen by a thread that does nothing else: this one may be busy with the next batch.
+        self._watcher = ThreadPoolExecutor(1)
         self._ended = time.monotonic()
 
     def add(self, step: int, found: dict[str, Any], waited: float, batch: dict[str, np.ndarray]) -> None:
         """Takes a step that was given to the devices, and settles the one `LAG` before it."""
-        self._pending.append(_Pending(step, found, waited, batch))
+        self._pending.append(_Pending(step, found, self._watcher.submit(_end, found), waited, batch))
         if len(self._pending) > LAG:
             self._settle()
 
@@ -76,8 +80,8 @@ class Meter:
     def _settle(self) -> None:
         oldest = self._pending.popleft()
         fetched = jax.device_get(oldest.metrics)
-        now = time.monotonic()
-        seconds, self._ended = now - self._ended, now
+        now = oldest.ended.result()
+        seconds, self._ended = max(now - self._ended, 0.0), max(now, self._ended)
         loss, norm = float(fetched["loss"]), float(fetched["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.log.flush()
@@ -96,12 +100,18 @@ class Meter:
         )
         self.log.write(line | {"batch": hexadecimal(fetched["fingerprint"])})
         self.stop = max(self.stop, int(fetched["stop"]))
-        if oldest.step > self._first:
-            self.tokens += int(line["tokens"])
-            self.seconds += seconds
+        if oldest.step == self._first + 1:
+            self.tokens, self.seconds = 0, 0.0
+        self.tokens += int(line["tokens"])
+        self.seconds += seconds
         if oldest.step % self._log_every == 0 or oldest.step == self._first:
             self.log.flush()
             self._report(oldest.step, f"loss {loss:.3f}")
+
+
+def _end(found: dict[str, Any]) -> float:
+    jax.block_until_ready(found["loss"])
+    return time.monotonic()
 
 
 def _not_a_number(workdir: Path, step: _Pending, loss: float, norm: float) -> str:

@@ -8,13 +8,16 @@ hbm_gib (the most that one device held) where the device says; batch, the finger
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
+from input_pipeline.errors import UserError
 from jaxllava import flops
 
 NAME = "metrics.jsonl"
@@ -32,42 +35,82 @@ class Log:
         cut(self.path, start)  # also of a run that ended before its first checkpoint
         self._file = self.path.open("a")
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
+            with contextlib.suppress(OSError):
+                self._board = _Board(workdir / "tensorboard", start)
 
     def write(self, line: dict[str, Any]) -> None:
         if self._file is None:
             return
         self._file.write(json.dumps(line) + "\n")
-        if self._board is not None:
-            for name, value in line.items():
-                if name != "step" and isinstance(value, int | float):
-                    tag = name if "/" in name else f"train/{name}"
-                    self._board.add_scalar(tag, value, line["step"])
+        self._on_board(lambda board: board.write(line))
 
     def flush(self) -> None:
         """What was written is in the files from here on."""
         if self._file is not None:
-            self._file.flush()
-        if self._board is not None:
-            self._board.flush()
+            try:
+                self._file.flush()
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: cannot be written ({error.strerror or error}); make room, then the same command "
+                    "goes on"
+                ) from error
+        self._on_board(lambda board: board.flush())
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):  # `flush` has said so
+                self._file.close()
+        self._on_board(lambda board: board.close())
+
+    def _on_board(self, act: Callable[[Any], Any]) -> None:
+        """TensorBoard's files are an extra: where they cannot be written they end, and the run goes on."""
+        if self._board is None:
+            return
+        try:
+            act(self._board)
+        except OSError:
+            self._board = None
+
+
+class _Board:
+    """TensorBoard's file, written by this thread alone: what goes wrong is raised here and not in another."""
+
+    def __init__(self, folder: Path, start: int):
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        proto: Any = event_pb2  # its classes are made when it is imported
+        folder.mkdir(exist_ok=True)
+        self._event, self._summary = proto.Event, summary
+        self._file = event_file_writer.EventsWriter(str(folder / "events"))
+        # What an earlier life wrote of the steps that come again is hidden.
+        began = proto.SessionLog(status=proto.SessionLog.START)
+        self._file.write_event(self._event(step=start + 1, session_log=began, wall_time=time.time()))
+
+    def write(self, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name != "step" and isinstance(value, int | float):
+                found = self._summary.scalar(name if "/" in name else f"train/{name}", value)
+                event = self._event(step=line["step"], summary=found, wall_time=time.time())
+                self._file.write_event(event)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """The lines of a metrics.jsonl up to the first that is none: a kill may have cut the last one short."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+            line["step"] + 0
+        except (ValueError, TypeError, KeyError):
             break
+        lines.append(line)
     return lines
 
 

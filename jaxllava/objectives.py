@@ -235,6 +235,10 @@ def _plan(config: ConfigDict, tables: Sequence[TokenTable]) -> tuple[PackPlan, n
         raise UserError(
             f"config.mixture_epochs={config.mixture_epochs} of {sizes[0]} samples is no sample; raise it"
         )
+    if config.samples_per_step > len(pairs):
+        raise UserError(
+            f"config.samples_per_step={config.samples_per_step} is more than the {len(pairs)} samples of a pass"
+        )
     lengths, images, words = (_of_pairs(tables, pairs, name) for name in ("lengths", "images", "words"))
     if images.max() > config.row_images:
         raise UserError(

@@ -1,126 +1,55 @@
-"""What can be known to be wrong before the first step: settings, the mesh, the batch, the disk."""
+"""What can be known to be wrong with the machine before the first step: the workdir, the mesh and batch, the disk."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from input_pipeline.conversation import get_template
-from input_pipeline.errors import UserError, nearest
-from input_pipeline.images import MODES
-from jaxllava import optimizer, rules, sharding
-from jaxllava.models.attention import IMPLEMENTATIONS
-from jaxllava.models.clip import ClipConfig
-from jaxllava.models.config import DTYPES, REMAT_POLICIES
+from input_pipeline.errors import UserError
+from jaxllava import rules, sharding
 from jaxllava.models.linear import ADAPTER
-from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params
 
-AT_LEAST_ONE = (
-    *("accumulate", "loss_chunks", "log_every", "checkpoint_every", "row_tokens", "pad_multiple", "keep"),
-    "profile_steps",
-)
-AT_LEAST_NONE = (
-    *("steps", "samples_per_step", "workers", "keep_best", "validation_rows", "profile_at", "devices"),
-    *("row_images", "sample_tokens"),
-)
-# A gradient clipped to a norm of 0 trains nothing, and says nothing of it.
-ABOVE_NONE = ("mixture_epochs", "clip_norm", "barrier_minutes")
-AnyModel = TypeVar("AnyModel", bound=LlavaConfig | ClipConfig)
 SPARE = 64 * 2**20  # bytes of a workdir beside its checkpoints and model
 
 
-def check(config: ConfigDict) -> None:
-    """Raises a UserError for a value that no run can work with, before anything is read or written."""
-    for keys, least in ((AT_LEAST_ONE, 1), (AT_LEAST_NONE, 0)):
-        for key in keys:
-            if getattr(config, key) < least:
-                raise UserError(f"config.{key}={getattr(config, key)}: at least {least} is needed")
-    if config.batch < 1 and not config.samples_per_step:
-        raise UserError(f"config.batch={config.batch}: at least 1 is needed")
-    for key in ("lr", "warmup", *ABOVE_NONE):
-        value = getattr(config, key)
-        if not math.isfinite(value) or value < 0 or (key in ABOVE_NONE and not value):
-            raise UserError(f"config.{key}={value}: a positive number is needed")
-    for key in ("mixture", "validation"):
-        for split, weight in getattr(config, key):
-            if not (math.isfinite(weight) and weight > 0):
-                raise UserError(
-                    f"config.{key} gives {split} the weight {weight}: a positive number is needed; leave out what is "
-                    "not to be read"
-                )
-    if (config.keep_best or config.export_best) and not config.validation:
+@contextlib.contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """The workdir, made and locked for this run: a second process in it is a UserError.
+
+    On several hosts the first one has the lock. A network disk that knows no locks is used without.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a") if jax.process_index() == 0 else None
+    except OSError as error:
         raise UserError(
-            "config.keep_best and config.export_best rank by validation loss; set config.validation, a mixture of "
-            "held-out splits"
-        )
-    if config.export_best and not config.keep_best:
-        raise UserError("config.export_best needs config.keep_best of at least 1")
-    methods = {method for _, method in config.method_rules}
-    choices = {
-        "sharding_rules": ({config.sharding_rules}, sharding.RULES),
-        "image_mode": ({config.image_mode}, ("", *MODES)),
-        "dtype": ({config.dtype}, ("", *DTYPES)),
-        "frozen_dtype": ({config.frozen_dtype}, DTYPES),
-        "save_dtype": ({config.save_dtype}, ("", *DTYPES)),
-        "attention": ({config.attention}, ("", *IMPLEMENTATIONS)),
-        "remat": ({config.remat}, ("", *REMAT_POLICIES)),
-        "method_rules": (methods, optimizer.METHODS),
-    }
-    for key, (given, valid) in choices.items():
-        for value in given - set(valid):
-            raise UserError(f"config.{key}: {value!r} is not known.{nearest(str(value), valid)}")
-    get_template(config.template)
-
-
-def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
-    """The model as this run computes it: its image mode, and its dtype, attention and remat policy of every part."""
-    for key in ("image_mode", "dtype", "attention", "remat"):
-        if not config[key]:
-            continue
+            f"--workdir {workdir}: cannot be written to ({error.strerror or error}); take another folder"
+        ) from error
+    if lock is None:
+        yield
+        return
+    with lock:
         try:
-            model = _with_setting(model, key, config[key])
-        except UserError as error:
-            raise UserError(f"--config.{key}: {error}") from error
-    if isinstance(model, LlavaConfig) and model.image_mode == "anyres":
-        raise UserError(
-            f"{config.base}: LLaVA-NeXT's anyres is not trained here yet; set --config.image_mode=pad to train it on "
-            "whole pictures of one view."
-        )
-    return model
-
-
-def _with_setting(model: AnyModel, key: str, value: str) -> AnyModel:
-    if key == "dtype":
-        return model.with_dtypes(value)
-    if key == "image_mode":
-        return model.replace(image_mode=value) if isinstance(model, LlavaConfig) else model
-    for part in ("vision", "decoder") if isinstance(model, LlavaConfig) else ("vision", "text"):
-        # The kernel for TPUs takes lengths of 128s, which a tower's 577 positions are not.
-        own = "auto" if value == "splash" and part == "vision" else value
-        model = model.replace(**{part: getattr(model, part).replace(**{key: own})})
-    return model
-
-
-def as_saved(config: ConfigDict, model: AnyModel) -> AnyModel:
-    """The model's config for its folder: without what this run's machine asked for, which another may not have."""
-    if config.attention:
-        model = _with_setting(model, "attention", "auto")
-    if config.remat:
-        model = _with_setting(model, "remat", "none")
-    if config.save_dtype:
-        dtype = (model.decoder if isinstance(model, LlavaConfig) else model.text).dtype
-        model = model.with_dtypes(dtype, config.save_dtype)
-    return model
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir {workdir}: another process is training there; wait for its end or take another folder"
+            ) from None
+        except OSError:  # ENOLCK, ENOTSUP
+            pass
+        yield
 
 
 def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:

@@ -62,7 +62,10 @@ def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None =
     """A `data x fsdp x tensor` mesh; one size may be -1 for all that is left."""
     found = list(devices if devices is not None else jax.devices())
     if len(shape) != len(AXES):
-        raise UserError(f"mesh {tuple(shape)} has {len(shape)} sizes, needs one for each of {AXES}")
+        raise UserError(
+            f"config.mesh: {tuple(shape)} has {len(shape)} sizes and needs one for each of {', '.join(AXES)}, e.g. "
+            "--config.mesh=1,-1,1"
+        )
     known = int(np.prod([size for size in shape if size != -1]))
     sizes = [len(found) // known if size == -1 else size for size in shape]
     if list(shape).count(-1) > 1 or int(np.prod(sizes)) != len(found):

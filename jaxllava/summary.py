@@ -30,8 +30,13 @@ def finished(workdir: Path, identity: Mapping[str, str]) -> Trained | None:
     path = workdir / NAME
     if not path.exists():
         return None
-    saved = json.loads(path.read_text())
-    before = saved.get("identity", {})
+    try:
+        saved = json.loads(path.read_text())
+        before = saved["identity"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!r}); remove it and the same command ends the run from its last checkpoint"
+        ) from error
     keys = sorted(set(before) | set(identity))
     changed = [key for key in keys if before.get(key) != identity.get(key)]
     if changed:

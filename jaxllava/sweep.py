@@ -66,6 +66,9 @@ def plan(config: str, overrides: Sequence[str], workdir: Path) -> list[Run]:
     runs = []
     for number, changes in enumerate(_listed(config), start=1):
         flags = [f"--config.{key}={_text(value)}" for key, value in changes.items()]
+        given = [item for item in overrides if item.split("=")[0].removeprefix("--config.") in changes]
+        if given:
+            raise UserError(f"{given[0]}: get_sweep() of {config} sets this key; change it there")
         try:
             loaded = config_files.load(config, [*overrides, *flags])
         except UserError as error:
@@ -299,7 +302,7 @@ def table(workdir: Path) -> str:
             "-" if row[name] is None else f"{row[name]:.{digits}f}"
             for name, digits in zip(_FIGURES, (4, 4, 0), strict=True)
         ]
-        cells.append([row["name"], row["status"], *figures, row["path"]])
+        cells.append([row["name"], row["status"].split(":")[0], *figures, row["path"]])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
              for line in cells]  # fmt: skip

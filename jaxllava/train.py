@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
@@ -29,13 +30,14 @@ from jaxllava import (
     metrics,
     preflight,
     profiling,
+    settings,
     summary,
 )
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
 from jaxllava.bases import Base, open_base
-from jaxllava.checkpoints import Checkpoints
+from jaxllava.checkpoints import Checkpoints, check_identity
 from jaxllava.meter import Meter
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llava import LlavaConfig
@@ -68,15 +70,27 @@ def train(
     """
     report = progress or (lambda done, total, note: None)
     say = say or (lambda line: print(line, file=sys.stderr) if hosts.is_first() else None)
-    preflight.check(config)
-    model_config = preflight.with_settings(config, model_config)
-    workdir.mkdir(parents=True, exist_ok=True)
+    settings.check(config)
+    model_config = settings.with_settings(config, model_config)
+    with preflight.claimed(workdir):
+        return _train(config, model_config, tokenizer, workdir, base, report, say)
 
+
+def _train(
+    config: ConfigDict,
+    model_config: LlavaConfig | ClipConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    workdir: Path,
+    base: Base | None,
+    report: Progress,
+    say: Callable[[str], None],
+) -> Trained:
     # -- what this run is: the same identity means the same result ---------------------------------------------------
     who = identity.of_run(config, model_config, tokenizer)
     hosts.agree(who | {"code": identity.of_code()}, config.barrier_minutes)
     if (before := summary.finished(workdir, who)) is not None:
         return before
+    check_identity(workdir / "checkpoints", who)
 
     # -- data --------------------------------------------------------------------------------------------------------
     base = base or (open_base(config) if config.base else None)
@@ -140,6 +154,8 @@ def train(
     )
     batch_sharding = sharding_lib.batch_sharding(mesh)
     log = metrics.Log(workdir, start, enabled=hosts.is_first(), tensorboard=config.tensorboard)
+    if start and hosts.is_first() and (lines := metrics.read(log.path)[-1:]) and lines[0]["step"] < start:
+        say(f"note: {log.path} ends at step {lines[0]['step']} of {start}: its later lines were lost")
     meter = Meter(
         log,
         workdir=workdir,
@@ -213,7 +229,7 @@ def train(
     if base and get_template(template).style == "plain":
         # `plain` is how a projector is trained, not how the model is spoken to.
         template = base.template
-    described = preflight.as_saved(config, model_config)
+    described = settings.as_saved(config, model_config)
     folder.save_model(workdir / "model", full, described, tokenizer, template, generation=generation)
     facts |= {"steps": steps, "trained_parameters": optimizer_lib.count(trained)}
     return summary.finish(

@@ -73,6 +73,7 @@ while [ "${#left[@]}" -gt 0 ]; do
     status=$?
     if [ "$status" -ne 0 ] && [ "$worst" -eq 0 ]; then
       worst=$status
+      [ "$status" -le 128 ] || printf 'local_pod.sh: a process was ended by signal %s; the others are ended\n' "$((status - 128))" >&2
       sleep 3 # what they have to say about it themselves
       forward KILL
     fi

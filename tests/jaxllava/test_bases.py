@@ -173,8 +173,8 @@ def test_the_config_s_settings_reach_tower_and_decoder(parts):
         ({"base": "llava", "remat": "all"}, "--config.remat: remat policy 'all' is not known"),
         ({"base": "llava", "attention": "flash"}, "--config.attention: attention implementation 'flash'"),
         ({"base": "llava", "image_mode": "crop"}, "--config.image_mode: image_mode 'crop' is not known"),
-        ({"stage": "behavior", "base": "aligned"}, "has the template 'plain', made for align; set --config.template"),
-        ({"stage": "behavior", "base": "llava", "template": "plain"}, "--config.template has the template 'plain'"),
+        ({"stage": "behavior", "base": "aligned"}, "has the template 'plain', which is for"),
+        ({"stage": "behavior", "base": "llava", "template": "plain"}, "--config.template is 'plain', which"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_started_from_is_one_line(parts, given, message):

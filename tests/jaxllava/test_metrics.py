@@ -59,7 +59,6 @@ def test_every_host_but_the_first_writes_nothing(tmp_path):
 
 def test_tensorboard_reads_what_is_written(tmp_path):
     from tensorboardX.proto import event_pb2
-    from tensorboardX.record_writer import RecordWriter  # noqa: F401  (its format is read below)
 
     log = metrics.Log(tmp_path, 0)
     log.write({"step": 7, "loss": 1.5, "loss/behavior": 2.5, "batch": "ab"})
@@ -72,3 +71,24 @@ def test_tensorboard_reads_what_is_written(tmp_path):
         found |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
         content = content[16 + length :]
     assert found == {"train/loss": (7, 1.5), "loss/behavior": (7, 2.5)}
+
+
+def test_a_board_that_cannot_be_written_ends_and_the_log_goes_on(tmp_path):
+    log = metrics.Log(tmp_path, 0)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    log._board._file.write_event = full
+    log.write({"step": 1, "loss": 1.0})
+    log.write({"step": 2, "loss": 1.0})
+    log.close()
+    assert [line["step"] for line in metrics.read(tmp_path / metrics.NAME)] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"loss": 1.0}', '{"step": "x"}', "garbage"])
+def test_what_is_no_line_ends_the_log(tmp_path, text):
+    path = tmp_path / metrics.NAME
+    path.write_text('{"step": 1}\n' + text + '\n{"step": 3}\n')
+    metrics.cut(path, 5)
+    assert path.read_text() == '{"step": 1}\n'

@@ -123,6 +123,28 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
         ({"row_images": 0}, "raise config.row_images"),
         ({"steps": -1}, "config.steps=-1: at least 0"),
         ({"keep": 0}, "config.keep=0: at least 1"),
+        ({"mixture": ()}, "config.mixture is empty"),
+        (
+            {"mixture": "instruct_train"},
+            "config.mixture='instruct_train': pairs are needed, e.g. --config.mixture=",
+        ),
+        ({"mixture": (("instruct_train", 0.0),)}, "gives instruct_train the weight 0.0"),
+        ({"lora_rules": "r32"}, "config.lora_rules='r32': pairs are needed"),
+        ({"lr_rules": ((r"(.*", None),)}, "is no regular expression"),
+        ({"lr_rules": ((r".*", "1.0x"),)}, "the value '1.0x': a number or None is needed"),
+        ({"lr_rules": ((r".*", None),)}, "config.lr_rules freezes everything"),
+        ({"decay_rules": ((r".*", "x"),)}, "config.decay_rules gives"),
+        ({"seed": -1}, "config.seed=-1: at least 0"),
+        ({"samples_per_step": 100000}, "more than the .* samples of a pass"),
+        ({"b1": 1.5}, "config.b1=1.5: a number from 0 to below 1"),
+        ({"warmup": 2.0}, "config.warmup=2.0: a number from 0 to below 1"),
+        ({"eps": -1.0}, "config.eps=-1.0: a positive number"),
+        ({"weight_decay": -0.1}, "config.weight_decay=-0.1: 0 or more"),
+        ({"export_best": True}, "rank by validation loss"),
+        (
+            {"validation": (("caption_train", 1.0),), "validation_rows": 0},
+            "config.validation_rows=0 measures nothing",
+        ),
         ({"lr": float("nan")}, "config.lr=nan: a positive number"),
         ({"dtype": "bf16"}, "config.dtype: 'bf16' is not known"),
         ({"attention": "flash"}, "config.attention: 'flash' is not known"),
@@ -156,7 +178,7 @@ def test_a_half_precision_base_learns_from_updates_that_half_precision_cannot_ho
 
 def test_a_model_is_put_together_from_hugging_face_folders(setting, tmp_path):
     """Tower and decoder from folders as the hub has them, each parameter read for itself; the rest is new."""
-    config, model, tokenizer = changed(setting, steps=1, lr=0.0)
+    config, model, tokenizer = changed(setting, steps=1)  # one warm-up step: nothing moves
     clip = ClipConfig(model.vision, ClipTextConfig(16, 32, 2, 2), projection_dim=8)
     tiny.export_hf(init_clip(clip, jax.random.key(7)), clip, None, tmp_path / "clip")
     text = init_llama(model.decoder, jax.random.key(8))
