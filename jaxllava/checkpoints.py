@@ -189,12 +189,15 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """However a run ends, what is being written becomes whole; a dying interpreter does not let Orbax do it."""
-        if not isinstance(error, Exception):
+        """At an error too, what is being written becomes whole: a dying interpreter does not let Orbax do it.
+
+        Not at a KeyboardInterrupt, which is somebody's second.
+        """
+        if error is None:
             self.close()
-            return
-        with contextlib.suppress(Exception):  # the first error is the one to tell
-            self.close()
+        elif isinstance(error, Exception):
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.wait()
 
     def wait(self) -> None:
         """Until what is being written is whole."""

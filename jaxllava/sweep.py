@@ -302,7 +302,7 @@ def table(workdir: Path) -> str:
             "-" if row[name] is None else f"{row[name]:.{digits}f}"
             for name, digits in zip(_FIGURES, (4, 4, 0), strict=True)
         ]
-        cells.append([row["name"], row["status"].split(":")[0], *figures, row["path"]])
+        cells.append([row["name"], row["status"][:60], *figures, row["path"]])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
              for line in cells]  # fmt: skip

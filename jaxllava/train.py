@@ -212,6 +212,7 @@ def _train(
             if step % config.checkpoint_every == 0 or step == steps or meter.stop:
                 save(step)
             if meter.stop and step < steps:
+                checkpoints.close()
                 raise interrupts.error(meter.stop, step)
         if config.export_best:
             step, state = checkpoints.restore_best({"trained": trained, "optimizer": opt_state})

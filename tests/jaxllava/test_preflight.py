@@ -8,7 +8,7 @@ import pytest
 
 from configs import train as train_config
 from input_pipeline.errors import UserError
-from jaxllava import lora, preflight, quantize
+from jaxllava import lora, preflight, quantize, settings
 
 PARAMS = {
     "decoder": {
@@ -52,3 +52,14 @@ def test_a_disk_that_is_too_small_is_said_with_what_is_needed(tmp_path, monkeypa
     Disk.free -= 1
     with pytest.raises(UserError, match=r"3 checkpoints of 0\.00 GiB and a model of 0\.01 GiB"):
         preflight.check_disk(tmp_path, state, 7 << 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("mixture", "instruct_train"), ("lora_rules", "r32"), ("init", (".*",))]
+)
+def test_what_is_no_list_of_pairs_is_shown_how_one_looks(key, value):
+    config = train_config.get_config()
+    with config.ignore_type():
+        config[key] = value
+    with pytest.raises(UserError, match=rf"config\.{key}=.*: pairs are needed, e\.g\. --config\.{key}="):
+        settings.check(config)

@@ -129,7 +129,6 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
             "config.mixture='instruct_train': pairs are needed, e.g. --config.mixture=",
         ),
         ({"mixture": (("instruct_train", 0.0),)}, "gives instruct_train the weight 0.0"),
-        ({"lora_rules": "r32"}, "config.lora_rules='r32': pairs are needed"),
         ({"lr_rules": ((r"(.*", None),)}, "is no regular expression"),
         ({"lr_rules": ((r".*", "1.0x"),)}, "the value '1.0x': a number or None is needed"),
         ({"lr_rules": ((r".*", None),)}, "config.lr_rules freezes everything"),
@@ -154,7 +153,7 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
         ({"image_mode": "padd"}, "Did you mean 'pad'"),
         ({"method_rules": ((r".*", "muom"),)}, "Did you mean 'muon'"),
         ({"clip_norm": 0.0}, "config.clip_norm=0.0: a positive number"),
-        ({"keep_best": 1}, "config.keep_best=1: the best by validation loss, and config.validation names no"),
+        ({"keep_best": 1}, "config.keep_best and config.export_best rank by validation loss"),
         ({"mixture": (("behavior_train", 0.0),)}, "config.mixture gives behavior_train the weight 0.0"),
     ],
 )
