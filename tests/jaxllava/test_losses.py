@@ -41,6 +41,20 @@ def test_chunked_equals_dense_in_value_and_gradient(inputs, chunks):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunks", [1, 8])
+def test_each_source_has_the_sums_of_its_tokens(inputs, chunks):
+    hidden, kernel, targets, weights = inputs
+    sources = np.random.default_rng(1).integers(0, 3, (2, 24))
+    total, weight = cross_entropy_sum(
+        hidden, lambda x: x @ kernel, targets, weights, chunks, jax.nn.one_hot(sources, 3)
+    )
+    losses = optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel, targets)
+    for source in range(3):
+        own = weights * (sources == source)
+        np.testing.assert_allclose(total[source], (losses * own).sum(), rtol=1e-6)
+        assert weight[source] == own.sum() > 0
+
+
 def test_contrastive_loss_of_perfect_and_of_equal_features():
     perfect = jnp.eye(4)
     total, count = contrastive_sum(perfect, perfect, jnp.float32(100.0))

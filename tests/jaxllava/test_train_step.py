@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -98,6 +99,10 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_ones(setup, tokenizer,
     assert packed_sums["weight"] == single_sums["weight"] > 0
     for name in ("tokens", "pairs", "images"):
         assert packed_sums[name] == single_sums[name] > 0, name
+    # A sample of n positions needs n (n + 1) / 2 pairs.
+    counts = [int((row == 1).sum()) for row in single["segment_ids"]]
+    assert packed_sums["pairs"] == sum(n * (n + 1) // 2 for n in counts)
+    assert packed_sums["tokens"] == sum(counts)
     np.testing.assert_allclose(packed_loss, single_loss, rtol=1e-5)
     assert_same(packed_grads, single_grads, atol=1e-5)
 
@@ -150,3 +155,24 @@ def test_schedule_warms_up_to_the_peak_and_ends_at_nothing():
     schedule = optimizer.cosine_schedule(config)
     assert schedule(0) == 0
     np.testing.assert_allclose([schedule(5), schedule(10), schedule(100)], [0.5, 1.0, 0.0], atol=1e-6)
+
+
+def test_every_step_and_micro_batch_draws_for_itself_and_any_host_may_stop():
+    """A loss of its key alone: sums of numbers and of their squares tell whether the numbers were the same."""
+
+    def loss(params, batch, key):
+        drawn = jax.random.uniform(key)
+        return params["a"].sum() * 0 + drawn, {"weight": batch["x"].sum(), "drawn": drawn, "square": drawn**2}
+
+    def sums(seed, number, accumulate):
+        step = make_step(loss, optax.sgd(0.0), accumulate=accumulate, seed=seed)
+        params, batch = {"a": jnp.ones(2)}, {"x": jnp.ones(4)}
+        stop = jnp.asarray([0, 2, 1], jnp.int32)
+        _, _, found = step(params, optax.sgd(0.0).init(params), {}, batch, jnp.int32(number), stop)
+        assert found["stop"] == 2 and found["weight"] == 4
+        return float(found["drawn"]), float(found["square"])
+
+    drawn, square = sums(0, 1, 4)
+    assert 4 * square > 1.001 * drawn**2, "all four were one number"
+    assert sums(0, 1, 4) == (drawn, square)
+    assert len({sums(seed, number, 1)[0] for seed in (0, 1) for number in (1, 2)}) == 4
