@@ -60,7 +60,8 @@ def check(config: ConfigDict) -> None:
                 )
     if config.keep_best and not config.validation:
         raise UserError(
-            f"config.keep_best={config.keep_best}: the best by validation loss, and config.validation names no data"
+            f"config.keep_best={config.keep_best}: the best by validation loss, and config.validation names no data; "
+            "set one or the other"
         )
     methods = {method for _, method in config.method_rules}
     choices = {
