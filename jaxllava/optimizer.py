@@ -36,7 +36,7 @@ def partition(params: Params, lr_rules: Any) -> Partition:
 
 def cosine_schedule(config: ConfigDict) -> optax.Schedule:
     """Linear warm-up over ceil(warmup * steps), then cosine to `final_lr_share` of the peak (the reference's is 0)."""
-    warmup = max(1, -int(-config.warmup * config.steps // 1))
+    warmup = -int(-config.warmup * config.steps // 1)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.lr,

@@ -58,9 +58,14 @@ REPLICATED: tuple[tuple[str, Axes], ...] = ((r".*", ()),)
 RULES = {"llava": LLAVA_RULES, "replicated": REPLICATED}  # config.sharding_rules
 
 
-def make_mesh(shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None = None) -> Mesh:
-    """A `data x fsdp x tensor` mesh; one size may be -1 for all that is left."""
+def make_mesh(
+    shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None = None, limit: int = 0
+) -> Mesh:
+    """A `data x fsdp x tensor` mesh; one size may be -1 for what is left. limit: of the first so many, 0 is all."""
     found = list(devices if devices is not None else jax.devices())
+    if limit > len(found):
+        raise UserError(f"config.devices={limit}: only {len(found)} are here; 0 is all")
+    found = found[: limit or None]
     if len(shape) != len(AXES):
         raise UserError(
             f"config.mesh: {tuple(shape)} has {len(shape)} sizes and needs one for each of {', '.join(AXES)}, e.g. "

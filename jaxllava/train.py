@@ -94,7 +94,7 @@ def _train(
 
     # -- data --------------------------------------------------------------------------------------------------------
     base = base or (open_base(config) if config.base else None)
-    mesh = sharding_lib.make_mesh(config.mesh, jax.devices()[: config.devices or None])
+    mesh = sharding_lib.make_mesh(config.mesh, limit=config.devices)
     objective = make_objective(config, model_config)
     rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):

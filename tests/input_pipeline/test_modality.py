@@ -111,7 +111,7 @@ def test_epochs_are_apart_and_their_last_batches_are_filled_with_empty_rows(grou
     for first, epoch in ((0, rows[:24]), (20, rows[24:])):
         assert sorted(sample for row in epoch for sample in row) == list(range(first, first + 20))
         assert [len(row) for row in epoch] == [1] * 20 + [0] * 4
-    assert rows[0] != rows[24]
+    assert [row[0] for row in rows[:20]] != [row[0] - 20 for row in rows[24:44]], "an order of its own"
     for batch in range(6):
         held = [lengths[sample] for row in rows[batch * 8 : batch * 8 + 8] for sample in row]
         (length,) = set(made.row_lengths[batch * 8 : batch * 8 + 8].tolist())
@@ -124,6 +124,7 @@ def test_a_part_of_an_epoch_is_the_start_of_the_whole():
     whole, part = plan()[0], plan(share=0.5)[0]
     assert len(part) == 24 + 16
     np.testing.assert_array_equal(part.samples, whole.samples[:30])
+    assert len(plan(share=0.59)[0].samples) == 20 + 12, "11.8 of 20"
 
 
 def test_rows_are_not_longer_than_a_row_may_be():

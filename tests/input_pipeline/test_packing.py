@@ -123,3 +123,9 @@ def test_epochs_one_by_one_are_whole_and_together_the_mixture(epochs):
     for part in parts:
         assert np.bincount(part[part[:, 0] == 0, 1]).tolist() == [1] * 50
         assert abs((part[:, 0] == 2).sum() - 18.5) <= 1
+
+
+def test_the_rows_of_a_step_are_the_nearest_eights():
+    """150 rows of 1,000 samples: 100 samples are 15 rows."""
+    found = [packing.rows_per_step(samples, 1000, 150) for samples in (100, 75, 1, 200)]
+    assert found == [16, 8, 8, 32]

@@ -209,3 +209,10 @@ def test_an_error_waits_for_what_is_being_written(tmp_path, monkeypatch, error, 
     with pytest.raises(type(error)), checkpoints:
         raise error
     assert len(waited) == waits
+
+
+def test_a_step_that_is_there_is_not_written_again(tmp_path):
+    """An interrupt may come in the step of a checkpoint."""
+    saved(tmp_path, [1, 1])
+    saved(tmp_path, [1])
+    assert_is(opened(tmp_path).restore(state(0)), 1)

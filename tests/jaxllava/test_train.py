@@ -116,7 +116,8 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
     ("changes", "message"),
     [
         ({"batch": 9}, "config.batch=9 does not divide"),
-        ({"mesh": (3, 1, 1)}, "mesh"),
+        ({"mesh": (3, 1, 1)}, "config.mesh"),
+        ({"devices": 9}, "config.devices=9: only 8 are here"),
         ({"lr_rules": ((r"decoder/.*", 1.0),)}, "no rule of config.lr_rules matches"),
         ({"mixture": (("behaviour_train", 1.0),)}, "behavior_train"),
         ({"template": "vicuna"}, "Did you mean 'vicuna_v1'"),

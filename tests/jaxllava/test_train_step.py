@@ -154,7 +154,11 @@ def test_schedule_warms_up_to_the_peak_and_ends_at_nothing():
     config = ConfigDict({"lr": 1.0, "warmup": 0.1, "steps": 100})
     schedule = optimizer.cosine_schedule(config)
     assert schedule(0) == 0
+    without = optimizer.cosine_schedule(ConfigDict({"lr": 1.0, "warmup": 0.0, "steps": 100}))
+    np.testing.assert_allclose([without(0), without(50), without(100)], [1.0, 0.5, 0.0], atol=1e-6)
     np.testing.assert_allclose([schedule(5), schedule(10), schedule(100)], [0.5, 1.0, 0.0], atol=1e-6)
+    longer = optimizer.cosine_schedule(ConfigDict({"lr": 1.0, "warmup": 0.03, "steps": 101}))
+    np.testing.assert_allclose([longer(2), longer(4)], [0.5, 1.0], atol=1e-6)  # 3.03 is 4
 
 
 def test_every_step_and_micro_batch_draws_for_itself_and_any_host_may_stop():
@@ -176,3 +180,16 @@ def test_every_step_and_micro_batch_draws_for_itself_and_any_host_may_stop():
     assert 4 * square > 1.001 * drawn**2, "all four were one number"
     assert sums(0, 1, 4) == (drawn, square)
     assert len({sums(seed, number, 1)[0] for seed in (0, 1) for number in (1, 2)}) == 4
+
+
+def test_decay_takes_from_kernels_and_leaves_biases():
+    config = train_config.get_config()
+    config.update(lr_rules=((".*", 1.0),), weight_decay=0.5, lr=0.1, warmup=0.1, steps=10)
+    params = {"a": {"kernel": jnp.full(2, 4.0), "bias": jnp.full(2, 4.0)}}
+    transform, _ = optimizer.make_optimizer(config, params)
+    state, nothing = transform.init(params), jax.tree.map(jnp.zeros_like, params)
+    for _ in range(2):  # the first has a learning rate of 0
+        updates, state = transform.update(nothing, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["a"]["kernel"], 4.0 * (1 - 0.1 * 0.5), rtol=1e-6)
+    np.testing.assert_array_equal(params["a"]["bias"], 4.0)
