@@ -81,6 +81,7 @@ def alone(tiny_base, compiled, tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tiny_base, compiled, alone, tmp_path):
     finish(start(2, tiny_base, tmp_path / "two", compiled))
     assert_same_run(alone, tmp_path / "two")
@@ -172,5 +173,6 @@ def test_a_wrong_call_is_one_line(arguments, message):
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_workdir_holds_json_that_others_can_read(alone):
     assert json.loads((alone / "train.json").read_text())["facts"]["steps"] == STEPS

@@ -259,6 +259,7 @@ def test_the_command_s_exit_code_tells_of_a_failed_run(written, stub, tmp_path, 
     assert "[1/2] lr=0.01: finished before" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_real_runs(plaza, written, tmp_path, capfd, monkeypatch):
     """Through the command line, processes and all."""
     tokenizer = load_tokenizer(plaza / "tokenizer")

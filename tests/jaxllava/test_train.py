@@ -64,7 +64,7 @@ def test_a_run_leaves_a_model_a_curve_and_its_cost(undisturbed):
     assert names == {"vision", "projector", "decoder"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_run_goes_on_bitwise(setting, undisturbed, tmp_path, monkeypatch, number):
     def interrupt(done: int, total: int, note: str) -> None:
         if done == 1:  # steps that are under way when it comes are still done
@@ -125,10 +125,6 @@ def test_init_takes_the_named_parameters_from_another_model(setting, undisturbed
         ({"steps": -1}, "config.steps=-1: at least 0"),
         ({"keep": 0}, "config.keep=0: at least 1"),
         ({"mixture": ()}, "config.mixture is empty"),
-        (
-            {"mixture": "instruct_train"},
-            "config.mixture='instruct_train': pairs are needed, e.g. --config.mixture=",
-        ),
         ({"mixture": (("instruct_train", 0.0),)}, "gives instruct_train the weight 0.0"),
         ({"lr_rules": ((r"(.*", None),)}, "is no regular expression"),
         ({"lr_rules": ((r".*", "1.0x"),)}, "the value '1.0x': a number or None is needed"),
@@ -298,7 +294,7 @@ def wider(setting, tmp_path_factory):
     return folder, model, rules.flatten(params)
 
 
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("quantized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_adapters_train_are_kept_alone_and_end_in_the_model(setting, wider, tmp_path, quantized):
     folder, model, before = wider
     changes = LORA | {"base": str(folder), "frozen_dtype": "bfloat16", "dtype": "bfloat16", "steps": 5}
@@ -346,8 +342,6 @@ def test_the_best_checkpoint_by_held_out_loss_stays(setting, tmp_path):
     best = min(found, key=lambda step: found[step])
     assert kept == {best, 6} and best != 6, found
     assert said == [f"note: the model is that of step {best}, which had the lowest validation loss"]
-    last = parameters(train(*changed(setting, **changes, steps=6, export_best=False), tmp_path / "last"))
-    assert any((leaf != last[path]).any() for path, leaf in parameters(run).items())
     assert [step for step, _ in run.curve] == [1, 2, 3, 4, 5, 6]
     assert list((tmp_path / "profile").rglob("*.xplane.pb")), "the profiler's window"
 

@@ -127,6 +127,7 @@ def test_frozen_parameters_have_no_state_and_the_others_move(setup, batch):
     del config
 
 
+@pytest.mark.slow  # whole curves on these meshes: test_train.py
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
 def test_a_mesh_gives_the_steps_of_one_device(setup, batch, shape):
     objective, params, config = setup
