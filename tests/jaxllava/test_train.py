@@ -328,7 +328,7 @@ def test_adapters_train_are_kept_alone_and_end_in_the_model(setting, wider, tmp_
 def test_the_best_checkpoint_by_held_out_loss_stays(setting, tmp_path):
     changes = dict(
         validation=(("caption_train", 1.0),), validation_rows=8, checkpoint_every=1, keep=1, keep_best=1,
-        lr=2.0, warmup=0.0, profile_at=3, profile_steps=1,
+        lr=2.0, warmup=0.9, profile_at=3, profile_steps=1,  # a rate that grows to what makes it worse
     )  # fmt: skip
     said: list[str] = []
     run = train(*changed(setting, **changes, export_best=True), tmp_path, say=said.append)
@@ -340,7 +340,7 @@ def test_the_best_checkpoint_by_held_out_loss_stays(setting, tmp_path):
     assert sorted(found) == [1, 2, 3, 4, 5, 6]
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     best = min(found, key=lambda step: found[step])
-    assert kept == {best, 6} and best != 6, found
+    assert kept == {best, 6} and best < 6, found
     assert said == [f"note: the model is that of step {best}, which had the lowest validation loss"]
     assert [step for step, _ in run.curve] == [1, 2, 3, 4, 5, 6]
     assert list((tmp_path / "profile").rglob("*.xplane.pb")), "the profiler's window"
