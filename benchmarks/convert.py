@@ -1,6 +1,6 @@
 """Conversion at full size: peak memory and speed of `jaxllava convert` in each direction, on random bfloat16 weights.
 
-    python -m benchmarks.convert --size 7b --dir /tmp/convert
+    python -m benchmarks.convert --size 7b --dir DIR
 
 Anonymous memory is what a process holds of its own (RssAnon); pages of mapped files are not counted, as the kernel
 takes them back when it needs them. Linux only.

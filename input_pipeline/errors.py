@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -17,3 +18,12 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Valid names: {', '.join(names)}."
+
+
+def in_one_line(error: Exception, limit: int = 300) -> str:
+    """What a library's exception says, for the middle of a sentence: its lines joined, at most `limit` characters."""
+    text = re.split(r" \[(?:tensorstore_spec|source locations)=", str(error))[
+        0
+    ]  # kilobytes that name nothing more
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + "..."

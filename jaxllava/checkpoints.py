@@ -17,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UserError, in_one_line
 from jaxllava import hosts
 from jaxllava.train_step import fingerprint, hexadecimal
 
@@ -151,9 +151,9 @@ class Checkpoints:
         if isinstance(error, MemoryError | PermissionError) or any(sign in text for sign in NOT_DAMAGE):
             raise UserError(
                 f"{self.directory / str(step)} could not be read here, and nothing is known to be wrong with it "
-                f"({_short(error)}); make room or see to its permissions, then the same command goes on from it"
+                f"({in_one_line(error)}); make room or see to its permissions, then the same command goes on from it"
             ) from error
-        return _short(error)
+        return in_one_line(error)
 
     def _set_aside(self, step: int, problem: str) -> None:
         found = self.directory / str(step)
@@ -171,13 +171,15 @@ class Checkpoints:
         self.manager.reload()
 
     def restore_best(self, like: Any) -> tuple[int, Any]:
-        """(step, state) of the checkpoint with the lowest "loss" that can be read."""
+        """(step, state) of the checkpoint with the lowest "loss" that can be read. like: as of `restore`."""
         self.wait()
         losses: dict[int, float] = {}
-        for step in self.manager.all_steps():
-            saved: Any = self.manager.restore(step, args=ocp.args.Composite(header=ocp.args.JsonRestore()))
-            if "loss" in saved.header:
-                losses[step] = saved.header["loss"]
+        for step in self.steps():
+            with contextlib.suppress(Exception):  # a header that cannot be read is no candidate
+                saved: Any = self.manager.restore(
+                    step, args=ocp.args.Composite(header=ocp.args.JsonRestore())
+                )
+                losses[step] = float(saved.header["loss"])
         for step in sorted(losses, key=lambda step: (losses[step], -step)):
             state, problem = self._read(step, like)
             if hosts.all_true(f"reading checkpoint {step}", not problem, self._minutes):
@@ -253,8 +255,8 @@ class _Writing:
         )
         remedy = "the disk is full: make room" if full else "see that the disk is there and writable"
         raise UserError(
-            f"{self.directory}: a checkpoint could not be written ({_short(error)}); {remedy}, then the same command "
-            "goes on from the one before"
+            f"{self.directory}: a checkpoint could not be written ({in_one_line(error)}); {remedy}, then the same "
+            "command goes on from the one before"
         ) from error
 
 
@@ -267,8 +269,3 @@ def _describe(state: Any) -> dict[str, str]:
     """Path -> "float32[2, 3]" of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:300] + "..."

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # the service has no public handle; orbax takes this one too
 
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UserError, in_one_line
 
 ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 SHUTDOWN = 30  # seconds that a host at its end waits for the others
@@ -51,8 +51,8 @@ def start(minutes: float = 10.0) -> None:
     except (ValueError, RuntimeError) as error:
         where = f" with {address}" if address else ""
         raise UserError(
-            f"several hosts: could not start{where} ({_short(error)}); is the first host running and reachable, and "
-            "do all processes have an index of their own?"
+            f"several hosts: could not start{where} ({in_one_line(error)}); is the first host running and reachable, "
+            "and do all processes have an index of their own?"
         ) from error
 
 
@@ -121,7 +121,3 @@ def differences(hosts: Sequence[Mapping[str, Any]]) -> list[str]:
             more = f" and {len(others) - 4} more" if len(others) > 4 else ""
             lines.append(f"{fact} is {common} on most, {', '.join(others[:4])}{more}")
     return lines
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -107,7 +107,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
-            line["step"] + 0
+            int(line["step"])
         except (ValueError, TypeError, KeyError):
             break
         lines.append(line)

@@ -29,7 +29,6 @@ from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.rules import Params
 from jaxllava.train_step import Batch, Sums
-from jaxllava.weights.source import open_checkpoint
 
 Progress = Callable[[int, int], None]
 
@@ -47,8 +46,7 @@ class Causal:
         """The rows of `config.mixture`, and facts about them.
 
         The facts: `batch` (rows of a step), `steps` (of one pass), `samples`, `rows`, `fill` and `image_fill` (shares
-        of token positions and image slots in use), `lengths` (of rows, each a program to compile), `left_out`,
-        `notes`.
+        of token positions and image slots in use), `lengths` (of rows, each a program to compile), `left_out`.
         """
         config = self.config
         template = get_template(config.template)
@@ -66,7 +64,6 @@ class Causal:
             "image_fill": round(read / max(len(plan) * config.row_images, 1), 4),
             "lengths": np.unique(plan.row_lengths).tolist(),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
-            "notes": _notes(config, template),
         }
         vision = self.model.config.vision
         rows = PackedRows(
@@ -264,16 +261,6 @@ def _plan(config: ConfigDict, tables: Sequence[TokenTable]) -> tuple[PackPlan, n
     if config.samples_per_step:
         batch = packing.rows_per_step(config.samples_per_step, len(pairs), len(plan))
     return packing.fill_up(plan, batch) if config.steps == 0 else plan, pairs, batch
-
-
-def _notes(config: ConfigDict, template: Template) -> list[str]:
-    """What may be meant, and may be a mistake."""
-    if not config.base or template.style == "plain":
-        return []
-    trained = open_checkpoint(config.base).template
-    if not trained or trained == template.name:
-        return []
-    return [f"config.template is {template.name!r}; {config.base} was trained with {trained!r}"]
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:

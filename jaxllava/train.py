@@ -99,8 +99,10 @@ def _train(
     rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
-    for note in (*facts.pop("notes", ()), *(base.notes if base else ())):
+    for note in base.notes if base else ():
         say(f"note: {note}")
+    if base and get_template(config.template).style != "plain" and base.template not in ("", config.template):
+        say(f"note: config.template is {config.template!r}; the base was trained with {base.template!r}")
     batch_rows, steps = facts["batch"], config.steps or facts["steps"]
     preflight.check_batch(batch_rows, config.accumulate, mesh)
     config = config.copy_and_resolve_references()
@@ -170,7 +172,7 @@ def _train(
         report=lambda step, note: report(step, steps, note),
     )
 
-    def save(step: int) -> None:
+    def save(step: int, trained: rules_lib.Params, opt_state: Any) -> None:
         """Everything up to `step` is in the log and found to be finite before it becomes a checkpoint."""
         meter.drain()
         found: dict[str, Any] = {}
@@ -210,17 +212,20 @@ def _train(
             trained, opt_state, found = step_fn(trained, opt_state, frozen, arrays, jnp.int32(step), flag)
             meter.add(step, found, waited, batch)
             if step % config.checkpoint_every == 0 or step == steps or meter.stop:
-                save(step)
+                save(step, trained, opt_state)
             if meter.stop and step < steps:
                 checkpoints.close()
                 raise interrupts.error(meter.stop, step)
         if config.export_best:
-            step, state = checkpoints.restore_best({"trained": trained, "optimizer": opt_state})
-            trained = state["trained"]
+            state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
+            del trained, opt_state  # not beside what is read
+            step, state = checkpoints.restore_best(state)
+            trained, opt_state = state["trained"], state["optimizer"]
             say(f"note: the model is that of step {step}, which had the lowest validation loss")
             del state
 
     # -- result: the model folder first, then the file that says that it is whole ------------------------------------
+    del opt_state  # room for the copies that follow
     full = rules_lib.merge(trained, frozen)
     if config.lora_rules or config.quantize_rules:
         full = lora.merge(full, dtype=config.save_dtype or None, donate=True)

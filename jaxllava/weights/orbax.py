@@ -17,7 +17,7 @@ import tensorstore
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UserError, in_one_line
 from input_pipeline.tokenizer import load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.llama import LlamaConfig
@@ -212,7 +212,7 @@ class _Arrays:
             return (store if layer is None else store[layer]).read().result()
         except ValueError as error:
             raise UserError(
-                f"{self._params}: {path} cannot be read ({_short(error)}); fetch or train it again."
+                f"{self._params}: {path} cannot be read ({in_one_line(error)}); fetch or train it again."
             ) from error
 
     def _from_whole(self, path: str, layer: int) -> np.ndarray:
@@ -221,10 +221,6 @@ class _Arrays:
             self._held = None  # before reading: two of them need not fit
             self._held = (path, self._read(path))
         return self._held[1][layer]
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split(" [")[0].split())
 
 
 def _existing(directory: str | Path) -> Path:
@@ -242,7 +238,9 @@ def _metadata(directory: Path, checkpointer: ocp.StandardCheckpointer) -> dict[s
     try:
         tree = None if lost else _tree(checkpointer.metadata(params))
     except Exception as error:
-        raise UserError(f"{params}: cannot be read ({_short(error)}); fetch or train it again.") from error
+        raise UserError(
+            f"{params}: cannot be read ({in_one_line(error)}); fetch or train it again."
+        ) from error
     if not isinstance(tree, dict):
         why = f"{', '.join(lost)} missing" if lost else "no tree of parameters"
         raise UserError(f"{params}: cannot be read ({why}); fetch or train it again.")
