@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,6 +19,14 @@ import pytest
 from PIL import Image
 
 from input_pipeline.types import Record, Turn
+
+# What one process compiled the others read. Set before jax is imported and before xdist starts its processes; it
+# goes when the first of them ends.
+_cache = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="jaxllava-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 WORDS = [
     *("red", "blue", "green", "cups", "stars", "boats", "one", "two", "three", "soothing"),
