@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     batch = 32 if llama_vid and given.size == "13b" else 128
     config = recipe(
         given.arm,
+        architecture="" if llama_vid else f"llava-v1.5-{given.size}",
         lr=2e-5,  # train.sh, and the stage 2 of both bases
         batch=batch,
         image_tokens=576,

@@ -29,6 +29,7 @@ QLORA = ((_LINEAR, "nf4"), (r".*", None))  # --bits 4: quant_type nf4 is the def
 def recipe(
     stage: str,
     *,
+    architecture: str,
     lr: float,
     batch: int,
     image_tokens: int,
@@ -42,6 +43,7 @@ def recipe(
 
     Args:
         stage: a name in `train.STAGES`, which gives the mixture and who trains.
+        architecture: what the recipe is for, a name in `jaxllava.models.presets`.
         batch: samples of an optimizer step, over all devices.
         image_tokens: positions of a picture, one of `ROWS`.
         padded: one sample a row, in batches as LLaVA makes them; otherwise samples share rows, and a step takes as
@@ -49,6 +51,7 @@ def recipe(
         by_modality: of padded batches, `--group_by_modality_length`; otherwise they are drawn at random.
     """
     config = train.get_config(f"stage={stage}")
+    config.architecture = architecture
     config.lr = lr
     config.mixture_epochs = float(epochs)
     config.steps = 0  # one pass over the rows, which is the epochs

@@ -5,6 +5,7 @@
     configs/llava_v1.py:stage=2,paper    with the paper's batch
     configs/llava_v1.py:stage=2,lora     adapters in place of the decoder (the 80K instructions, one epoch); also qlora
 
+`size=13b` has the same settings.
 `padded` makes batches as LLaVA's own code does. Sources: `scripts/pretrain.sh`, `finetune_full_schedule.sh`,
 `finetune_lora.sh`, `finetune_qlora.sh` of `haotian-liu/LLaVA` c121f04, and the paper's appendix.
 """
@@ -21,12 +22,24 @@ from input_pipeline.errors import UserError
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: stage=1|2, paper, lora, qlora, padded."""
+    """`arg`: size=7b|13b, stage=1|2, paper, lora, qlora, padded."""
     given = parse(
-        arg, stage="1", paper=False, lora=False, qlora=False, padded=False, choices={"stage": ("1", "2")}
+        arg,
+        size="7b",
+        stage="1",
+        paper=False,
+        lora=False,
+        qlora=False,
+        padded=False,
+        choices={"size": ("7b", "13b"), "stage": ("1", "2")},
     )
-    # --image_aspect_ratio is not named: square
-    of_v1 = partial(recipe, image_tokens=256, image_mode="square", padded=given.padded)
+    of_v1 = partial(
+        recipe,
+        architecture=f"llava-v1-{given.size}",
+        image_tokens=256,
+        image_mode="square",  # --image_aspect_ratio is not named
+        padded=given.padded,
+    )
     adapters = given.lora or given.qlora
     if given.stage == "1":
         if adapters or given.paper:

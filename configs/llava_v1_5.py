@@ -31,12 +31,14 @@ def get_config(arg: str = "") -> ConfigDict:
         choices={"size": ("7b", "13b"), "stage": ("1", "2")},
     )
     adapters = given.lora or given.qlora
+    architecture = f"llava-v1.5-{given.size}"
     if given.stage == "1":
         if adapters:
             raise UserError("configs/llava_v1_5.py: lora and qlora are of stage=2.")
         # pretrain.sh names no --image_aspect_ratio, so it is square, and groups nothing.
         return recipe(
             "align",
+            architecture=architecture,
             lr=1e-3,
             batch=256,  # 32 x 8
             image_tokens=576,
@@ -46,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     config = recipe(
         "instruct",
+        architecture=architecture,
         lr=2e-5,
         batch=128,  # 16 x 8
         image_tokens=576,

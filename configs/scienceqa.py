@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     given = parse(arg, padded=False)
     return recipe(
         "instruct",
+        architecture="llava-v1-13b",
         lr=2e-5,
         batch=128,  # 16 x 8
         image_tokens=256,

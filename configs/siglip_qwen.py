@@ -47,7 +47,12 @@ def get_config(arg: str = "") -> ConfigDict:
         choices={"stage": ("1", "2"), "tower": TOWERS},
     )
     of_siglip = partial(
-        recipe, image_tokens=TOWERS[given.tower], image_mode="stretch", batch=256, padded=given.padded
+        recipe,
+        architecture="siglip-so400m-qwen2.5-1.5b" if given.tower.startswith("so400m") else "",
+        image_tokens=TOWERS[given.tower],
+        image_mode="stretch",
+        batch=256,
+        padded=given.padded,
     )
     if given.stage == "1":
         return of_siglip("align", lr=1e-3, template="plain")

@@ -57,6 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.loss_chunks = 8  # the vocabulary's logits of a row in so many parts: less memory, one forward more
     config.workers = 0  # processes that read ahead, on each host; the batches do not depend on it
     # -- model
+    config.architecture = ""  # a published one by name, for `plan` and `bench` where no base is at hand
     config.base = ""  # a LLaVA to start from: of jaxllava, Hugging Face or the original's kind
     # or a new LLaVA put together from folders of Hugging Face (or ours), with a fresh projector between:
     config.vision_tower = ""  # CLIP or SigLIP
@@ -72,6 +73,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.remat = ""  # none, full, dots, ...; "" for the base model's
     config.lora_rules = ()  # regex -> (rank, alpha, dropout) | None; () is no adapter anywhere
     config.quantize_rules = ()  # regex -> "nf4" | None, of frozen kernels; () is none
+    config.compiler_options = ()  # (name, value) pairs of XLA for the step, as libtpu knows them
     config.devices = 0  # how many to use, 0 is all
     config.mesh = (1, -1, 1)  # data, fsdp, tensor; -1 is what is left
     config.sharding_rules = "llava"

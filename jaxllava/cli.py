@@ -104,6 +104,22 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--print", action="store_true", help="print the runs' commands and run none")
     add.add_argument("--only", metavar="I/N", help="of N machines this is the I-th (1 to N): every N-th run")
 
+    add = command(
+        "plan",
+        "Compile a training step (or generation) for a TPU slice that is not here: memory, projected speed.",
+        config="llava_v1_5",
+    )
+    add.add_argument("--topology", required=True, help="a slice, e.g. v5e:4x8, v5p:2x2x4, v6e:4x8, v4:2x2x4")
+    add.add_argument("--program", choices=("train", "generate"), default="train")
+    add.add_argument(
+        "--rows", type=int, default=0, help="of a step over all chips (default: the most that fit)"
+    )
+    add.add_argument("--prompt", type=int, default=1024, help="positions of a prompt (generate)")
+    add.add_argument("--new", type=int, default=128, help="tokens to generate")
+    add.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="JSON, to a file or in place of text"
+    )
+
     add = command("evaluate", "Score a model on held-out behaviour: comments, likes, and plaza's truths.")
     add.add_argument("--model", type=Path, required=True)
     add.add_argument("--data", type=Path, required=True, help="records folder of a prepared data set")
@@ -307,6 +323,35 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> None:
         raise SystemExit(1)
 
 
+def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import config_files
+    from jaxllava.plan import topology
+
+    topology.check(args.topology)
+    config = config_files.load(args.config, overrides)
+    topology.prepare()  # before jax is imported
+    from jaxllava.plan.command import plan, write_json
+
+    for name in ("rows", "prompt", "new"):
+        if getattr(args, name) < (name != "rows"):
+            raise UserError(f"--{name} {getattr(args, name)}: a positive number is needed")
+    if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
+        raise UserError(f"--json {args.json}: {Path(args.json).parent} is no folder")
+    text, found = plan(
+        config,
+        args.topology,
+        what=args.program,
+        rows=args.rows,
+        prompt=args.prompt,
+        new=args.new,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    if args.json != "-":
+        print(text)
+    if args.json:
+        write_json(found, None if args.json == "-" else Path(args.json))
+
+
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import api
     from jaxllava.evaluate import plaza
@@ -374,6 +419,7 @@ COMMANDS = {
     "download": _download,
     "train": _train,
     "sweep": _sweep,
+    "plan": _plan,
     "evaluate": _evaluate,
     "generate": _generate,
     "convert": _convert,

@@ -8,7 +8,7 @@
   which a projector trains, 1x for a frozen tower.
 - Not counted: what remat computes again, lookups, norms, softmax, the optimizer, adapters' own small matrices.
 
-MFU is this number divided by (seconds x devices x a device's peak for dense bfloat16).
+MFU is this number divided by (seconds x devices x a device's peak for dense bfloat16, `chips.peak`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,6 @@ from jaxllava.models.encoder import TowerConfig, VisionTowerConfig, feature_dept
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.projector import projector_depth
-
-# Dense bfloat16 FLOPs a second of one jax device, by jax's device_kind; from the makers' data sheets.
-PEAK = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
 
 
 @dataclass(frozen=True)
@@ -52,11 +37,6 @@ class Cost:
 
     def of(self, tokens: float, pairs: float, images: float) -> float:
         return tokens * self.per_token + pairs * self.per_pair + images * self.per_image
-
-
-def peak(device_kind: str) -> float | None:
-    """Peak FLOPs a second; None for a device that is not in the table (a CPU)."""
-    return PEAK.get(device_kind)
 
 
 def of_model(config: LlavaConfig | ClipConfig, trains: Callable[[str], bool]) -> Cost:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import jax
 
 from input_pipeline.errors import UserError
-from jaxllava import flops
+from jaxllava import chips, flops
 
 NAME = "metrics.jsonl"
 
@@ -157,7 +157,7 @@ def describe(
     line["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
     line["host_wait"] = round(min(waited / max(seconds, 1e-9), 1.0), 4)
     device = jax.local_devices()[0]
-    top = flops.peak(device.device_kind)
+    top = chips.peak(device.device_kind)
     if cost is not None and top:
         done = cost.of(tokens, float(fetched.get("pairs", 0.0)), float(fetched.get("images", 0.0)))
         line["mfu"] = round(done / (max(seconds, 1e-9) * top * devices), 4)

@@ -96,9 +96,9 @@ class Causal:
             batch["image_index"],
             rngs={"dropout": key} if key is not None and has_dropout(self.config.lora_rules) else None,
         )
-        head: Any = lambda x: self.model.apply(variables, x, method="logits")
+        head: Any = self.model.apply(variables, method="head")
         sources = jax.nn.one_hot(batch["sources"], len(self.config.mixture))  # [B, L, S]
-        by_source, weights = cross_entropy_sum(
+        total, by_source, weights = cross_entropy_sum(
             hidden, head, batch["targets"], batch["weights"], self.config.loss_chunks, sources
         )
         real = batch["segment_ids"] > 0
@@ -110,7 +110,7 @@ class Causal:
             "pairs": jnp.where(real, batch["positions"] + 1, 0).sum(dtype=jnp.float32),
             "images": (batch["image_index"] >= 0).sum(dtype=jnp.float32) / self.model.config.image_tokens,
         }
-        return by_source.sum(), sums
+        return total, sums
 
 
 @dataclass(frozen=True, eq=False)

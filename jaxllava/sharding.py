@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -18,39 +19,45 @@ from jaxllava.rules import Params
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-Axes = tuple[str | None, ...]
+Axes = tuple[str | tuple[str, ...] | None, ...]
 
 
-def _linear(path: str, axes: Axes) -> tuple[tuple[str, Axes], ...]:
+def _linear(path: str, axes: Axes, kernel: Axes | None = None) -> tuple[tuple[str, Axes], ...]:
     """The rules of linear layers: each form of a kernel [..., in, out], and an adapter along its kernel.
+
+    kernel: axes of the plain kernel, where those are not the ones of its other forms.
 
     FSDP cuts the rank of the half whose other side is not its own: a whole half on every chip would cost gigabytes
     with its moments.
     """
     *layers, rows, columns = axes
     return (
-        (rf"{path}/kernel(_codes|_scales)?", axes),
+        (rf"{path}/kernel", kernel or axes),
+        (rf"{path}/kernel_(codes|scales)", axes),
         (rf"{path}/lora_a", (*layers, rows, None if rows == "fsdp" else "fsdp")),
         (rf"{path}/lora_b", (*layers, None if columns == "fsdp" else "fsdp", columns)),
     )
 
 
-# Stacked layers keep their leading axis whole: a scan steps over it. FSDP cuts the input side of column-parallel
-# kernels and the output side of row-parallel ones, tensor parallelism the other side (Megatron's layout). The
-# projector is laid out like the decoder's MLP, which it feeds.
+# Stacked layers keep their leading axis whole: a scan steps over it. Tensor parallelism cuts the output side of
+# column-parallel kernels and the input side of row-parallel ones (Megatron's layout). FSDP cuts the input side of both:
+# TPUs scatter what they reduce along the first dimension of a gradient, along the last they would reduce it whole and
+# cut it then, at twice the traffic. What has no gradient (codes, scales) is cut where it divides best. The projector is
+# laid out like the decoder's MLP, which it feeds.
+ROW = ("tensor", "fsdp")
 LLAVA_RULES: tuple[tuple[str, Axes], ...] = (
     (r"decoder/embed/embedding", ("tensor", "fsdp")),
     (r"decoder/lm_head/kernel", ("fsdp", "tensor")),
     *_linear(r"decoder/layers/attn/(q|k|v)_proj", (None, "fsdp", "tensor")),
-    *_linear(r"decoder/layers/attn/o_proj", (None, "tensor", "fsdp")),
+    *_linear(r"decoder/layers/attn/o_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
     *_linear(r"decoder/layers/mlp/(gate|up)_proj", (None, "fsdp", "tensor")),
-    *_linear(r"decoder/layers/mlp/down_proj", (None, "tensor", "fsdp")),
+    *_linear(r"decoder/layers/mlp/down_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
     *_linear(r"projector/linear_1", ("fsdp", "tensor")),
-    *_linear(r"projector/linear_(?!1/)\d+", ("tensor", "fsdp")),
+    *_linear(r"projector/linear_(?!1/)\d+", ("tensor", "fsdp"), (ROW, None)),
     *_linear(r"vision/layers/attn/(q|k|v)_proj", (None, "fsdp", "tensor")),
-    *_linear(r"vision/layers/attn/out_proj", (None, "tensor", "fsdp")),
+    *_linear(r"vision/layers/attn/out_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
     *_linear(r"vision/layers/mlp/fc1", (None, "fsdp", "tensor")),
-    *_linear(r"vision/layers/mlp/fc2", (None, "tensor", "fsdp")),
+    *_linear(r"vision/layers/mlp/fc2", (None, "tensor", "fsdp"), (None, ROW, None)),
     (r"vision/head/(.*(kernel(_codes|_scales)?|lora_[ab])|probe)|image_newline", ()),
     (r".*(bias|scale|_embedding|patch_embedding/kernel|lora_dropout)", ()),
 )
@@ -128,9 +135,23 @@ def param_shardings(params: Params, mesh: Mesh | AbstractMesh, rules: Sequence[t
         names = axes[path] or (None,) * len(leaf.shape)
         if len(names) != len(leaf.shape):
             raise UserError(f"config.sharding_rules gives {path} of shape {leaf.shape} the axes {names}")
-        spec = [
-            name if name is None or size % mesh.shape[name] == 0 else None
-            for name, size in zip(names, leaf.shape, strict=True)
-        ]
+        spec = _spec(names, leaf.shape, mesh)
         shardings[path] = NamedSharding(mesh, PartitionSpec(*spec))
     return rules_lib.unflatten(shardings)
+
+
+def _spec(names: Axes, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> list[Any]:
+    """The axes as far as they divide. Of several on one dimension, one that does not goes to the last dimension."""
+    spec: list[Any] = []
+    dropped: list[str] = []
+    for name, size in zip(names, shape, strict=True):
+        kept: list[str] = []
+        for each in name if isinstance(name, tuple) else [name] if name else []:
+            if size % math.prod(mesh.shape[axis] for axis in (*kept, each)) == 0:
+                kept.append(each)
+            elif isinstance(name, tuple):
+                dropped.append(each)
+        spec.append(tuple(kept) if len(kept) > 1 else kept[0] if kept else None)
+    if dropped and spec[-1] is None and shape[-1] % mesh.shape[dropped[0]] == 0:
+        spec[-1] = dropped[0]
+    return spec

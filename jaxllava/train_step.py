@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ def make_step(
     accumulate: int = 1,
     seed: int = 0,
     shardings: tuple[Any, Any, Any] | None = None,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> Step:
     """The jitted `step(trained, opt_state, frozen, batch, number, stop)`; the first two are donated.
 
@@ -43,7 +44,12 @@ def make_step(
         else (lambda tree: jax.lax.with_sharding_constraint(tree, shardings[0]))
     )
 
-    @partial(jax.jit, donate_argnums=(0, 1), out_shardings=shardings)
+    @partial(
+        jax.jit,
+        donate_argnums=(0, 1),
+        out_shardings=shardings,
+        compiler_options=dict(compiler_options or {}) or None,
+    )
     def step(
         trained: Params,
         opt_state: optax.OptState,

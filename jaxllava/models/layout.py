@@ -75,6 +75,39 @@ def cut_by_vocabulary(table: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(table, P(axis, None))
 
 
+def batch_shards(batch: int) -> int:
+    """In how many parts `cut_by_batch` cuts a batch of this size."""
+    mesh = mesh_in_context()
+    axes = mesh and batch_axes(mesh, batch)
+    if not mesh or not axes:
+        return 1
+    parts = 1
+    for axis in axes:
+        parts *= mesh.shape[axis]
+    return parts
+
+
+def whole_vocabulary(kernel: jax.Array) -> jax.Array:
+    """The head's kernel [D, V] itself, held to be whole along D: gathered here, and not again in a loop."""
+    return _vocabulary(kernel, None)
+
+
+def cut_vocabulary(kernel: jax.Array) -> jax.Array:
+    """The head's kernel [D, V], or its gradient, held to lie as the parameter does."""
+    return _vocabulary(kernel, "fsdp")
+
+
+def _vocabulary(kernel: jax.Array, axis: str | None) -> jax.Array:
+    mesh = mesh_in_context()
+    if mesh is None:
+        return kernel
+    spec = [
+        name if name and size % mesh.shape[name] == 0 else None
+        for name, size in zip((axis, HEAD_AXIS), kernel.shape, strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(kernel, P(*spec))
+
+
 def on_each_device(
     kernel: Kernel,
     query: jax.Array,

@@ -274,17 +274,19 @@ class Llama(nn.Module):
         (x, cache), _ = self.layers((x, cache), index, context)
         return self.norm(cut_by_batch(x)), cache
 
+    def head(self) -> jax.Array:
+        """The kernel [D, V] of the logits, in the dtype of its parameter."""
+        if self.config.tie_embeddings:
+            return self.embedding.embedding.T
+        return self.lm_head.variables["params"]["kernel"]
+
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[..., D] -> float32 [..., V]; the product runs in the compute dtype and is summed in float32."""
-        c = self.config
-        if c.tie_embeddings:
-            kernel = self.embedding.embedding.T
-        else:
-            if self.is_initializing():
-                self.lm_head(hidden)
-            kernel = self.lm_head.variables["params"]["kernel"]
-        dtype = dtype_of(c.dtype)
-        return jnp.matmul(hidden.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+        if self.is_initializing() and not self.config.tie_embeddings:
+            self.lm_head(hidden)
+        dtype = dtype_of(self.config.dtype)
+        kernel = self.head().astype(dtype)
+        return jnp.matmul(hidden.astype(dtype), kernel, preferred_element_type=jnp.float32)
 
 
 def init_cache(config: LlamaConfig, batch: int, slots: int) -> Cache:

@@ -153,6 +153,10 @@ class LlavaModel(nn.Module):
         features = None if pixels is None or pixels.shape[1] == 0 else self.encode_images(pixels)
         return self.decoder(self.embed(tokens, features, image_index), positions, segment_ids)
 
+    def head(self) -> jax.Array:
+        """`Llama.head`."""
+        return self.decoder.head()
+
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[..., D] -> float32 [..., V]."""
         return self.decoder.logits(hidden)

@@ -6,6 +6,7 @@ and the block sizes that it wants; `attention.attention` is what models call.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -82,3 +83,20 @@ def splash_attention(
         ids = kernels.SegmentIds(segment_ids.astype(jnp.int32), segment_ids.astype(jnp.int32))
     out: Any = jax.vmap(kernel)(query, key, value, ids)  # not the pair that it can return too
     return out.swapaxes(1, 2)[..., :dim]
+
+
+def kernel_flops(name: str, shapes: Sequence[tuple[int, ...]]) -> float | None:
+    """FLOPs of one call of the kernel in a compiled program, by its name and the shapes of its operands.
+
+    Causal, without a window (which would skip more): all blocks of positions on and below the diagonal, whole. Forward
+    two products of matrices, the fused backward five. None for another kernel.
+    """
+    queries = next(
+        (shape for shape in shapes if len(shape) == 3 and shape[0] > 1 and shape[2] % LANES == 0), None
+    )
+    if "splash" not in name or queries is None:
+        return None
+    heads, length, dim = queries
+    blocks = length // block_length(length)
+    pairs = blocks * (blocks + 1) / 2 * block_length(length) ** 2
+    return (10.0 if "dkv" in name else 4.0) * pairs * heads * dim

@@ -26,12 +26,12 @@ def test_chunked_equals_dense_in_value_and_gradient(inputs, chunks):
     hidden, kernel, targets, weights = inputs
 
     def chunked(hidden, kernel):
-        total, weight = cross_entropy_sum(hidden, lambda x: x @ kernel, targets, weights, chunks)
-        return total / weight
+        total, _, weight = cross_entropy_sum(hidden, kernel, targets, weights, chunks)
+        return 3 * total / weight
 
     def dense(hidden, kernel):
         losses = optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel, targets)
-        return (losses * weights).sum() / weights.sum()
+        return 3 * (losses * weights).sum() / weights.sum()
 
     for one, other in zip(
         jax.tree.leaves(jax.value_and_grad(chunked, (0, 1))(hidden, kernel)),
@@ -45,9 +45,10 @@ def test_chunked_equals_dense_in_value_and_gradient(inputs, chunks):
 def test_each_source_has_the_sums_of_its_tokens(inputs, chunks):
     hidden, kernel, targets, weights = inputs
     sources = np.random.default_rng(1).integers(0, 3, (2, 24))
-    total, weight = cross_entropy_sum(
-        hidden, lambda x: x @ kernel, targets, weights, chunks, jax.nn.one_hot(sources, 3)
+    whole, total, weight = cross_entropy_sum(
+        hidden, kernel, targets, weights, chunks, jax.nn.one_hot(sources, 3)
     )
+    np.testing.assert_allclose(whole, total.sum(), rtol=1e-6)
     losses = optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel, targets)
     for source in range(3):
         own = weights * (sources == source)

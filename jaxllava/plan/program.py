@@ -1,0 +1,174 @@
+"""The programs of a run as the compiler gets them: the real train step and generation, on shapes in place of arrays.
+
+Nothing is allocated: parameters, the optimizer's state and the batch are `jax.ShapeDtypeStruct`s with the shardings
+that a run gives them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from input_pipeline.errors import UserError
+from jaxllava import flops, generate, initial, preflight, settings
+from jaxllava import optimizer as optimizer_lib
+from jaxllava import rules as rules_lib
+from jaxllava import sharding as sharding_lib
+from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
+from jaxllava.objectives import Causal
+from jaxllava.rules import Params
+from jaxllava.train_step import make_step
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program for a mesh, lowered and not compiled.
+
+    rows: of a call, over all chips and micro-batches. params_bytes, optimizer_bytes: of one chip. tokens: positions
+    that a call works on. model_flops: of a call over all chips with every position in use (`flops`), None for
+    generation.
+    """
+
+    lowered: Any
+    rows: int
+    params_bytes: int
+    optimizer_bytes: int
+    tokens: int
+    model_flops: float | None
+
+
+def batch_shapes(config: ConfigDict, model: LlavaConfig, rows: int, mesh: Mesh) -> Params:
+    """A packed batch of so many rows, over all chips: what `input_pipeline.rows.PackedRows` gives the step."""
+    cut = sharding_lib.batch_sharding(mesh)
+    make = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
+    names = ("tokens", "targets", "positions", "segment_ids", "sources", "image_index")
+    batch: Params = {name: make((config.row_tokens,), jnp.int32) for name in names}
+    size = model.vision.image_size
+    return batch | {
+        "weights": make((config.row_tokens,), jnp.float32),
+        "images": make((config.row_images, size, size, 3), jnp.uint8),
+    }
+
+
+def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) -> Program:
+    """A step of `rows` rows over all chips and micro-batches. Raises UserError where they do not divide."""
+    preflight.check_batch(rows, config.accumulate, mesh)
+    config = config.copy_and_resolve_references()
+    config.steps = config.steps or 1000  # of the schedule, which the program is the same for
+    model = settings.with_settings(config, model)
+    objective = Causal(LlavaModel(model), config)
+    params = _laid_out(initial.final_shapes(objective.init, config), mesh, config.sharding_rules)
+    optimizer, _ = optimizer_lib.make_optimizer(config, params)
+    trained, frozen = optimizer_lib.partition(params, config.lr_rules)
+    whole = NamedSharding(mesh, PartitionSpec())
+    state = state_shapes(optimizer, trained, whole)
+    layout = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+    step = make_step(
+        objective.loss,
+        optimizer,
+        accumulate=config.accumulate,
+        seed=config.seed,
+        shardings=(layout(trained), layout(state), whole),
+    )
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    stop = jax.ShapeDtypeStruct(
+        (mesh.size,), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(sharding_lib.AXES))
+    )
+    with jax.set_mesh(mesh):
+        lowered = step.lower(trained, state, frozen, batch_shapes(config, model, rows, mesh), number, stop)
+    parts = {path.split("/")[0] for path in rules_lib.flatten(trained)}
+    cost = flops.of_model(model, lambda part: part in parts)
+    length = config.row_tokens
+    return Program(
+        lowered,
+        rows,
+        _bytes_of_chip(params),
+        _bytes_of_chip(state),
+        rows * length,
+        cost.of(rows * length, rows * length * (length + 1) / 2, rows * config.row_images),
+    )
+
+
+def generation(
+    config: ConfigDict,
+    model: LlavaConfig,
+    mesh: Mesh,
+    *,
+    rows: int,
+    prompt: int,
+    new: int,
+    images: int = 1,
+    dtype: str = "bfloat16",
+) -> Program:
+    """Prefill of prompts [rows, prompt] with `images` pictures each and up to `new` greedy tokens, as `generate`."""
+    if rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        raise UserError(
+            f"--rows {rows} does not divide over {mesh.shape['data'] * mesh.shape['fsdp']} data shards (mesh data x "
+            "fsdp); take a multiple, or another --config.mesh"
+        )
+    model = settings.with_settings(config, model).with_dtypes(config.dtype or dtype, dtype)
+    shapes = jax.eval_shape(partial(init_params, model), jax.random.key(0))
+    params = _laid_out(shapes, mesh, config.sharding_rules)
+    cut, whole = sharding_lib.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    row = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
+    size = model.vision.image_size
+    prompts = generate.Prompts(
+        tokens=row((prompt,), jnp.int32),  # type: ignore[arg-type]
+        valid=row((prompt,), jnp.bool_),  # type: ignore[arg-type]
+        image_index=row((prompt,), jnp.int32),  # type: ignore[arg-type]
+        images=row((images, size, size, 3), jnp.uint8),  # type: ignore[arg-type]
+    )
+    one = lambda dtype: jax.ShapeDtypeStruct((), dtype, sharding=whole)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with jax.set_mesh(mesh):
+        lowered = generate._decode.lower(
+            params,
+            prompts,
+            one(jnp.int32),
+            key,
+            one(jnp.float32),
+            one(jnp.float32),
+            jax.ShapeDtypeStruct((1,), jnp.int32, sharding=whole),
+            model=LlavaModel(model),
+            new_slots=generate.bucket(new),
+            greedy=True,
+        )
+    return Program(lowered, rows, _bytes_of_chip(params), 0, rows * new, None)
+
+
+def state_shapes(optimizer: optax.GradientTransformation, trained: Params, whole: NamedSharding) -> Any:
+    """The optimizer's state: moments laid out as their parameters are, as `optimizer.initial_state` leaves them."""
+    places = {path: (leaf.shape, leaf.sharding) for path, leaf in rules_lib.flatten(trained).items()}
+
+    def place(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        # A moment stands in the state under the path of its parameter.
+        names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+        found = next(
+            (places[tail] for i in range(len(names)) if (tail := "/".join(names[i:])) in places), None
+        )
+        sharding = found[1] if found and found[0] == leaf.shape else whole
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, trained))
+
+
+def _laid_out(shapes: Params, mesh: Mesh, rules: str) -> Params:
+    places = sharding_lib.param_shardings(shapes, mesh, sharding_lib.RULES[rules])
+    return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
+
+
+def _bytes_of_chip(tree: Any) -> int:
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        count = 1
+        for size in leaf.sharding.shard_shape(leaf.shape):
+            count *= size
+        total += count * leaf.dtype.itemsize
+    return total

@@ -1,0 +1,113 @@
+"""How many rows fit on a chip, and what to change where not one does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from ml_collections import ConfigDict
+
+from input_pipeline.errors import UserError
+from jaxllava.models.llava import LlavaConfig
+from jaxllava.plan.estimate import Estimate, estimate
+from jaxllava.plan.program import train_step
+from jaxllava.plan.topology import Slice
+from jaxllava.sharding import BATCH_AXES, make_mesh
+
+MOST_ROWS = 64  # of a chip and micro-batch: more change nothing in a projection
+Report = Callable[[str], None]
+
+
+class Planner:
+    """Compiles the train step of a config for a slice, once for each number of rows."""
+
+    def __init__(self, config: ConfigDict, model: LlavaConfig, on: Slice, report: Report) -> None:
+        self.config, self.model, self.on, self.report = config, model, on, report
+        self.mesh = make_mesh(config.mesh, on.devices, config.devices)
+        self.shards = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+        self.known: dict[int, Estimate] = {}
+
+    def at(self, per_shard: int) -> Estimate:
+        """With so many rows for each data shard and micro-batch."""
+        if per_shard not in self.known:
+            rows = per_shard * self.shards * self.config.accumulate
+            self.report(f"compiling with {per_shard} {'row' if per_shard == 1 else 'rows'} a data shard")
+            program = train_step(self.config, self.model, self.mesh, rows)
+            self.known[per_shard] = estimate(program, self.on, dict(self.config.compiler_options))
+        return self.known[per_shard]
+
+    def of_rows(self, rows: int) -> Estimate:
+        """With `rows` over all chips and micro-batches."""
+        step = self.shards * self.config.accumulate
+        if rows % step or rows < step:
+            raise UserError(
+                f"--rows {rows} does not divide over {self.shards} data shards x {self.config.accumulate} "
+                f"micro-batches; take a multiple of {step}"
+            )
+        return self.at(rows // step)
+
+    def largest(self) -> Estimate | None:
+        """The most rows that fit; None if not even one for each data shard does.
+
+        Memory grows in a straight line with rows: one and two rows tell where to look, and what is told was compiled.
+        """
+        one = self.at(1)
+        if not one.fits:
+            return None
+        two = self.at(2)
+        if not two.fits:
+            return one
+        slope = max(two.total - one.total, 1e-3)
+        best, rows = 2, min(int(1 + (one.capacity - one.total) / slope), MOST_ROWS)
+        while rows > best:
+            if self.at(rows).fits:
+                return self.at(rows)
+            rows = best + (rows - best) // 2
+        return self.at(best)
+
+
+def remedies(config: ConfigDict, model: LlavaConfig, on: Slice) -> Iterator[tuple[str, ConfigDict]]:
+    """What may make a config fit that does not, the cheapest first: (flags to add, the config with them)."""
+    changes: list[dict[str, object]] = []
+    if config.remat != "full":
+        changes.append({"remat": "full"})
+    if tuple(config.mesh) != (1, -1, 1):
+        changes.append({"remat": "full", "mesh": (1, -1, 1)})
+    if config.attention == "xla":
+        changes.append({"remat": "full", "attention": "auto"})
+    tensor = 2
+    while tensor <= min(8, len(on.devices)) and model.decoder.heads % tensor == 0:
+        changes.append({"remat": "full", "mesh": (1, -1, tensor)})
+        tensor *= 2
+    for change in changes:
+        changed = config.copy_and_resolve_references()
+        with changed.unlocked():
+            for key, value in change.items():
+                changed[key] = value
+        flags = [
+            f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for key, value in change.items()
+            if config[key] != value
+        ]
+        if flags:
+            yield " ".join(flags), changed
+
+
+def remedy(config: ConfigDict, model: LlavaConfig, on: Slice, found: Estimate, report: Report) -> str:
+    """What would make the config fit with one row for each data shard: tried, the first that does; else advice."""
+    for flags, changed in remedies(config, model, on):
+        report(f"trying {flags}")
+        planner = Planner(changed, model, on, report)
+        if (tried := planner.at(1)).fits:
+            return f"with {flags} it fits ({tried.total:.2f} GiB, {tried.rows} rows a step)"
+    state = found.params + found.optimizer
+    if state > 0.7 * found.capacity:
+        needed = 2 ** math.ceil(math.log2(len(on.devices) * state / (0.5 * found.capacity)))
+        return (
+            f"parameters and optimizer alone take {state:.1f} GiB of a chip: take a slice of {needed} chips, or "
+            "adapters (lora or qlora in the recipes that have them)"
+        )
+    return (
+        f"a row is too long: halve --config.row_tokens (now {config.row_tokens}), or take adapters (lora or qlora in "
+        "the recipes that have them)"
+    )
