@@ -112,7 +112,7 @@ check() {
   local value="${!1}"
   if [ -z "$value" ]; then
     PROBLEMS="${PROBLEMS}$1 is not set ($3)"$'\n'
-  elif ! printf '%s\n' "$value" | grep -qxE -- "$2"; then
+  elif ! [[ $value =~ ^($2)$ ]]; then
     PROBLEMS="${PROBLEMS}$1=$value is not $3"$'\n'
   fi
 }

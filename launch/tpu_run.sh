@@ -253,7 +253,7 @@ do_watch() {
 
 # One resume of those that watch has; an unsuccessful one counts as well. Not in this shell, which `die` would end.
 again() {
-  [ "$left" -gt 0 ] || die "$NAME is $REQUEST, and all $RESUMES resumes are used; launch/tpu.sh watch goes on, delete ends it"
+  [ "$left" -gt 0 ] || die "$NAME is $REQUEST${REQUEST_ERROR:+ ($REQUEST_ERROR)}, and all $RESUMES resumes are used; launch/tpu.sh watch goes on, delete ends it"
   left=$((left - 1))
   odd=0
   say "$NAME is $REQUEST${REQUEST_ERROR:+ ($REQUEST_ERROR)}; resuming, $left resumes left"

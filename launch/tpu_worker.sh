@@ -118,16 +118,14 @@ do_state() {
 }
 
 do_start() {
-  local waited=0
   mkdir -p "$RUN"
   ! is_running || die "a run is under way"
   rm -f "$RUN/pid" "$RUN/ended"
   # Its own session, no terminal, deaf to hangups: the ssh that began it may go.
   setsid nohup bash "${BASH_SOURCE[0]}" run "$@" </dev/null >>"$RUN/train.log" 2>&1 &
   until [ -f "$RUN/pid" ]; do
-    waited=$((waited + 1))
-    [ "$waited" -le 100 ] || die "the run did not begin; see $RUN/train.log"
-    sleep 0.1
+    kill -0 "$!" 2>/dev/null || [ -f "$RUN/pid" ] || die "the run did not begin; see $RUN/train.log"
+    sleep 0.05
   done
   do_state
 }
@@ -170,7 +168,7 @@ attend() {
 local_records() {
   local source="${1%/}" needed free parent cache
   RECORDS="$2/$source"
-  needed="$(gcloud storage du -s "gs://$source" | awk 'END {print int($1 / 1024) + 1}')"
+  needed="$(gcloud storage du -s "gs://$source" | awk 'END {printf "%.0f", $1 / 1024 + 1}')"
   mkdir -p "$RECORDS"
   free="$(($(df -Pk "$RECORDS" | awk 'END {print $4}') + $(du -sk "$RECORDS" | cut -f1)))"
   if [ "$((needed + RESERVE))" -gt "$free" ]; then
@@ -200,6 +198,7 @@ do_run() {
   exec 9>>"$RUN/lock"
   flock -n 9 || die "a run is under way"
   trap end_child TERM INT
+  trap '[ -f "$RUN/ended" ] || echo "failed 1" >"$RUN/ended"' EXIT
   echo "$$" >"$RUN/pid"
   printf '== %s %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$ROOT/.from-launch" 2>/dev/null)" "$*"
   ulimit -n "$(ulimit -Hn)" 2>/dev/null
@@ -244,7 +243,7 @@ how_it_ended() {
   local waited=0
   while [ "$1" = 0 ] && [ "$ENDING" = 0 ] && [ ! -f "$2/train.json" ] && [ "$waited" -lt 10 ]; do
     waited=$((waited + 1)) # the first host may be writing it yet
-    sleep 0.5
+    sleep 0.2
   done
   if [ "$1" = 0 ] && [ -f "$2/train.json" ]; then
     echo finished
