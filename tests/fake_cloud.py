@@ -122,6 +122,7 @@ esac
 TRAIN = """
 import json, os, pathlib, signal, sys, time
 
+does = json.loads(pathlib.Path(__file__).with_name("play.json").read_text())["train"]
 told = pathlib.Path(os.environ["HOME"], "trained.jsonl")
 with told.open("a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
@@ -130,7 +131,6 @@ workdir.mkdir(parents=True, exist_ok=True)
 stopping = []
 signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
 print("training on", os.environ["JAX_PLATFORMS"], flush=True)
-does = json.loads(pathlib.Path(__file__).with_name("play.json").read_text())["train"]
 while does == "wait" and not stopping:
     time.sleep(0.02)
 if does == "finish":

@@ -448,7 +448,7 @@ def test_resume_makes_the_machines_again_and_gives_the_same_command(ready):
 
 
 def test_watch_resumes_until_the_run_is_finished_and_deletes(ready):
-    ready.ok("train", *RUN)
+    run(ready)
     ready.play(states=["ACTIVE", "SUSPENDED"], after_create=["ACTIVE"], train="finish")
     done = ready.ok("watch", "--then-delete")
     assert "pod is SUSPENDED; resuming, 9 resumes left" in done.stderr
