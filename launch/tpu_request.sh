@@ -86,8 +86,8 @@ nodes() {
 # The bucket has to be one in which a folder appears under its name at once, and is best one that is near.
 check_bucket() {
   local found location
-  set -- gcloud storage buckets describe "gs://$BUCKET" \
-    "--format=value[separator=\"|\"](location,hierarchical_namespace.enabled)" "--project=$PROJECT"
+  set -- gcloud storage buckets describe "gs://$BUCKET" --raw \
+    "--format=value[separator=\"|\"](location,hierarchicalNamespace.enabled)" "--project=$PROJECT"
   if [ "$DRY" = 1 ]; then
     try "$@"
     return 0

@@ -31,6 +31,12 @@ plain = [word for word in words if not word.startswith("-")]
 play = json.loads((cloud / "play.json").read_text())
 request = cloud / f"request-{{plain[4] if len(plain) > 4 else None}}.json"
 
+# Answers to these were compared with what the real gcloud's printer makes of its messages (SDK 528).
+LOOK = (
+    'value[separator="|"](state.state,tpu.nodeSpec[0].node.labels.jaxllava_launch,state.failedData.error.message)'
+)
+BUCKET = 'value[separator="|"](location,hierarchicalNamespace.enabled)'
+
 
 def fail(text, status=1):
     print(text, file=sys.stderr)
@@ -51,6 +57,8 @@ if plain[:4] == ["compute", "tpus", "queued-resources", "describe"]:
     state = play["states"].pop(0) if len(play["states"]) > 1 else play["states"][0]
     (cloud / "play.json").write_text(json.dumps(play))
     error = play["error"] if state == "FAILED" else ""
+    if flags["format"] != LOOK:
+        fail("ERROR: another format than the one whose answer is played")
     print("|".join([state, json.loads(request.read_text())["token"], error]))
 elif plain[:4] == ["compute", "tpus", "queued-resources", "create"]:
     if play.get("no_quota"):
@@ -94,6 +102,8 @@ elif plain[:4] == ["compute", "tpus", "tpu-vm", "ssh"]:
         status = process.wait() or status
     sys.exit(status)
 elif plain[:3] == ["storage", "buckets", "describe"]:
+    if "--raw" not in words or flags["format"] != BUCKET:
+        fail("ERROR: another format than the one whose answer is played")
     print(play["bucket"])
 elif plain[:2] == ["storage", "du"]:
     print(play["bytes"], plain[2])
