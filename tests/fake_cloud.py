@@ -130,7 +130,7 @@ esac
 
 # In place of `jaxllava train`: notes its arguments, and does as the play says.
 TRAIN = """
-import json, os, pathlib, signal, sys, time
+import json, os, pathlib, signal, subprocess, sys, time
 
 does = json.loads(pathlib.Path(__file__).with_name("play.json").read_text())["train"]
 told = pathlib.Path(os.environ["HOME"], "trained.jsonl")
@@ -145,13 +145,16 @@ while does == "wait" and not stopping:
     time.sleep(0.02)
 if does == "finish":
     (workdir / "train.json").write_text("{}")
-sys.exit(3 if does == "fail" else 0)
+if does == "orphan":
+    subprocess.Popen(["sleep", "3"], close_fds=False)
+sys.exit(3 if does in ("fail", "orphan") else 0)
 """
 
 TOOLS = {
     "hostname": 'echo "$FAKE_HOST"',
     "sudo": 'exec "$@"',
-    "systemd-run": 'while case "$1" in --*) true ;; *) false ;; esac; do shift; done\nexec "$@"',
+    "systemd-run": 'echo "$*" >>"$HOME/units"\n'
+    'while case "$1" in --*) true ;; *) false ;; esac; do shift; done\nexec "$@"',
     "mountpoint": '[ -L "$2" ]',
     "gcsfuse": '[ "$1" != --version ] || { echo "gcsfuse version 3.11.1"; exit; }\n'
     'bucket="${@: -2:1}"\n[ -d "CLOUD/buckets/$bucket" ] || exit 1\n'

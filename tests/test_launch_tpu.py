@@ -242,6 +242,12 @@ def test_setup_brings_the_commit_and_its_environment_to_every_worker(cloud):
     assert "?? launch/new.sh" in done.stderr and cloud.homes() == []
     cloud.ok("setup", "--committed")
     for home in cloud.homes():
+        (unit,) = (home / "units").read_text().splitlines()
+        # Stopped after the logins, so after the run; names not remembered, so that hosts see each other's files.
+        assert (
+            "--property=Before=systemd-user-sessions.service" in unit
+            and "--metadata-cache-ttl-secs=0" in unit
+        )
         assert not (home / "jaxllava" / "launch" / "new.sh").exists()
         (line,) = (home / "pip").read_text().splitlines()
         assert f"-c {home}/jaxllava/constraints.txt" in line and line.endswith(f"-e {home}/jaxllava[tpu]")
@@ -393,7 +399,8 @@ def test_several_slices_get_the_same_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("does", "state"), [("finish", "finished"), ("fail", "failed 3"), ("stop early", "stopped")]
+    ("does", "state"),
+    [("finish", "finished"), ("fail", "failed 3"), ("orphan", "failed 3"), ("stop early", "stopped")],
 )
 def test_how_a_run_ended_is_known(ready, does, state):
     ready.play(train=does)
@@ -464,6 +471,16 @@ def test_watch_starts_a_run_again_that_was_lost(ready):
     assert "the run is finished" in ready.ok("watch").stderr
     assert len(ready.trained(ready.homes()[0])) == 2
     assert ready.calls("queued-resources", "create") == []
+
+
+def test_a_run_that_fails_because_its_machines_go_is_resumed(ready):
+    """The others end in an error as soon as one host is gone; that the request is SUSPENDED is known later."""
+    ready.play(train="fail")
+    run(ready)
+    ready.wait("jaxllava-run/ended", "failed 3")
+    ready.play(states=["ACTIVE", "ACTIVE", "SUSPENDED"], after_create=["ACTIVE"], train="finish")
+    assert "the run is finished" in ready.ok("watch").stderr
+    assert len(ready.calls("queued-resources", "create")) == 1
 
 
 def test_watch_ends_where_the_run_itself_fails(ready):

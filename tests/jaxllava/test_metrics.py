@@ -72,7 +72,7 @@ def test_what_is_committed_was_closed(tmp_path, monkeypatch):
     log.write({"step": 1})
     log.commit()
     *before, now = opened
-    assert all(file.closed for file in before) and not now.closed
+    assert before and all(file.closed for file in before) and not now.closed
     log.write({"step": 2})
     log.close()
     assert [line["step"] for line in metrics.read(log.path)] == [1, 2]
