@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from input_pipeline.errors import UserError, nearest
+from jaxllava import remote_paths
 from jaxllava.interrupts import Preempted
 
 INTERRUPTED = 130
@@ -226,6 +227,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         flag = unknown[0].split("=")[0]
         hint = nearest(flag, commands[name].flags()) if flag.startswith("-") else ""
         raise UserError(f"jaxllava {name}: {flag!r} is not known.{hint}")
+    remote_paths.refuse(name, args, overrides)
     return args, overrides
 
 

@@ -71,7 +71,7 @@ class Meter:
         """Settles all: what comes next knows of every step, and everything is in the files."""
         while self._pending:
             self._settle()
-        self.log.flush()
+        self.log.commit()
 
     def restart_clock(self) -> None:
         """What was done since the last step does not count as part of the next."""

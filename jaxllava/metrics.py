@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,14 +47,27 @@ class Log:
     def flush(self) -> None:
         """What was written is in the files from here on."""
         if self._file is not None:
-            try:
+            with self._writing():
                 self._file.flush()
-            except OSError as error:
-                raise UserError(
-                    f"{self.path}: cannot be written ({error.strerror or error}); make room, then the same command "
-                    "goes on"
-                ) from error
         self._on_board(lambda board: board.flush())
+
+    def commit(self) -> None:
+        """What was written outlives this machine where the workdir does: a mounted bucket (gcsfuse) has what is in a
+        file once it is closed, and not before. TensorBoard's file is closed at the end of the run alone."""
+        self.flush()
+        if self._file is not None:
+            with self._writing():
+                self._file.close()
+                self._file = self.path.open("a")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror or error}); make room, then the same command goes on"
+            ) from error
 
     def close(self) -> None:
         if self._file is not None:

@@ -68,7 +68,11 @@ RULES = {"llava": LLAVA_RULES, "replicated": REPLICATED}  # config.sharding_rule
 def make_mesh(
     shape: Sequence[int] = (1, -1, 1), devices: Sequence[Any] | None = None, limit: int = 0
 ) -> Mesh:
-    """A `data x fsdp x tensor` mesh; one size may be -1 for what is left. limit: of the first so many, 0 is all."""
+    """A `data x fsdp x tensor` mesh; one size may be -1 for what is left. limit: of the first so many, 0 is all.
+
+    On TPUs neighbours in the mesh are neighbours in the torus. Where they are several slices, only the data axis goes
+    from one to another: what it sums, the gradients, is what crosses the network once a step.
+    """
     found = list(devices if devices is not None else jax.devices())
     if limit > len(found):
         raise UserError(f"config.devices={limit}: only {len(found)} are here; 0 is all")
@@ -85,9 +89,33 @@ def make_mesh(
             f"config.mesh: {tuple(shape)} over {AXES} does not divide {len(found)} devices; their product has to be "
             f"{len(found)}, one size may be -1 for what is left"
         )
-    if found[0].platform == "tpu":  # neighbours in the mesh shall be neighbours in the torus
-        return Mesh(mesh_utils.create_device_mesh(sizes, found), AXES)
+    if found[0].platform == "tpu":
+        return Mesh(_on_torus(sizes, found), AXES)
     return Mesh(np.asarray(found).reshape(sizes), AXES)
+
+
+def _on_torus(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """TPUs as an array of these sizes [data, fsdp, tensor]; along data, one slice after the other."""
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    data, *within = sizes
+    if data % len(slices) or len({len(found) for found in slices.values()}) > 1:
+        held = ", ".join(str(len(found)) for found in slices.values())
+        raise UserError(
+            f"config.mesh: {tuple(sizes)} over {len(slices)} slices of {held} devices: only the data axis may go from "
+            f"slice to slice, and each has to hold as much of it; e.g. --config.mesh={len(slices)},-1,1"
+        )
+    parts = [_on_one_torus((data // len(slices), *within), slices[index]) for index in sorted(slices)]
+    return np.concatenate(parts)
+
+
+def _on_one_torus(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    try:
+        return mesh_utils.create_device_mesh(sizes, devices)
+    except NotImplementedError:
+        # No axis of the torus, nor a product of them, has that size: 2 of 4 x 8 chips is half of an axis.
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -181,7 +181,7 @@ def _train(
         if held_out and (step % config.checkpoint_every == 0 or step == steps):
             found = {"loss": held_out.measure(trained, frozen)}
             log.write({"step": step, "validation_loss": found["loss"]})
-            log.flush()
+            log.commit()
         checkpoints.save(step, {"trained": trained, "optimizer": opt_state}, found)
         meter.restart_clock()
 

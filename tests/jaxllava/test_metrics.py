@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,26 @@ def test_every_host_but_the_first_writes_nothing(tmp_path):
     log.flush()
     log.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_committed_was_closed(tmp_path, monkeypatch):
+    """A mounted bucket shows others what a file holds once it is closed: here, a disk that forgets all but that."""
+    opened = []
+    real = Path.open
+
+    def recorded(path, *args, **kwargs):
+        opened.append(real(path, *args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", recorded)
+    log = metrics.Log(tmp_path, 0, tensorboard=False)
+    log.write({"step": 1})
+    log.commit()
+    *before, now = opened
+    assert before and all(file.closed for file in before) and not now.closed
+    log.write({"step": 2})
+    log.close()
+    assert [line["step"] for line in metrics.read(log.path)] == [1, 2]
 
 
 def test_tensorboard_reads_what_is_written(tmp_path):

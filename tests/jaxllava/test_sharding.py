@@ -6,6 +6,8 @@ layout, read what `JAXLLAVA_RENEW_GOLDENS=1 python -m pytest tests/jaxllava/test
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import os
 import re
@@ -37,6 +39,49 @@ def test_a_mesh_fills_in_what_is_left():
 def test_a_mesh_that_does_not_fit_is_one_clear_error(shape):
     with pytest.raises(UserError, match="mesh"):
         sharding.make_mesh(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What `make_mesh` looks at of a TPU."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int
+    device_kind: str = "TPU v5 lite"
+    platform: str = "tpu"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+def chips(rows: int, columns: int, slices: int = 1) -> list[Chip]:
+    places = itertools.product(range(slices), range(rows), range(columns))
+    return [Chip(i, (x, y, 0), part) for i, (part, y, x) in enumerate(places)]
+
+
+@pytest.mark.parametrize("sizes", [(1, 32, 1), (2, 8, 2), (2, 16, 1), (4, 1, 8)])
+def test_a_slice_takes_every_mesh(monkeypatch, sizes):
+    """4 x 8 chips as a v5litepod-32 has them, also where a size is no axis of theirs."""
+    monkeypatch.setattr(sharding, "Mesh", lambda array, axes: array)
+    found = sharding.make_mesh(sizes, chips(4, 8))
+    assert found.shape == sizes and {chip.id for chip in found.flat} == set(range(32))
+
+
+@pytest.mark.parametrize(("sizes", "parts"), [((2, -1, 1), 1), ((4, 8, 2), 2), ((2, 4, 8), 1)])
+def test_only_the_data_axis_goes_from_slice_to_slice(monkeypatch, sizes, parts):
+    monkeypatch.setattr(sharding, "Mesh", lambda array, axes: array)
+    mixed = sorted(chips(4, 8, slices=2), key=lambda chip: chip.id % 5)
+    found = sharding.make_mesh(sizes, mixed)
+    assert {chip.id for chip in found.flat} == set(range(64))
+    for index, part in enumerate(found):
+        assert {chip.slice_index for chip in part.flat} == {index // parts}
+
+
+@pytest.mark.parametrize("sizes", [(1, -1, 1), (1, 32, 2), (3, 21, 1)])
+def test_a_mesh_across_slices_is_refused(sizes):
+    count = 63 if sizes[0] == 3 else 64
+    with pytest.raises(UserError, match=r"slice to slice.*--config.mesh=2,-1,1"):
+        sharding.make_mesh(sizes, chips(4, 8, slices=2)[:count])
 
 
 @pytest.mark.parametrize("size", ["7b", "13b"])
