@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -429,12 +430,20 @@ COMMANDS = {
 }
 
 
+def _leave_out_absent_tpu() -> None:
+    """jax looks for a TPU wherever libtpu is installed (for `plan`): seconds, and lines of complaint, without one."""
+    devices = ("/dev/accel0", "/dev/vfio", "/dev/nvidia0", "/dev/kfd")
+    if find_spec("libtpu") and not any(Path(device).exists() for device in devices):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point. `JAXLLAVA_TRACEBACK=1` shows where a user error was raised."""
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _leave_out_absent_tpu()
     logging.basicConfig(level=logging.ERROR)  # libraries' notes on what they could not import
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs a traceback of what it raises as well
     try:

@@ -6,6 +6,7 @@ and the block sizes that it wants; `attention.attention` is what models call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,12 +92,13 @@ def kernel_flops(name: str, shapes: Sequence[tuple[int, ...]]) -> float | None:
     Causal, without a window (which would skip more): all blocks of positions on and below the diagonal, whole. Forward
     two products of matrices, the fused backward five. None for another kernel.
     """
-    queries = next(
-        (shape for shape in shapes if len(shape) == 3 and shape[0] > 1 and shape[2] % LANES == 0), None
-    )
-    if "splash" not in name or queries is None:
+    # The queries: the largest operand, [H, T, D] or under vmap [B, H, T, D]; segments are [T, LANES].
+    wide = [
+        shape for shape in shapes if len(shape) >= 3 and all(n > 0 and n % LANES == 0 for n in shape[-2:])
+    ]
+    if "splash" not in name or not wide:
         return None
-    heads, length, dim = queries
+    *heads, length, dim = max(wide, key=math.prod)
     blocks = length // block_length(length)
     pairs = blocks * (blocks + 1) / 2 * block_length(length) ** 2
-    return (10.0 if "dkv" in name else 4.0) * pairs * heads * dim
+    return (10.0 if "dkv" in name else 4.0) * pairs * math.prod(heads) * dim

@@ -9,10 +9,14 @@ chip comes, nor of starting times: a projected time is a lower bound, a projecte
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
+
+import jax
 
 from jaxllava.models import splash
 from jaxllava.plan import hlo
@@ -86,7 +90,8 @@ def estimate(program: Program, on: Slice, options: dict[str, Any] | None = None)
         "model_flops": program.model_flops,
     }
     try:
-        compiled = program.lowered.compile(compiler_options=options or None)
+        with _without_cache():
+            compiled = program.lowered.compile(compiler_options=options or None)
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -124,6 +129,17 @@ def estimate(program: Program, on: Slice, options: dict[str, Any] | None = None)
         return found
     each, _ = _seconds(module.cost(*rates, entry=loops[-1]), on)
     return dataclasses.replace(found, decode_step_s=each, prefill_s=step - each)
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """A program for chips that are not here can be written to jax's persistent cache and not be read from it."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def _seconds(cost: hlo.Cost, on: Slice) -> tuple[float, dict[str, float]]:

@@ -1,0 +1,252 @@
+"""`jaxllava plan`: what it compiles is what a run runs, on tiny models and real TPU topologies (libtpu, no TPU)."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from configs.train import get_config
+from input_pipeline import loader
+from input_pipeline.errors import UserError
+from jaxllava import initial, optimizer, sharding
+from jaxllava.bases import open_base
+from jaxllava.models import splash
+from jaxllava.objectives import make_objective
+from jaxllava.plan import command, estimate, program, search, topology
+
+needs_libtpu = pytest.mark.skipif(
+    sys.platform != "linux" or importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is made for Linux on x86-64",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _away_from_real_tpus():
+    before = dict(os.environ)
+    topology.prepare()
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def config(plaza, tiny_base):
+    """A stage that fits rows of 128 tokens, the least that the TPU's attention kernel takes."""
+    config = get_config("stage=behavior")
+    config.data, config.base = str(plaza / "data" / "records"), str(tiny_base)
+    config.template = "v1_bare"
+    config.row_tokens, config.row_images, config.batch, config.dtype = 128, 2, 8, "bfloat16"
+    config.attention, config.remat, config.loss_chunks = "auto", "full", 2
+    return config
+
+
+def test_the_batch_is_the_one_that_the_loader_gives(config):
+    base = open_base(config)
+    mesh = sharding.make_mesh(config.mesh)
+    rows, _ = make_objective(config, base.config).rows(base.tokenizer, None)
+    stream = loader.batches(rows, global_batch=8, positions=np.arange(8), seed=0, start=0, workers=0)
+    batch = next(stream)
+    stream.close()
+    real = loader.to_device(batch, sharding.batch_sharding(mesh), 8, np.arange(8))
+    planned = program.batch_shapes(config, base.config, 8, mesh)
+    describe = lambda tree: {name: (x.shape, x.dtype, x.sharding) for name, x in tree.items()}
+    assert describe(planned) == describe(real)
+
+
+def test_the_state_lies_where_a_run_puts_it(config):
+    base = open_base(config)
+    objective = make_objective(config, base.config)
+    mesh = sharding.make_mesh((2, 2, 2))
+    params = initial.initial_params(objective.init, config, mesh)
+    made, _ = optimizer.make_optimizer(config, params)
+    trained, _ = optimizer.partition(params, config.lr_rules)
+    with jax.set_mesh(mesh):
+        real = optimizer.initial_state(made, trained, mesh)
+    planned = program.state_shapes(made, trained, NamedSharding(mesh, PartitionSpec()))
+    for (path, one), other in zip(
+        jax.tree_util.tree_leaves_with_path(planned), jax.tree.leaves(real), strict=True
+    ):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype), path
+        assert one.sharding.is_equivalent_to(other.sharding, other.ndim), path
+
+
+@needs_libtpu
+def test_a_plan_of_a_slice(config):
+    config.attention = "xla"  # the kernel would widen heads of 8 to 128
+    text, found = command.plan(config, "v5e:2x2", rows=8)
+    assert found["fits"] and found["rows"] == 8 and found["mesh"] == [1, 4, 1]
+    memory = found["hbm_gib"]
+    assert 0 <= memory["params"] <= memory["total"] < memory["capacity"] == 15.75
+    assert 0 < memory["temp"] < memory["total"]
+    # The decoder's layers run forward, again and backward; the head once forward and twice backward.
+    assert 1.0 < found["flops_per_step"] / found["model_flops_per_step"] < 2.0
+    assert found["collective_bytes"] > 0 and found["hbm_bytes"] > 0
+    assert 0 < found["projected_mfu"] < 1 and not found["uncounted_kernels"]
+    assert found["compile_s"] > 0 and json.loads(json.dumps(found)) == found
+    assert "8 rows, 1024 tokens a step" in text and "projected" in text
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Programs that are their rows, and memory of `base` GiB and `each` a row of the 8 devices' 8 data shards."""
+
+    def of(base: float, each: float, remat_saves: float = 0.0) -> list[int]:
+        compiled: list[int] = []
+
+        def measured(made, on, options=None):
+            rows, config = made
+            compiled.append(rows)
+            total = base + each * rows / 8 - (remat_saves if config.remat == "full" else 0.0)
+            fits = total <= 16
+            memory = {
+                "params": base / 2,
+                "optimizer": base / 4,
+                "temp": 1.0,
+                "total": total,
+                "capacity": 16.0,
+            }
+            return estimate.Estimate(
+                rows=rows, fits=fits, **memory, compile_s=1.0, model_flops=1.0, mfu=rows / 1000
+            )
+
+        monkeypatch.setattr(search, "estimate", measured)
+        monkeypatch.setattr(search, "train_step", lambda config, model, mesh, rows: (rows, config))
+        return compiled
+
+    return of
+
+
+def on_cpu() -> topology.Slice:
+    return topology.Slice("v5e:2x4", topology.TPUS["v5e"], (2, 4), tuple(jax.devices()))
+
+
+@pytest.mark.parametrize(
+    ("base", "each", "largest"), [(3, 4.0, 3), (3, 1.0, 13), (15, 0.9, 1), (1, 0.01, 64)]
+)
+def test_the_largest_batch_that_fits(config, fake, base, each, largest):
+    compiled = fake(base, each)
+    planner = search.Planner(config, open_base(config).config, on_cpu(), lambda text: None)
+    found = planner.largest()
+    assert found is not None and found.rows == 8 * largest
+    assert len(compiled) == len(set(compiled)) <= 4
+
+
+def test_a_config_that_does_not_fit_says_by_how_much_and_what_would(config, fake, monkeypatch):
+    monkeypatch.setattr(command, "open_slice", lambda name: on_cpu())
+    config.remat = "none"
+    fake(15.5, 1.0, remat_saves=2.0)
+    with pytest.raises(
+        UserError,
+        match=r"16\.50 GiB of 16\.00 GiB a chip, over by 0\.50 GiB; with --config\.remat=full it fits",
+    ):
+        command.plan(config, "v5e:2x4")
+    fake(40.0, 1.0)
+    with pytest.raises(
+        UserError, match=r"parameters and optimizer alone take 30\.0 GiB of a chip: take a slice of 32 chips"
+    ):
+        command.plan(config, "v5e:2x4")
+    fake(10.0, 64.0)
+    with pytest.raises(UserError, match=r"a row is too long: halve --config\.row_tokens \(now 128\)"):
+        command.plan(config, "v5e:2x4")
+    with pytest.raises(
+        UserError,
+        match=r"--rows 12 does not divide over 8 data shards x 1 micro-batches; take a multiple of 8",
+    ):
+        command.plan(config, "v5e:2x4", rows=12)
+
+
+@needs_libtpu
+def test_generation_compiles_prefill_and_decode(config):
+    text, found = command.plan(config, "v5e:2x2", what="generate", rows=4, prompt=64, new=8)
+    assert found["fits"] and found["hbm_gib"]["optimizer"] == 0
+    assert found["projected_decode_step_s"] > 0 and found["projected_prefill_s"] > 0
+    assert "Prefill" in text and "4 prompts of 64 positions" in text
+
+
+@pytest.mark.parametrize("lead", [(4,), (3, 4)])
+def test_a_splash_call_costs_its_blocks(lead):
+    """1024 positions in blocks of 512: three of the four blocks, whole."""
+    shapes = [(1, 2, 2), (*lead, 1024, 128), (2, 1024, 128), (1024, 128), (8, 1024)]
+    pairs = 3 * 512 * 512
+    heads = math.prod(lead)
+    assert splash.kernel_flops("splash_mha_fwd.2", shapes) == 2 * 2 * pairs * heads * 128
+    assert splash.kernel_flops("splash_mha_dkv.1", shapes) == 5 * 2 * pairs * heads * 128
+    assert splash.kernel_flops("another", shapes) is None
+
+
+def test_sums_of_a_roofline():
+    on = topology.Slice("v5e:4x8", topology.TPUS["v5e"], (4, 8), ())
+    assert on.bandwidth == 2 * 50e9  # the corner of a slice that closes to no ring has two links
+    assert dataclasses.replace(on, shape=(16, 16)).bandwidth == 4 * 50e9
+    assert dataclasses.replace(on, shape=(1, 1)).bandwidth == 0
+    cost = estimate.hlo.Cost(
+        flops=197e12, hbm_bytes=819e9 / 2, collective_bytes=300e9, waited_bytes=50e9, busy=1.25
+    )
+    seconds, parts = estimate._seconds(cost, on)
+    assert parts == {"arithmetic": 1, "operations": 1.25, "hbm": 0.5, "collectives": 3, "waiting": 0.5}
+    assert seconds == 2.5 + 0.5
+    assert estimate._asked_for("the total memory required for HLO temporaries (60.17G) exceeds") == 60.17
+    assert estimate._asked_for("Ran out of memory in memory space hbm. Used 25.82G of 15.75G hbm.") == 25.82
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v5e", "a generation and a shape"),
+        ("v5e:4x8x1", "has 2 sides"),
+        ("v9:2x2", "no TPU 'v9'"),
+        ("v5p:2x2", "has 3 sides, e.g. v5p:2x2x4"),
+        ("v5e:0x4", "has 2 sides"),
+    ],
+)
+def test_an_unknown_topology_is_one_line(name, message):
+    with pytest.raises(UserError, match=message):
+        topology.open_slice(name)
+
+
+def test_a_missing_libtpu_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'jaxllava\[tpu\]'"):
+        topology.open_slice("v5e:4x8")
+
+
+@needs_libtpu
+def test_a_slice_that_is_not_made_is_one_line():
+    with pytest.raises(UserError, match="v5e:3x5: libtpu makes no such slice"):
+        topology.open_slice("v5e:3x5")
+    assert len(topology.open_slice("v5e:1x1").devices) == 1
+
+
+def test_a_config_without_a_model_and_rows_that_do_not_divide(config):
+    config.base = ""
+    with pytest.raises(UserError, match=r"config\.architecture to one of llava-v1"):
+        command.architecture(config)
+    config.architecture = "llava-v1.5-8b"
+    with pytest.raises(
+        UserError, match=r"config\.architecture: 'llava-v1\.5-8b' is not known\. Did you mean"
+    ):
+        command.architecture(config)
+
+
+def test_the_command_line_refuses_in_one_line():
+    for flags, message in (
+        (["--topology", "v5e:4x8", "--rows", "-1"], "--rows -1"),
+        (["--topology", "v5e"], "a generation and a shape"),
+        (["--topology", "v5e:4x8", "--config.remt=full"], "remat"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxllava", "plan", *flags], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
