@@ -87,7 +87,7 @@ def test_a_plan_of_a_slice(config):
     assert found["fits"] and found["rows"] == 8 and found["mesh"] == [1, 4, 1]
     memory = found["hbm_gib"]
     assert 0 <= memory["params"] <= memory["total"] < memory["capacity"] == 15.75
-    assert 0 < memory["temp"] < memory["total"]
+    assert 0 < memory["temp"] <= memory["total"]
     # The decoder's layers run forward, again and backward; the head once forward and twice backward.
     assert 1.0 < found["flops_per_step"] / found["model_flops_per_step"] < 2.0
     assert found["collective_bytes"] > 0 and found["hbm_bytes"] > 0
