@@ -63,7 +63,9 @@ def test_a_run_that_is_killed_again_and_again_ends_bitwise_the_same(tiny_base, t
             if not spared and time.monotonic() > limit:
                 break
             gone = len(metrics.read(workdir / metrics.NAME)) - before
-            if not spared and gone > (0 if life % 5 else 2):  # else a quick machine is done before its time is over
+            if not spared and gone > (
+                0 if life % 5 else 2
+            ):  # else a quick machine is done before its time is over
                 time.sleep(dice.uniform(0.0, 0.25))
                 break
         if process.poll() is None:
