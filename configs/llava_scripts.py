@@ -20,6 +20,10 @@ ROWS = {
     196: ((4096, 19), (4096, 9)),
 }
 
+# XLA would gather kernels that FSDP cuts in small pieces around a ring, each multiplied by itself: the sums go through
+# HBM once for each piece. Whole kernels are gathered beside the computation (docs/plan.md).
+WHOLE_KERNELS = (("xla_jf_spmd_threshold_for_windowed_einsum_mib", "1000000"),)
+
 # q, k, v, o, gate, up and down of the decoder (`find_all_linear_names`, train.py:169-182, without the tower's: there
 # they match by a mistake, issues 1147, 1173, 1647).
 _LINEAR = r"decoder/layers/(attn/(q|k|v|o)_proj|mlp/(gate|up|down)_proj)/kernel"
@@ -75,6 +79,7 @@ def recipe(
     config.save_dtype = "bfloat16"
     config.attention = "auto"
     config.remat = "full"  # --gradient_checkpointing True
+    config.tpu_options = WHOLE_KERNELS
     # -- AdamW of torch, cosine to 0
     config.warmup = 0.03  # --warmup_ratio 0.03
     config.weight_decay = 0.0  # --weight_decay 0.

@@ -35,7 +35,7 @@ ELSEWHERE = frozenset(
             "workers",
         ),
         *("devices", "mesh", "sharding_rules", "attention", "remat", "loss_chunks", "log_every"),
-        "compiler_options",
+        "tpu_options",
         *("checkpoint_every", "keep", "keep_best", "tensorboard", "profile_at", "profile_steps"),
         "barrier_minutes",
     )

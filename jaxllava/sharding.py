@@ -118,6 +118,10 @@ def _on_one_torus(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
+def is_tpu(mesh: Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "tpu"
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are cut along their first axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -153,7 +153,7 @@ def _train(
         accumulate=config.accumulate,
         seed=config.seed,
         shardings=(layout(trained), layout(opt_state), whole),
-        compiler_options=dict(config.compiler_options),
+        compiler_options=dict(config.tpu_options) if sharding_lib.is_tpu(mesh) else {},
     )
     batch_sharding = sharding_lib.batch_sharding(mesh)
     log = metrics.Log(workdir, start, enabled=hosts.is_first(), tensorboard=config.tensorboard)

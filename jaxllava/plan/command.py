@@ -92,7 +92,7 @@ def _generate(
             f"--prompt {prompt}: a picture alone takes {model.image_tokens} positions; take a longer one"
         )
     made = program.generation(config, model, mesh, rows=rows, prompt=prompt, new=new)
-    found = estimate(made, on, dict(config.compiler_options))
+    found = estimate(made, on, dict(config.tpu_options))
     if not found.fits:
         raise UserError(
             f"generating {rows} x {prompt + new} tokens with {name_of(config)} does not fit {on.name}: "

@@ -33,7 +33,7 @@ class Planner:
             rows = per_shard * self.shards * self.config.accumulate
             self.report(f"compiling with {per_shard} {'row' if per_shard == 1 else 'rows'} a data shard")
             program = train_step(self.config, self.model, self.mesh, rows)
-            self.known[per_shard] = estimate(program, self.on, dict(self.config.compiler_options))
+            self.known[per_shard] = estimate(program, self.on, dict(self.config.tpu_options))
         return self.known[per_shard]
 
     def of_rows(self, rows: int) -> Estimate:
