@@ -85,12 +85,24 @@ def attention(
         length, key.shape[1], mask, segment_ids, positions, causal, window
     )  # [B or 1, T, S] or None
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)  # [B, T, K, G, D]
-    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32)
+    # Written as products and not as einsum, which takes the operands in an order of its own: what a cache holds,
+    # [B, K, S, D] in memory, is read as it lies where the key is the left operand for one new token, and the value the
+    # right one.
+    if length == 1:
+        scores = jax.lax.dot_general(
+            key, grouped, (((3,), (4,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
+        )  # [B, K, S, T, G]
+        scores = jnp.moveaxis(scores, 2, 4)
+    else:
+        scores = jax.lax.dot_general(
+            grouped, key, (((4,), (3,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
+        )  # [B, K, T, G, S]
     scores = scores * dim**-0.5
     if allowed is not None:
-        scores = jnp.where(allowed[:, None, None], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, K, G, T, S]
-    out = jnp.einsum("bkgts,bskd->btkgd", weights, value)
+        scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    out = jax.lax.dot_general(weights, value, (((4,), (1,)), ((0, 1), (0, 2))))  # [B, K, T, G, D]
+    out = out.swapaxes(1, 2)
     return out.reshape(batch, length, heads, dim).astype(query.dtype)
 
 
