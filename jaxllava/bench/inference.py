@@ -41,7 +41,8 @@ def prompts(size: Size, batch: int, seed: int = 0) -> generation.Prompts:
 def _prefilled(params: Params, given: generation.Prompts, *, model: LlavaModel) -> tuple[jax.Array, Any]:
     slots = given.tokens.shape[1]
     hidden, cache, _ = generation._prefill(model, params, given, slots)
-    return model.apply({"params": params}, hidden, method="logits"), cache
+    logits: Any = model.apply({"params": params}, hidden, method="logits")
+    return logits, cache
 
 
 def _answers(
@@ -110,7 +111,8 @@ def _decode(
     }
     if twin:
         tokens = np.asarray(given.tokens)
-        ways |= {f"theirs {n}": lambda n=n: twin.generate(tokens, n) for n in (FIRST, size.new)}
+        answer = twin.generate
+        ways |= {f"theirs {n}": lambda n=n: answer(tokens, n) for n in (FIRST, size.new)}
     if weights:
         amount = 256 << 20
         ways["read"] = read_ways(amount)

@@ -45,8 +45,8 @@ def _tiny() -> LlavaConfig:
 
 
 def _cpu() -> LlavaConfig:
-    """8 layers of 512, LLaVA's vocabulary, and pictures of a quarter of LLaVA-1.5's positions."""
-    vision = ClipVisionConfig(256, 1024, 4, 4, image_size=168, patch_size=14)
+    """8 layers of 512, LLaVA's vocabulary, and pictures of a ninth of LLaVA-1.5's positions."""
+    vision = ClipVisionConfig(256, 1024, 4, 4, image_size=112, patch_size=14)
     return LlavaConfig(vision, LlamaConfig(32064, 512, 1408, 8, 8, initializer_range=0.04), image_token=32000)
 
 
@@ -58,7 +58,7 @@ def _1b() -> LlavaConfig:
 
 SIZES = {
     "tiny": lambda: Size(_tiny(), 64, 256, 8, 256, ("full",)),
-    "cpu": lambda: Size(_cpu(), 128, 64, 2, 1024, ("full",)),
+    "cpu": lambda: Size(_cpu(), 128, 64, 4, 512, ("full",), remat="dots"),
     "1b": lambda: Size(_1b(), 1024, 128, 4, 4096, ("full",), remat="full"),
     "7b": lambda: Size(llava_1_5("7b"), 1024, 128, 4, 4096, ("stage 1", "LoRA"), remat="full"),
 }

@@ -46,9 +46,17 @@ class Samples:
         lengths = np.minimum(text + images * config.image_tokens, min(most, size.row_tokens))
         self.row_images = max(1, -(-size.row_tokens * 7 // (4096 * scale).__ceil__()))
         plan = packing.plan(lengths, images, size.row_tokens, self.row_images, seed=seed)
-        first = len(plan) // 3  # neither the rows of the longest samples nor the last ones
-        self.plan = [plan[(first + n) % len(plan)] for n in range(size.rows)]
-        self.numbers = np.random.default_rng(seed).permutation(np.concatenate(self.plan))
+        # Any rows: neighbours in the plan hold samples of like length. Of a few draws the one that padding fills as it
+        # fills batches drawn at random, on average over many: a single batch may be far from that.
+        rng = np.random.default_rng(seed)
+        draws = [rng.choice(len(plan), size.rows, replace=len(plan) < size.rows) for _ in range(32)]
+        several = [np.concatenate([plan[n] for n in rows.tolist()]) for rows in draws]
+        fill = lambda chosen: lengths[chosen].mean() / lengths[chosen].max()
+        count = round(float(np.mean([len(chosen) for chosen in several])))
+        usual = np.mean([fill(rng.choice(len(lengths), count)) for _ in range(1000)])
+        best = int(np.argmin([abs(fill(chosen) - usual) for chosen in several]))
+        self.plan = [plan[n] for n in draws[best].tolist()]
+        self.numbers = rng.permutation(several[best])
         self.lengths, self.images = lengths, images
 
     def sample(self, number: int) -> dict[str, np.ndarray]:
@@ -126,7 +134,6 @@ def _config(way: str) -> ConfigDict:
     config.lr_rules, config.lora_rules = WAYS[way]
     config.frozen_dtype = "bfloat16" if jax.default_backend() != "cpu" else "float32"
     config.lr, config.warmup, config.steps = LR, 0.0, 10**6
-    config.loss_chunks = 1 if jax.default_backend() == "cpu" else 8
     config.mesh = (1, 1, 1)
     config.devices = 1
     return config
@@ -146,11 +153,13 @@ class Run:
         self.mesh = sharding_lib.make_mesh(self.config.mesh, limit=1)
         shapes = initial.final_shapes(objective.init, self.config)
         optimizer, _ = optimizer_lib.make_optimizer(self.config, shapes)
-        if params is None:
-            params = initial.initial_params(objective.init, self.config, self.mesh)
-        else:
-            params = jax.tree.map(jnp.copy, params)  # the step takes them for itself
-        self.trained, self.frozen = optimizer_lib.partition(params, self.config.lr_rules)
+        # The step takes what trains for itself.
+        given = (
+            initial.initial_params(objective.init, self.config, self.mesh)
+            if params is None
+            else jax.tree.map(jnp.copy, params)
+        )
+        self.trained, self.frozen = optimizer_lib.partition(given, self.config.lr_rules)
         with jax.set_mesh(self.mesh):
             self.state = optimizer_lib.initial_state(optimizer, self.trained, self.mesh)
         self.step = make_step(objective.loss, optimizer)

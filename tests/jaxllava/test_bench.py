@@ -1,4 +1,4 @@
-"""`jaxllava bench`: that both sides compute the same, that what is counted is right, and what is refused. No timings."""
+"""`jaxllava bench`: both sides compute the same, what is counted is right, what is refused. No timings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.jaxllava.test_cli import fail
 
 VISION = ClipVisionConfig(32, 64, 2, 2, image_size=28, patch_size=14)
 CONFIG = LlavaConfig(VISION, LlamaConfig(160, 32, 64, 2, 4, kv_heads=2, initializer_range=0.2), image_token=5)
-SMALL = sizes.Size(CONFIG, prompt=8, new=16, rows=2, row_tokens=64, ways=("full",), batches=(1, 2))
+SMALL = sizes.Size(CONFIG, prompt=8, new=16, rows=2, row_tokens=64, ways=("full",), batches=(2,))
 
 
 @pytest.fixture
@@ -33,15 +33,21 @@ def test_both_sides_and_every_field(small, tmp_path) -> None:
     found = command.run("tiny", "train,prefill,decode", "transformers", 1, 0, path)
     assert json.loads(path.read_text()) == found
     assert [(line["part"], line["what"]) for line in found["rows"]] == [
-        *(("train", "full, packed"), ("train", "full, padded")),
-        *((part, f"batch {n}") for n in (1, 2) for part in ("prefill", "decode")),
-    ] or {line["part"] for line in found["rows"]} == {"train", "prefill", "decode"}
+        ("train", "full, packed"),
+        ("train", "full, padded"),
+        ("prefill", "batch 2"),
+        ("decode", "batch 2"),
+    ]
     for line in found["rows"]:
         assert line["ours"]["least"] > 0 and line["transformers"]["least"] > 0
-        assert line["ratio"]["median"] == pytest.approx(line["ours"]["median"] / line["transformers"]["median"])
-    assert {"date", "processor", "threads", "device", "load", "load_after", "jax", "torch"} <= found["machine"].keys()
+        assert line["ratio"]["median"] == pytest.approx(
+            line["ours"]["median"] / line["transformers"]["median"]
+        )
+    assert {"date", "processor", "threads", "device", "load", "load_after", "jax", "torch"} <= found[
+        "machine"
+    ].keys()
     shown = command.table(found)
-    assert "real positions" in shown and len(re.findall(r"^decode ", shown, re.M)) == 2
+    assert "real positions" in shown and len(re.findall(r"^decode ", shown, re.M)) == 1
 
 
 def test_sides_that_differ_are_refused(small) -> None:
@@ -60,7 +66,9 @@ def test_packed_and_padded_rows_hold_the_same_samples() -> None:
     packed, padded, theirs = samples.packed(), samples.padded(), samples.torch()
     real = lambda batch: sorted(batch["tokens"][batch["segment_ids"] > 0].tolist())
     assert real(packed) == real(padded) == sorted(theirs["input_ids"][theirs["attention_mask"] > 0].tolist())
-    assert packed["weights"].sum() == padded["weights"].sum() == (theirs["labels"] != training.IGNORED).sum() > 0
+    assert (
+        packed["weights"].sum() == padded["weights"].sum() == (theirs["labels"] != training.IGNORED).sum() > 0
+    )
     # An image's positions are as many as its features, and no position is asked to predict one of them.
     marks = packed["image_index"] >= 0
     assert marks.sum() == CONFIG.image_tokens * samples.images[samples.numbers].sum() > 0
@@ -95,7 +103,9 @@ def test_mistakes_are_one_line(capsys, argv: tuple[str, ...], message: str) -> N
 def test_a_machine_too_small(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "memory", lambda: 2 << 30)
     line = fail(capsys, "bench", "--size", "7b", "--only", "decode")
-    assert re.search(r"--size 7b needs about 13\.\d GiB for decode, and this machine has 2\.0 GiB free; take", line)
+    assert re.search(
+        r"--size 7b needs about 13\.\d GiB for decode, and this machine has 2\.0 GiB free; take", line
+    )
     assert "--size 1b" in line
     assert "on both sides" in fail(capsys, "bench", "--size", "1b", "--against", "transformers")
 
