@@ -20,24 +20,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from input_pipeline.images import PAD_COLOR, open_image, preprocess
+from jaxllava.bench.pictures import draw
 
 SHAPES = ((640, 480), (480, 640), (640, 427), (1280, 960), (4000, 3000), (3000, 4000))
 BICUBIC = Image.Resampling.BICUBIC
 Way = Callable[[bytes], np.ndarray]  # from a JPEG to uint8 [size, size, 3]
-
-
-def draw(width: int, height: int, seed: int) -> bytes:
-    """A JPEG of quality 90: waves of colour, blots of eight pixels, and a camera's noise."""
-    generator = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    waves = [np.sin(x / width * (9 + 3 * i) + i) + np.cos(y / height * (20 - 4 * i)) for i in range(3)]
-    blots = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(blots).resize((width, height), BICUBIC), np.float32)
-    noise = generator.normal(0, 4, (height, width, 1))
-    values = 0.6 * (60 * np.stack(waves, -1) + 128) + 0.4 * smooth + noise  # [H, W, 3]
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def decode(data: bytes) -> Image.Image:

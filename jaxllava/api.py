@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from jaxllava import generate as generation
+from jaxllava.models.llama import is_unstacked, stack, unstack
 from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
 from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, end_ids
+from jaxllava.rules import flatten, unflatten
 from jaxllava.weights import lazy, source
 
 
@@ -45,7 +47,7 @@ def load(
         )
     if found.tokenizer is None:
         raise UserError(f"{path}: holds no tokenizer (tokenizer.json, tokenizer.model); copy it there.")
-    params = lazy.read(found.leaves, jnp.asarray)
+    params = _read(found.leaves)
     return Model(config, params, found.tokenizer, template or found.template, found.stops)
 
 
@@ -67,7 +69,7 @@ class Model:
     ) -> None:
         """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end."""
         self.config = config
-        self.params = params
+        self._params = _apart(params) if _reads_layers_apart() else params
         self.tokenizer = tokenizer
         self.template = template
         self.module = LlavaModel(config)
@@ -76,6 +78,12 @@ class Model:
         pad: Any = tokenizer.pad_token_id
         self._pad_id: int = 0 if pad is None else pad
         self._forward = jax.jit(self._full)
+
+    @property
+    def params(self) -> Params:
+        """The parameters as training and exports have them, with the decoder's layers stacked."""
+        decoder = self._params["decoder"]
+        return self._params | {"decoder": stack(decoder)} if is_unstacked(decoder["layers"]) else self._params
 
     # ------------------------------------------------------------ logits
 
@@ -142,7 +150,7 @@ class Model:
             if own:
                 pixels[row, : len(own)] = own
         positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0).astype(np.int32)
-        return np.asarray(self._forward(self.params, tokens, positions, valid, pixels, image_index))
+        return np.asarray(self._forward(self._params, tokens, positions, valid, pixels, image_index))
 
     def _full(
         self, params: Params, tokens: Any, positions: Any, segments: Any, pixels: Any, index: Any
@@ -182,7 +190,7 @@ class Model:
         for number, chosen in enumerate(_batches(rows, batch_size)):
             tokens, counts = generation.generate(
                 self.module,
-                self.params,
+                self._params,
                 self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
                 max_new_tokens=max_new_tokens,
                 end_ids=self._end_ids,
@@ -288,7 +296,7 @@ class Model:
             full = min(batch_size, len(rows))
             batch = self._stack([rows[i] for i in chosen], full)
             padded = [tails[i] for i in chosen] + [tails[chosen[-1]]] * (full - len(chosen))
-            found = generation.score(self.module, self.params, batch, padded)
+            found = generation.score(self.module, self._params, batch, padded)
             sums[chosen], counts[chosen] = (part[: len(chosen)] for part in found)
         return sums, counts
 
@@ -302,6 +310,30 @@ class Model:
             raise UserError(
                 f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
+
+
+def _reads_layers_apart() -> bool:
+    """Whether generation here is faster with the decoder's layers apart (see `llama.unstack`)."""
+    return jax.default_backend() == "cpu"
+
+
+def _apart(params: Params) -> Params:
+    decoder = params["decoder"]
+    return params if is_unstacked(decoder["layers"]) else params | {"decoder": unstack(decoder)}
+
+
+def _read(leaves: Params) -> Params:
+    """A checkpoint's leaves as arrays; layers that are to be apart are read apart, so that nothing is there twice."""
+    if not _reads_layers_apart():
+        return lazy.read(leaves, jnp.asarray)
+    found: dict[str, Any] = {}
+    for path, leaf in flatten(leaves).items():
+        start, layers, end = path.partition("decoder/layers/")
+        if layers and not start:
+            found |= {f"{layers}{n}/{end}": jnp.asarray(part) for n, part in enumerate(leaf.parts())}
+        else:
+            found[path] = jnp.asarray(leaf.read())
+    return unflatten(found)
 
 
 def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:

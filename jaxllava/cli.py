@@ -159,6 +159,22 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
 
     add = command(
+        "bench",
+        "Measure this machine: train step, prefill, decoding, pictures, input pipeline, conversion.",
+    )
+    add.add_argument("--size", default="cpu", metavar="tiny|cpu|1b|7b", help="of the model (default cpu)")
+    add.add_argument("--only", default="", help="parts: train,prefill,decode,images,input,conversion")
+    add.add_argument(
+        "--against",
+        default="",
+        metavar="transformers",
+        help="also run PyTorch on the same weights, data and threads, in turn, and print ratios",
+    )
+    add.add_argument("--rounds", type=int, default=5)
+    add.add_argument("--threads", type=int, default=0, help="processors to use (default: all)")
+    add.add_argument("--json", type=Path, help="also write the figures here")
+
+    add = command(
         "inspect",
         "Look inside: `sample` prints a record token by token, `tokens` a LLaVA JSON as ids and labels, `data` and "
         "`model` sum up, `checkpoint` lists tensors and their hashes.",
@@ -410,6 +426,17 @@ def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     print(f"{args.format}: {args.target}")
 
 
+def _bench(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava.bench import command
+    from jaxllava.progress import bar
+
+    with bar("measuring") as report:
+        found = command.run(
+            args.size, args.only, args.against, args.rounds, args.threads, args.json, progress=report
+        )
+    print(command.table(found))
+
+
 def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import inspection
 
@@ -426,6 +453,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "generate": _generate,
     "convert": _convert,
+    "bench": _bench,
     "inspect": _inspect,
 }
 

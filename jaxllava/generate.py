@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxllava.models.clip import normalise
-from jaxllava.models.llama import Cache, init_cache
+from jaxllava.models.llama import Cache, init_cache, is_unstacked
 from jaxllava.models.llava import LlavaModel, Params
 
 # Candidate tokens scored against one prefilled prompt at a time; more go in several passes over the same
@@ -99,12 +99,23 @@ def _prefill(
     positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)  # [B, P]
     mask = valid[:, None, :] & (places[None, None, :] <= places[None, :, None])  # [B, P, P]
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, slots - width)))  # [B, P, S]
-    cache = init_cache(model.config.decoder, batch, slots)
+    stacked = not is_unstacked(params["decoder"]["layers"])
+    cache = init_cache(model.config.decoder, batch, slots, stacked)
     hidden, cache = apply(embeds, positions, cache, 0, mask, method="extend")
     last = jnp.max(
         jnp.where(valid, places, -1), axis=1
     )  # [B]: the last real token, on whichever side the padding is
     return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache, valid.sum(axis=1)
+
+
+def _first_greatest(logits: jax.Array) -> jax.Array:
+    """argmax over the last axis, int32: a greatest value, then the first place of it. XLA's own search for both at once
+    is ten times as slow on CPUs.
+    """
+    count = logits.shape[-1]
+    greatest = jnp.max(logits, axis=-1, keepdims=True)
+    places = jnp.where(logits == greatest, jnp.arange(count, dtype=jnp.int32), count - 1)
+    return jnp.min(places, axis=-1)
 
 
 def sample(logits: jax.Array, key: jax.Array, temperature: jax.Array, top_p: jax.Array) -> jax.Array:
@@ -140,7 +151,7 @@ def _decode(
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
         logits = apply(hidden, method="logits")  # f32 [B, V]
         if greedy:
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+            return _first_greatest(logits)
         return sample(logits, jax.random.fold_in(key, step), temperature, top_p).astype(jnp.int32)
 
     # Step t holds the token that goes to place t: written out, and not yet run through the model.
@@ -236,7 +247,7 @@ def _score(
     place = jnp.arange(total)
     positions = lengths[:, None] + (place % fed)[None]  # [B, C * fed]
     own = (place[:, None] // fed == place[None] // fed) & (place[:, None] >= place[None])
-    rest = cache["k"].shape[2] - width - total
+    rest = cache["k"][0].shape[-2] - width - total
     mask = jnp.concatenate(
         [
             jnp.broadcast_to(valid[:, None], (batch, total, width)),

@@ -105,6 +105,7 @@ def check_lists(config: ConfigDict) -> None:
         "method_rules": ("a method's name", lambda value: isinstance(value, str)),
         "lora_rules": ("(rank, alpha, dropout) or None", lambda value: value is None or len(value) == 3),
         "quantize_rules": ('"nf4" or None', lambda value: value is None or isinstance(value, str)),
+        "tpu_options": ("a text", lambda value: isinstance(value, str)),
         "init": ("a folder or None", lambda value: value is None or isinstance(value, str)),
     }
     for key, (needed, fits) in values.items():

@@ -16,6 +16,7 @@ IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash")
 
 # Finite, so that a row which may attend to nothing gives a uniform average and not NaN.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+_BLOCK = 128  # queries, see `_blocks_pay`
 
 
 def attention(
@@ -79,18 +80,55 @@ def attention(
 
         return layout.on_each_device(by_cudnn, query, key, value, more)
 
+    length = query.shape[1]
+    if _blocks_pay(query, key, more, causal):
+        parts = []
+        for start in range(0, length, _BLOCK):
+            end = min(start + _BLOCK, length)
+            back = (length if not window else window - 1 + _BLOCK) // _BLOCK * _BLOCK
+            first = max(0, start - back)  # the first place that a query of this block may see
+            seen = None if segment_ids is None else segment_ids[:, first:end]
+            allowed = _allowed(end - first, end - first, None, seen, None, causal, window)
+            allowed = None if allowed is None else allowed[:, start - first :]
+            parts.append(_xla(query[:, start:end], key[:, first:end], value[:, first:end], allowed))
+        return jnp.concatenate(parts, axis=1)
+    return _xla(
+        query, key, value, _allowed(length, key.shape[1], mask, segment_ids, positions, causal, window)
+    )
+
+
+def _blocks_pay(query: jax.Array, key: jax.Array, more: Mapping[str, jax.Array | None], causal: bool) -> bool:
+    """Whether to go by blocks of queries: on CPUs, whose caches hold a block's weights and not a row's, and where the
+    upper half of the weights is not needed.
+    """
+    in_order = causal and more["mask"] is None and more["positions"] is None
+    long = query.shape[1] == key.shape[1] >= 2 * _BLOCK
+    return in_order and long and layout.device_in_context()[0] == "cpu"
+
+
+def _xla(query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None) -> jax.Array:
+    """allowed: bool [B or 1, T, S]."""
     batch, length, heads, dim = query.shape
     kv_heads = key.shape[2]
-    allowed = _allowed(
-        length, key.shape[1], mask, segment_ids, positions, causal, window
-    )  # [B or 1, T, S] or None
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)  # [B, T, K, G, D]
-    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32)
+    # Written as products and not as einsum, which takes the operands in an order of its own: what a cache holds,
+    # [B, K, S, D] in memory, is read as it lies where the key is the left operand for one new token, and the value the
+    # right one.
+    if length == 1:
+        scores = jax.lax.dot_general(
+            key, grouped, (((3,), (4,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
+        )  # [B, K, S, T, G]
+        scores = jnp.moveaxis(scores, 2, 4)
+    else:
+        scores = jax.lax.dot_general(
+            grouped, key, (((4,), (3,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
+        )  # [B, K, T, G, S]
     scores = scores * dim**-0.5
     if allowed is not None:
-        scores = jnp.where(allowed[:, None, None], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, K, G, T, S]
-    out = jnp.einsum("bkgts,bskd->btkgd", weights, value)
+        scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    out = jax.lax.dot_general(weights, value, (((4,), (1,)), ((0, 1), (0, 2))))  # [B, K, T, G, D]
+    out = out.swapaxes(1, 2)
     return out.reshape(batch, length, heads, dim).astype(query.dtype)
 
 

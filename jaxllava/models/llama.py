@@ -21,8 +21,9 @@ from jaxllava.models.linear import Linear
 from jaxllava.models.rope import RopeScaling, frequencies, rotate
 
 Params = dict[str, Any]
-# {"k", "v"}: [layers, B, S, K, head_dim]; with a sliding window also "positions": int32 [1, B, S]
-Cache = dict[str, jax.Array]
+# {"k", "v"}: [layers, B, K, S, head_dim], or a tuple of as many [B * K, S, head_dim] where the layers' parameters
+# are apart (`unstack`); with a sliding window also "positions": int32 [1, B, S]
+Cache = dict[str, Any]
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model_type of a config.json
 
 
@@ -111,12 +112,55 @@ class Context:
     write_index: jax.Array | None = None  # int []: the slot of the first of the T tokens
 
 
+def _attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    context: Context,
+    cache: Cache,
+    layer: jax.Array | None,
+) -> tuple[jax.Array, Cache]:
+    """Writes new keys and values [B, T, K, Dh] into the cache and attends to all of it: ([B, T, H, Dh], the cache)."""
+    write = jax.lax.dynamic_update_slice
+    assert context.write_index is not None and context.mask is not None
+    # Heads stand before slots in a cache, so that the products of one new token read it as it lies.
+    new = {"k": key.swapaxes(1, 2), "v": value.swapaxes(1, 2)}  # [B, K, T, Dh]
+    new = {name: array.astype(cache[name].dtype) for name, array in new.items()}
+    if layer is not None:
+        # The whole cache is carried through the scan and written in place: returning one layer's slice per step
+        # would copy all of it for every token.
+        start = (layer, 0, 0, context.write_index, 0)
+        cache = {name: write(cache[name], new[name][None], start) for name in new}
+        keys, values = (
+            jax.lax.dynamic_index_in_dim(cache[name], layer, keepdims=False).swapaxes(1, 2)
+            for name in ("k", "v")
+        )  # [B, S, K, Dh]
+        return attention(query, keys, values, mask=context.mask), cache
+    # Every (row, key head) is a sequence of its own. XLA on CPUs writes to a carried array in place only where the
+    # shape that is written is also the one that is read: a batch of 1 dropped in between costs copies of it all.
+    batch, length, heads, dim = query.shape
+    kv_heads = key.shape[2]
+    cache = {
+        name: write(cache[name], array.reshape(batch * kv_heads, length, dim), (0, context.write_index, 0))
+        for name, array in new.items()
+    }
+    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim).swapaxes(1, 2)
+    out = attention(
+        grouped.reshape(batch * kv_heads, length, heads // kv_heads, dim),
+        cache["k"][:, :, None],  # [B * K, S, 1, Dh]
+        cache["v"][:, :, None],
+        mask=jnp.repeat(context.mask, kv_heads, axis=0),
+    )
+    out = out.reshape(batch, kv_heads, length, heads // kv_heads, dim).swapaxes(1, 2)
+    return out.reshape(batch, length, heads, dim), cache
+
+
 class _Attention(nn.Module):
     config: LlamaConfig
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: Context, cache: Cache | None, layer: jax.Array
+        self, x: jax.Array, context: Context, cache: Cache | None, layer: jax.Array | None
     ) -> tuple[jax.Array, Cache | None]:
         c = self.config
         batch, length, _ = x.shape
@@ -145,16 +189,7 @@ class _Attention(nn.Module):
                 implementation=c.attention,
             )
         else:
-            assert context.write_index is not None
-            # The whole cache is carried through the scan and written in place: returning one layer's slice
-            # per step would copy all of it for every token.
-            start = (layer, 0, context.write_index, 0, 0)
-            cache = {
-                name: jax.lax.dynamic_update_slice(cache[name], new[None].astype(cache[name].dtype), start)
-                for name, new in (("k", key), ("v", value))
-            }
-            keys, values = (jax.lax.dynamic_index_in_dim(cache[n], layer, keepdims=False) for n in ("k", "v"))
-            out = attention(query, keys, values, mask=context.mask)  # keys: [B, S, K, Dh]
+            out, cache = _attend(query, key, value, context, cache, layer)
         return _dense(c, c.hidden_size, "o_proj")(out.reshape(batch, length, c.heads * c.head_dim)), cache
 
 
@@ -173,7 +208,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: tuple[jax.Array, Cache | None], layer: jax.Array, context: Context
+        self, carry: tuple[jax.Array, Cache | None], layer: jax.Array | None, context: Context
     ) -> tuple[tuple[jax.Array, Cache | None], None]:
         x, cache = carry
         x = cut_by_batch(x)
@@ -269,10 +304,27 @@ class Llama(nn.Module):
     def _run(
         self, embeds: jax.Array, context: Context, cache: Cache | None
     ) -> tuple[jax.Array, Cache | None]:
-        index = jnp.arange(self.config.layers)
         x = embeds.astype(dtype_of(self.config.dtype))
-        (x, cache), _ = self.layers((x, cache), index, context)
+        layers = {} if self.is_initializing() else self.variables["params"]["layers"]
+        if is_unstacked(layers):
+            x, cache = self._one_by_one(layers, x, context, cache)
+        else:
+            (x, cache), _ = self.layers((x, cache), jnp.arange(self.config.layers), context)
         return self.norm(cut_by_batch(x)), cache
+
+    def _one_by_one(
+        self, layers: Params, x: jax.Array, context: Context, cache: Cache | None
+    ) -> tuple[jax.Array, Cache | None]:
+        """The layers written out, for parameters that are apart; for inference (no remat, no dropout)."""
+        block = _Block(self.config, parent=None)
+        caches: dict[str, list[jax.Array]] = {name: [] for name in cache or ()}
+        for number in range(self.config.layers):
+            own = cache and {name: part[number] for name, part in cache.items()}
+            variables = {"params": layers[str(number)]}
+            (x, own), _ = cast(Any, block.apply(variables, (x, own), None, context))
+            for name, part in (own or {}).items():
+                caches[name].append(part)
+        return x, cache and {name: tuple(parts) for name, parts in caches.items()}
 
     def head(self) -> jax.Array:
         """The kernel [D, V] of the logits, in the dtype of its parameter."""
@@ -289,16 +341,48 @@ class Llama(nn.Module):
         return jnp.matmul(hidden.astype(dtype), kernel, preferred_element_type=jnp.float32)
 
 
-def init_cache(config: LlamaConfig, batch: int, slots: int) -> Cache:
-    """An empty cache {"k", "v"}: zeros [layers, batch, slots, kv_heads, head_dim] in the compute dtype.
+def init_cache(config: LlamaConfig, batch: int, slots: int, stacked: bool = True) -> Cache:
+    """An empty cache {"k", "v"}: zeros [layers, batch, kv_heads, slots, head_dim] in the compute dtype.
 
-    With a sliding window also "positions", int32 [1, batch, slots]: of what each slot holds.
+    `stacked` as the layers' parameters are; else tuples of [batch * kv_heads, slots, head_dim]. With a sliding window
+    also "positions", int32 [1, batch, slots]: of what each slot holds.
     """
-    shape = (config.layers, batch, slots, config.kv_heads, config.head_dim)
-    cache = {name: jnp.zeros(shape, dtype_of(config.dtype)) for name in ("k", "v")}
+    dtype = dtype_of(config.dtype)
+    whole = (config.layers, batch, config.kv_heads, slots, config.head_dim)
+    part = (batch * config.kv_heads, slots, config.head_dim)
+    cache: Cache = {}
+    for name in ("k", "v"):
+        cache[name] = (
+            jnp.zeros(whole, dtype)
+            if stacked
+            else tuple(jnp.zeros(part, dtype) for _ in range(config.layers))
+        )
     if config.sliding_window:
         cache["positions"] = jnp.zeros((1, batch, slots), jnp.int32)
     return cache
+
+
+def is_unstacked(layers: Params) -> bool:
+    """Whether a decoder's {"layers"} are {"0": ..., "1": ...} and not stacked on a leading axis."""
+    return "0" in layers
+
+
+def unstack(params: Params) -> Params:
+    """A decoder's parameters with its layers apart: {"layers": {"0": ..., "1": ...}}, the rest as it is.
+
+    The numbers of the model are the same. On CPUs a scan copies each layer's stacked parameters before it multiplies
+    with them, which costs a generated token as much again as reading them; apart they are read where they lie.
+    """
+    layers = params["layers"]
+    count = jax.tree.leaves(layers)[0].shape[0]
+    apart = {str(number): jax.tree.map(lambda leaf, n=number: leaf[n], layers) for number in range(count)}
+    return params | {"layers": apart}
+
+
+def stack(params: Params) -> Params:
+    """What `unstack` was given."""
+    layers = [params["layers"][str(number)] for number in range(len(params["layers"]))]
+    return params | {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
 def init_llama(config: LlamaConfig, key: jax.Array) -> Params:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from jaxllava import generate as generation
+from jaxllava.models import llama
 from jaxllava.models.clip import normalise
 from jaxllava.models.llava import LlavaModel
 from tests.jaxllava import tiny_models as tiny
@@ -207,6 +210,49 @@ def test_sampled_text_depends_on_the_key_alone(params) -> None:
     )[0]
     np.testing.assert_array_equal(run(0), run(0))
     assert not np.array_equal(run(0), run(1))
+
+
+def test_layers_apart_give_the_same(params) -> None:
+    """As a CPU holds them: greedy tokens, scores and the way back. Grouped queries and a window are in the config."""
+    config = CONFIG.replace(decoder=CONFIG.decoder.replace(sliding_window=12))
+    model, prompts = LlavaModel(config), generation.stack_prompts(ROWS, 28, pad_id=0)
+    apart = params | {"decoder": llama.unstack(params["decoder"])}
+    assert llama.is_unstacked(apart["decoder"]["layers"]) and not llama.is_unstacked(
+        params["decoder"]["layers"]
+    )
+    tokens = [
+        generation.generate(model, p, prompts, max_new_tokens=20, end_ids=())[0] for p in (params, apart)
+    ]
+    np.testing.assert_array_equal(*tokens)
+    assert len(np.unique(tokens[0])) > 5
+    candidates = [[np.array([7, 9, 11], np.int32), np.array([8], np.int32)]] * 3
+    scores = [generation.score(model, p, prompts, candidates)[0] for p in (params, apart)]
+    np.testing.assert_allclose(*scores, rtol=1e-5, atol=2e-5)
+    jax.tree.map(np.testing.assert_array_equal, llama.stack(apart["decoder"]), params["decoder"])
+
+
+def test_a_generated_token_copies_no_cache(params) -> None:
+    """With layers apart, on a CPU: the loop over tokens writes each cache in place and transposes none of it."""
+    apart = params | {"decoder": llama.unstack(params["decoder"])}
+    for rows in (1, 3):
+        prompts = generation.stack_prompts(ROWS[:rows], 28, pad_id=0)
+        scalar = jnp.float32(1)
+        text = generation._decode.lower(
+            apart, prompts, jnp.int32(8), jax.random.key(0), scalar, scalar, jnp.asarray([-1], jnp.int32),
+            model=MODEL, new_slots=32, greedy=True,
+        ).compile().as_text()  # fmt: skip
+        (body,) = {name for name in re.findall(r"body=%([\w.-]+)", text) if "wide" in name} or {""}
+        assert body, "the loop over tokens was not found"
+        loop = re.search(rf"^%{re.escape(body)} .*?^}}", text, re.M | re.S)
+        assert loop
+        slots = prompts.tokens.shape[1] + 32
+        shape = rf"f32\[[\d,]*{slots},8\]|f32\[[\d,]*8,{slots}\]"  # heads of 8
+        made = [
+            line
+            for line in loop[0].splitlines()
+            if re.search(rf"= ({shape})\S* (?!get-tuple|param|bitcast\()", line)
+        ]
+        assert made and all("dynamic-update-slice" in line for line in made), made
 
 
 def test_scores_equal_the_full_forward_pass(params) -> None:

@@ -255,3 +255,22 @@ def test_a_decoder_with_splash_equals_the_one_without(window, shape, small_block
     np.testing.assert_allclose(got[0], expected[0], atol=1e-6)
     for one, other in zip(jax.tree.leaves(got[1]), jax.tree.leaves(expected[1]), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5 * float(jnp.abs(other).max()) + 1e-8)
+
+
+@pytest.mark.parametrize(("window", "segments"), [(0, True), (0, False), (100, True), (150, False)])
+def test_blocks_of_queries_equal_the_whole(window, segments, monkeypatch):
+    """On CPUs: 300 places are three blocks, the last one short; the window is less and more than a block."""
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(2, 300, n, 8)), jnp.float32) for n in (4, 2, 2))
+    given = jnp.asarray(np.sort(rng.integers(0, 4, (2, 300)), axis=1)) if segments else None
+    run = lambda q: attention_lib.attention(q, k, v, segment_ids=given, causal=True, window=window)
+    found, slope = jax.value_and_grad(lambda q: (run(q) ** 2).sum())(q)
+    parts = run(q)
+    monkeypatch.setattr(attention_lib, "_BLOCK", 1000)
+    whole, whole_slope = jax.value_and_grad(lambda q: (run(q) ** 2).sum())(q)
+    np.testing.assert_allclose(parts, run(q), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(found, whole, rtol=1e-5)
+    np.testing.assert_allclose(slope, whole_slope, rtol=1e-4, atol=1e-5)
+    assert "concatenate" not in str(jax.make_jaxpr(run)(q))
+    monkeypatch.setattr(attention_lib, "_BLOCK", 128)
+    assert str(jax.make_jaxpr(lambda q: run(q))(q)).count("exp ") == 3
