@@ -179,6 +179,16 @@ def _decode(
     return out, jnp.minimum(counts, limit)
 
 
+def lower(model: LlavaModel, params: Params, prompts: Prompts, new_slots: int) -> Any:
+    """Greedy generation of up to `new_slots` tokens, lowered and not compiled: of arrays' shapes or of arrays."""
+    one = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    floats = (one(jnp.float32), one(jnp.float32))
+    ends = jax.ShapeDtypeStruct((1,), jnp.int32)
+    options: dict[str, Any] = {"model": model, "new_slots": new_slots, "greedy": True}
+    return _decode.lower(params, prompts, one(jnp.int32), key, *floats, ends, **options)
+
+
 def generate(
     model: LlavaModel,
     params: Params,

@@ -116,7 +116,7 @@ def generation(
     model = settings.with_settings(config, model).with_dtypes(config.dtype or dtype, dtype)
     shapes = jax.eval_shape(partial(init_params, model), jax.random.key(0))
     params = _laid_out(shapes, mesh, config.sharding_rules)
-    cut, whole = sharding_lib.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    cut = sharding_lib.batch_sharding(mesh)
     row = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
     size = model.vision.image_size
     prompts = generate.Prompts(
@@ -125,21 +125,8 @@ def generation(
         image_index=row((prompt,), jnp.int32),  # type: ignore[arg-type]
         images=row((images, size, size, 3), jnp.uint8),  # type: ignore[arg-type]
     )
-    one = lambda dtype: jax.ShapeDtypeStruct((), dtype, sharding=whole)
-    key = jax.eval_shape(lambda: jax.random.key(0))
     with jax.set_mesh(mesh):
-        lowered = generate._decode.lower(
-            params,
-            prompts,
-            one(jnp.int32),
-            key,
-            one(jnp.float32),
-            one(jnp.float32),
-            jax.ShapeDtypeStruct((1,), jnp.int32, sharding=whole),
-            model=LlavaModel(model),
-            new_slots=generate.bucket(new),
-            greedy=True,
-        )
+        lowered = generate.lower(LlavaModel(model), params, prompts, generate.bucket(new))
     return Program(lowered, rows, _bytes_of_chip(params), 0, rows * new, None)
 
 
