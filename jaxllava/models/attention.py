@@ -111,25 +111,30 @@ def _xla(query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array 
     batch, length, heads, dim = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)  # [B, T, K, G, D]
-    # Written as products and not as einsum, which takes the operands in an order of its own: what a cache holds,
-    # [B, K, S, D] in memory, is read as it lies where the key is the left operand for one new token, and the value the
-    # right one.
     if length == 1:
-        scores = jax.lax.dot_general(
-            key, grouped, (((3,), (4,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
-        )  # [B, K, S, T, G]
-        scores = jnp.moveaxis(scores, 2, 4)
-    else:
-        scores = jax.lax.dot_general(
-            grouped, key, (((4,), (3,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
-        )  # [B, K, T, G, S]
-    scores = scores * dim**-0.5
+        return _one_query(grouped, key, value, allowed).reshape(batch, 1, heads, dim).astype(query.dtype)
+    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32) * dim**-0.5
+    if allowed is not None:
+        scores = jnp.where(allowed[:, None, None], scores, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, K, G, T, S]
+    out = jnp.einsum("bkgts,bskd->btkgd", weights, value)
+    return out.reshape(batch, length, heads, dim).astype(query.dtype)
+
+
+def _one_query(grouped: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None) -> jax.Array:
+    """A generated token's attention: grouped [B, 1, K, G, D] to [B, K, 1, G, D].
+
+    Written as products and not as einsum, which takes the operands in an order of its own: what a cache holds,
+    [B, K, S, D] in memory, is read as it lies where the key is the left operand, and the value the right one.
+    """
+    scores = jax.lax.dot_general(
+        key, grouped, (((3,), (4,)), ((0, 2), (0, 2))), preferred_element_type=jnp.float32
+    )  # [B, K, S, 1, G]
+    scores = jnp.moveaxis(scores, 2, 4) * key.shape[-1] ** -0.5
     if allowed is not None:
         scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    out = jax.lax.dot_general(weights, value, (((4,), (1,)), ((0, 1), (0, 2))))  # [B, K, T, G, D]
-    out = out.swapaxes(1, 2)
-    return out.reshape(batch, length, heads, dim).astype(query.dtype)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, K, 1, G, S]
+    return jax.lax.dot_general(weights, value, (((4,), (1,)), ((0, 1), (0, 2))))
 
 
 def choose(query: jax.Array, key: jax.Array, more: Mapping[str, jax.Array | None]) -> str:

@@ -339,7 +339,10 @@ def test_every_kind_of_array_is_merged_alike(base, quantized, dtype):
     places = sharding.param_shardings(params, sharding.make_mesh((2, 2, 2)), sharding.LLAVA_RULES)
     spread = lora.merge(jax.tree.map(jax.device_put, params, places), dtype)
     flat, kernel = rules.flatten(spread), f"{DOWN}/kernel"
-    assert flat[kernel].sharding.spec == jax.P(None, "tensor", "fsdp")
+    axes = (
+        ("tensor", "fsdp") if quantized else (("tensor", "fsdp"), None)
+    )  # codes and scales have a layout of their own
+    assert flat[kernel].sharding.spec == jax.P(None, *axes)
     assert flat[kernel].dtype == jnp.dtype(dtype or "bfloat16")
     assert isinstance(rules.flatten(here)[kernel], np.ndarray)
     # One rounding apart: a sum's order is the compiler's.

@@ -41,7 +41,7 @@ def test_a_line_says_what_a_step_did():
 
 
 def test_mfu_is_of_the_devices_that_share_the_work(monkeypatch):
-    monkeypatch.setattr(metrics.flops, "peak", lambda kind: 1e12)
+    monkeypatch.setattr(metrics.chips, "peak", lambda kind: 1e12)
     fetched = {"loss": 2.0, "gradient_norm": 0.5, "tokens": 100.0, "pairs": 10.0, "images": 2.0}
     cost = metrics.flops.Cost(per_token=1e10, per_pair=1e9, per_image=5e11)
     line = metrics.describe(
