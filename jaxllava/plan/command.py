@@ -49,10 +49,12 @@ def plan(
     if best is None or not best.fits:
         over = first.total - first.capacity
         reason = f"by {over:.2f} GiB" if over > 0 else "(the compiler gives up)"
+        fewer = planner.largest() if rows else None
+        advice = f"{fewer.rows} rows fit" if fewer else remedy(config, model, on, first, report)
         raise UserError(
             f"{config.stage} of {name_of(config)} does not fit {topology} with {first.rows} rows a step: "
             f"{first.total:.2f} GiB of {first.capacity:.2f} GiB a chip, over {reason}; "
-            f"{remedy(config, model, on, first, report)}"
+            f"{advice}"
         )
     fitting = [each for each in planner.known.values() if each.fits]
     fastest = max(fitting, key=lambda each: each.mfu or 0.0)

@@ -141,6 +141,16 @@ def test_the_largest_batch_that_fits(config, fake, base, each, largest):
     assert len(compiled) == len(set(compiled)) <= 4
 
 
+def test_too_many_rows_are_told_how_many_fit(config, fake, monkeypatch):
+    monkeypatch.setattr(command, "open_slice", lambda name: on_cpu())
+    fake(3.0, 4.0)
+    with pytest.raises(
+        UserError,
+        match=r"with 40 rows a step: 23\.00 GiB of 16\.00 GiB a chip, over by 7\.00 GiB; 24 rows fit$",
+    ):
+        command.plan(config, "v5e:2x4", rows=40)
+
+
 def test_a_config_that_does_not_fit_says_by_how_much_and_what_would(config, fake, monkeypatch):
     monkeypatch.setattr(command, "open_slice", lambda name: on_cpu())
     config.remat = "none"
