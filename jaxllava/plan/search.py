@@ -49,20 +49,21 @@ class Planner:
     def largest(self) -> Estimate | None:
         """The most rows that fit; None if not even one for each data shard does.
 
-        Memory grows in a straight line with rows: one and two rows tell where to look, and what is told was compiled.
+        Memory grows in a straight line with rows: those compiled so far tell where to look, and what is told was
+        compiled. Beyond that line the compiler may make programs fit by computing more again, which nobody wants.
         """
         one = self.at(1)
         if not one.fits:
             return None
-        two = self.at(2)
-        if not two.fits:
-            return one
-        slope = max(two.total - one.total, 1e-3)
-        best, rows = 2, min(int(1 + (one.capacity - one.total) / slope), MOST_ROWS)
-        while rows > best:
-            if self.at(rows).fits:
-                return self.at(rows)
-            rows = best + (rows - best) // 2
+        best, rows, too_many = 1, 2, MOST_ROWS + 1
+        while best < rows < too_many:
+            found, before = self.at(rows), self.at(best)
+            if found.fits:
+                slope = max((found.total - before.total) / (rows - best), 1e-3)
+                more = int((found.capacity - found.total) / slope)
+                best, rows = rows, min(rows + more, too_many - 1)
+            else:
+                rows, too_many = best + (rows - best) // 2, rows
         return self.at(best)
 
 

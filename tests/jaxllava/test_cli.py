@@ -72,7 +72,7 @@ def test_help_lists_the_commands(capsys):
 
 
 def test_help_does_not_wait_for_jax():
-    code = "import sys; from jaxllava import cli; cli._parser(); sys.exit('jax' in sys.modules)"
+    code = "import sys; from jaxllava import arguments; arguments._parser(); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

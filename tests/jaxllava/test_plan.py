@@ -100,13 +100,19 @@ def test_a_plan_of_a_slice(config):
 def fake(monkeypatch):
     """Programs that are their rows, and memory of `base` GiB and `each` a row of the 8 devices' 8 data shards."""
 
-    def of(base: float, each: float, remat_saves: float = 0.0) -> list[int]:
+    def of(base: float, each: float, remat_saves: float = 0.0, second: float = 0.0) -> list[int]:
+        """second: GiB that the second row of a shard costs, where it is more than `each`."""
         compiled: list[int] = []
 
         def measured(made, on, options=None):
             rows, config = made
             compiled.append(rows)
-            total = base + each * rows / 8 - (remat_saves if config.remat == "full" else 0.0)
+            total = (
+                base
+                + each * rows / 8
+                + (second - each if second and rows > 8 else 0.0)
+                - (remat_saves if config.remat == "full" else 0.0)
+            )
             fits = total <= 16
             memory = {
                 "params": base / 2,
@@ -116,7 +122,12 @@ def fake(monkeypatch):
                 "capacity": 16.0,
             }
             return estimate.Estimate(
-                rows=rows, fits=fits, **memory, compile_s=1.0, model_flops=1.0, mfu=rows / 1000
+                rows=rows,
+                fits=fits,
+                **memory,
+                compile_s=1.0,
+                model_flops=1.0,
+                mfu=rows / 1000,
             )
 
         monkeypatch.setattr(search, "estimate", measured)
@@ -139,6 +150,15 @@ def test_the_largest_batch_that_fits(config, fake, base, each, largest):
     found = planner.largest()
     assert found is not None and found.rows == 8 * largest
     assert len(compiled) == len(set(compiled)) <= 4
+
+
+def test_the_line_is_drawn_anew_where_memory_grows_more_slowly_than_it_began(config, fake):
+    """The second row costs 4 GiB and the others 1: three rows fit by that line, and ten by the next ones."""
+    compiled = fake(3.0, 1.0, second=4.0)
+    planner = search.Planner(config, open_base(config).config, on_cpu(), lambda text: None)
+    found = planner.largest()
+    assert found is not None and found.rows == 8 * 10
+    assert len(compiled) == len(set(compiled)) <= 6
 
 
 def test_too_many_rows_are_told_how_many_fit(config, fake, monkeypatch):
@@ -199,7 +219,7 @@ def test_sums_of_a_roofline():
     assert on.bandwidth == 2 * 50e9  # the corner of a slice that closes to no ring has two links
     assert dataclasses.replace(on, shape=(16, 16)).bandwidth == 4 * 50e9
     assert dataclasses.replace(on, shape=(1, 1)).bandwidth == 0
-    cost = estimate.hlo.Cost(
+    cost = estimate.cost_lib.Cost(
         flops=197e12, hbm_bytes=819e9 / 2, collective_bytes=300e9, waited_bytes=50e9, busy=1.25
     )
     seconds, parts = estimate._seconds(cost, on)

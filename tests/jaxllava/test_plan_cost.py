@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from jaxllava.plan import cost as cost_lib
 from jaxllava.plan.hlo import Module
 
 PEAK, BANDWIDTH = 1e6, 1e3
 
 
 def cost(text: str, entry: str | None = None, kernel_flops=lambda name, shapes: None):
-    return Module.parse(text).cost(PEAK, BANDWIDTH, kernel_flops, entry)
+    return cost_lib.of(Module.parse(text), PEAK, BANDWIDTH, kernel_flops, entry)
 
 
 # Three layers of x @ w[layer], written into the stack that the loop carries.
