@@ -20,21 +20,21 @@ RINGS = ("--config.tpu_options=()",)  # as XLA does without being told: kernels 
 # (recipe, topology, more flags)
 PLANS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("llava_v1_5:size=7b,stage=2", "v5e:4x8", SHORT),
-    ("llava_v1_5:size=7b,stage=2", "v5e:4x8", (*SHORT, *RINGS)),
-    ("llava_v1_5:size=13b,stage=2", "v5e:8x8", ()),
     ("llava_v1_5:size=7b,stage=2", "v5p:2x2x4", ()),
     ("llava_v1_5:size=7b,stage=2", "v6e:4x8", ()),
+    ("llava_v1_5:size=13b,stage=2", "v5e:8x8", ()),
     ("llava_v1_5:size=7b,stage=2", "v5e:4x8", ()),
-    ("llava_v1_5:size=7b,stage=2", "v4:2x2x4", ()),
+    ("llava_v1_5:size=7b,stage=2", "v5e:4x8", (*SHORT, *RINGS)),
     ("llava_v1_5:size=7b,stage=1", "v5e:4x4", ()),
     ("llava_v1_5:size=7b,stage=2,lora", "v5e:4x4", ()),
-    ("llava_v1_5:size=7b,stage=2,qlora", "v5e:2x4", ()),
+    ("llava_v1_5:size=7b,stage=2", "v4:2x2x4", ()),
     ("behavior_llava:arm=behavior,size=13b", "v5e:8x16", ()),
-    ("behavior_llava:arm=behavior,size=13b", "v5p:2x4x4", ()),
+    ("siglip_qwen:stage=2", "v6e:2x4", ()),
+    ("llava_v1_5:size=7b,stage=2,qlora", "v5e:2x4", ()),
     ("behavior_llava:arm=behavior,size=13b", "v6e:8x8", ()),
     ("scienceqa", "v5e:8x8", ()),
     ("llava_v1:stage=2", "v5e:4x8", ()),
-    ("siglip_qwen:stage=2", "v6e:2x4", ()),
+    ("behavior_llava:arm=behavior,size=13b", "v5p:2x4x4", ()),
     ("llava_v1_5:size=7b,stage=2", "v5e:16x16", ()),
 )
 

@@ -32,6 +32,11 @@ from input_pipeline.types import Record, Turn
 HASHES = "hashes.json"
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing of ours lies in TFDS's bucket, and looking there leaves an empty folder behind each time."""
+
+
 class Records(tfds.core.GeneratorBasedBuilder):
     """Instruction records; one TFDS split per (arm, train or heldout)."""
 
@@ -40,7 +45,7 @@ class Records(tfds.core.GeneratorBasedBuilder):
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, features=_features())
+        return _Info(builder=self, features=_features())
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         raise UserError("the data set 'records' is written by `jaxllava prepare`, not by TFDS")

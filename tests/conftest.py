@@ -42,6 +42,18 @@ def _programs_of_one_module():
         sys.modules["jax"].clear_caches()
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For tests of what a program does, and not of how near its numbers are to another library's: XLA compiles in
+    about two thirds of the time, for code that runs more slowly.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     """A small byte-level BPE tokenizer, saved and loaded again."""

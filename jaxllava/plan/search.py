@@ -15,6 +15,7 @@ from jaxllava.plan.topology import Slice
 from jaxllava.sharding import BATCH_AXES, make_mesh
 
 MOST_ROWS = 64  # of a chip and micro-batch: more change nothing in a projection
+COMFORTABLE = 0.88  # of the capacity: below it the compiler leaves programs as they are
 Report = Callable[[str], None]
 
 
@@ -50,18 +51,20 @@ class Planner:
         """The most rows that fit; None if not even one for each data shard does.
 
         Memory grows in a straight line with rows: those compiled so far tell where to look, and what is told was
-        compiled. Beyond that line the compiler may make programs fit by computing more again, which nobody wants.
+        compiled. Near the end the compiler makes programs fit by computing more again: fewer rows are then faster, and
+        the first long jump ends among those.
         """
         one = self.at(1)
         if not one.fits:
             return None
-        best, rows, too_many = 1, 2, MOST_ROWS + 1
+        best, rows, too_many, aim = 1, 2, MOST_ROWS + 1, COMFORTABLE
         while best < rows < too_many:
             found, before = self.at(rows), self.at(best)
             if found.fits:
                 slope = max((found.total - before.total) / (rows - best), 1e-3)
-                more = int((found.capacity - found.total) / slope)
-                best, rows = rows, min(rows + more, too_many - 1)
+                more = int((aim * found.capacity - found.total) / slope)
+                more = more if more > 0 else int((found.capacity - found.total) / slope)
+                best, rows, aim = rows, min(rows + more, too_many - 1), 1.0
             else:
                 rows, too_many = best + (rows - best) // 2, rows
         return self.at(best)

@@ -23,6 +23,8 @@ from jaxllava.models.clip import ClipConfig, normalise
 from jaxllava.weights import orbax
 from tests.jaxllava import tiny_models as tiny
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:

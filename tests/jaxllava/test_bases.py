@@ -23,6 +23,8 @@ from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.weights import orbax
 from tests.jaxllava import tiny_models as tiny
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CLIP = ClipConfig(ClipVisionConfig(16, 32, 3, 2, image_size=32, patch_size=16), ClipTextConfig(16, 32, 2, 2))
 SIGLIP = SiglipVisionConfig(16, 32, 3, 2, image_size=32, patch_size=16)
 

@@ -17,6 +17,8 @@ from jaxllava.models.llava import LlavaModel
 from tests.jaxllava import tiny_models as tiny
 from tests.jaxllava.test_models_llama import CONFIGS as FAMILY
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CONFIG = tiny.LLAVA
 MODEL = LlavaModel(CONFIG)
 COUNT = CONFIG.image_tokens

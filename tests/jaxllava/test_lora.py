@@ -24,6 +24,8 @@ from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.weights.adapters import with_lora
 from jaxllava.weights.lazy import Tensor
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RANK, ALPHA = 4, 6.0
 BODY = ((r"decoder/layers/.*", (RANK, ALPHA, 0.0)), (r".*", None))
 NF4 = ((r"(vision|decoder)/layers/.*", "nf4"), (r".*", None))

@@ -12,6 +12,8 @@ from jaxllava import api, cli
 from jaxllava.evaluate import plaza
 from jaxllava.quickstart import quickstart
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -22,6 +22,8 @@ from jaxllava.train_step import make_step
 
 ROW = 96
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def setup(tokenizer):

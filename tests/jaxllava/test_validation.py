@@ -17,6 +17,8 @@ from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.objectives import make_objective
 from jaxllava.validation import Validation
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 VISION = ClipVisionConfig(8, 16, 1, 1, image_size=32, patch_size=16)
 
 
