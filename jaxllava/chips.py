@@ -16,7 +16,8 @@ class Chip:
     """One jax device of a TPU slice.
 
     peak: dense bfloat16 FLOPs a second. hbm_bandwidth, link_bandwidth: bytes a second, of a link in one direction.
-    axes: dimensions of the torus. wrap: a side of a slice closes to a ring where its length is a multiple of it.
+    axes: dimensions of a slice. wrap: a side closes to a ring where its length is a multiple of it (in three dimensions
+    where all are).
     """
 
     kinds: tuple[str, ...]  # jax's device_kind
@@ -26,11 +27,10 @@ class Chip:
     link_bandwidth: float
     axes: int
     wrap: int
-    cores: int = 1  # devices that libtpu makes of a chip when none is there; a real v4 shows one
 
 
 TPUS = {
-    "v4": Chip(("TPU v4",), 275e12, 31.75, 1200e9, 50e9, 3, 4, cores=2),
+    "v4": Chip(("TPU v4",), 275e12, 30.75, 1200e9, 50e9, 3, 4),
     "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 15.75, 819e9, 50e9, 2, 16),
     "v5p": Chip(("TPU v5", "TPU v5p"), 459e12, 95.74, 2765e9, 100e9, 3, 4),
     "v6e": Chip(("TPU v6 lite", "TPU v6e"), 918e12, 31.25, 1638e9, 100e9, 2, 16),

@@ -99,6 +99,14 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     print(f"step {step}, loss {loss:.4f}, {result.tokens_per_second:.0f} tokens/s; model: {result.model}")
 
 
+def _check_file(flag: str, path: Path | None) -> None:
+    """A file that is written at the end has to be one that can be."""
+    if path and path.is_dir():
+        raise UserError(f"{flag} {path} is a folder; give a file")
+    if path and not path.absolute().parent.is_dir():
+        raise UserError(f"{flag} {path}: {path.parent} is no folder")
+
+
 def _sweep(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import sweep
 
@@ -127,8 +135,8 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
     for name in ("rows", "prompt", "new"):
         if getattr(args, name) < (name != "rows"):
             raise UserError(f"--{name} {getattr(args, name)}: a positive number is needed")
-    if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
-        raise UserError(f"--json {args.json}: {Path(args.json).parent} is no folder")
+    if args.json not in (None, "-"):
+        _check_file("--json", Path(args.json))
     text, found = plan(
         config,
         args.topology,
@@ -149,8 +157,7 @@ def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava.evaluate import plaza
     from jaxllava.progress import bar
 
-    if args.json and not args.json.parent.is_dir():
-        raise UserError(f"--json {args.json}: {args.json.parent} is no folder")
+    _check_file("--json", args.json)
     heldout = plaza.load_heldout(args.data, args.gold, args.limit, args.limit)
     model = api.load(args.model)
     with bar("evaluating") as report:
@@ -203,11 +210,12 @@ def _bench(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava.bench import command
     from jaxllava.progress import bar
 
+    _check_file("--json", args.json)
     with bar("measuring") as report:
-        found = command.run(
-            args.size, args.only, args.against, args.rounds, args.threads, args.json, progress=report
-        )
+        found = command.run(args.size, args.only, args.against, args.rounds, args.threads, progress=report)
     print(command.table(found))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -4,8 +4,8 @@
   the layers' matrices, the projector, the patch embedding and the vocabulary's head; four for every pair of positions
   and channel in attention (scores and weighted sum), where causal attention counts only the pairs it needs.
 - The backward pass: as much again for the gradients of what trains, and as much again for the gradients that pass
-  through to something that trains. So 3x the forward pass for a decoder that trains, 2x for a frozen one in front of
-  which a projector trains, 1x for a frozen tower.
+  through to something that trains. So 3x the forward pass for a decoder that trains, 2x for a frozen one that has
+  adapters or in front of which a projector trains, 1x for a frozen tower.
 - Not counted: what remat computes again, lookups, norms, softmax, the optimizer, adapters' own small matrices.
 
 MFU is this number divided by (seconds x devices x a device's peak for dense bfloat16, `chips.peak`).
@@ -13,6 +13,7 @@ MFU is this number divided by (seconds x devices x a device's peak for dense bfl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from jaxllava.models.encoder import TowerConfig, VisionTowerConfig, feature_dept
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.projector import projector_depth
+from jaxllava.rules import Params, flatten
+
+_ADAPTER = re.compile(r"/lora_[ab]$")
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,22 @@ class Cost:
         return tokens * self.per_token + pairs * self.per_pair + images * self.per_image
 
 
-def of_model(config: LlavaConfig | ClipConfig, trains: Callable[[str], bool]) -> Cost:
-    """The cost of a step. `trains(part)` says whether "vision", "projector" or "decoder" (CLIP: "text") trains."""
+def of_trained(config: LlavaConfig | ClipConfig, trained: Params) -> Cost:
+    """The cost of a step that trains these parameters, which may be adapters."""
+    paths = list(flatten(trained))
+    adapted = {path.split("/")[0] for path in paths if _ADAPTER.search(path)}
+    whole = {path.split("/")[0] for path in paths if not _ADAPTER.search(path)}
+    return of_model(config, whole.__contains__, adapted.__contains__)
+
+
+def of_model(
+    config: LlavaConfig | ClipConfig,
+    trains: Callable[[str], bool],
+    adapted: Callable[[str], bool] = lambda part: False,
+) -> Cost:
+    """The cost of a step. `trains(part)` says whether "vision", "projector" or "decoder" (CLIP: "text") trains,
+    `adapted(part)` whether adapters in it do.
+    """
     if isinstance(config, ClipConfig):
         forward = _tower_matrices(config.text) * 2.0
         vision = _image(config.vision, config.vision.layers)
@@ -50,11 +68,12 @@ def of_model(config: LlavaConfig | ClipConfig, trains: Callable[[str], bool]) ->
     depths = feature_depths(vision.layers, config.feature_layer)
     images = _image(vision, max(depths))
     projector = 2.0 * config.image_tokens * _projector(config, len(depths))
-    before = trains("projector") or trains("vision")  # a gradient has to pass through the decoder
-    own, through = float(trains("decoder")), float(before or trains("decoder"))
-    decoding = 1.0 + own + through
-    tower = 1.0 + (2.0 if trains("vision") else 0.0)
-    projecting = 1.0 + float(trains("projector")) + float(trains("vision"))
+    learns = lambda part: trains(part) or adapted(part)
+    # A gradient passes through what learns itself or stands behind what does.
+    seen, through = learns("vision"), float(any(map(learns, ("vision", "projector", "decoder"))))
+    decoding = 1.0 + trains("decoder") + through
+    tower = 1.0 + trains("vision") + seen
+    projecting = 1.0 + trains("projector") + seen
     return Cost(
         per_token=2.0 * _decoder_matrices(decoder) * decoding,
         per_pair=4.0 * decoder.layers * decoder.heads * decoder.head_dim * (1.0 + 2.0 * through),

@@ -121,7 +121,7 @@ def _train(
             return trained, frozen, optimizer_lib.initial_state(optimizer, trained, mesh)
 
     trained, frozen, opt_state = begin()
-    cost = flops.of_model(model_config, _parts_that_train(trained))
+    cost = flops.of_trained(model_config, trained)
     state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
     model_bytes = preflight.model_bytes(shapes, config)
     preflight.check_disk(workdir, state, model_bytes, config.keep + config.keep_best)
@@ -248,8 +248,3 @@ def _train(
         facts=facts,
         write=hosts.is_first(),
     )
-
-
-def _parts_that_train(trained: rules_lib.Params) -> Callable[[str], bool]:
-    parts = {path.split("/")[0] for path in rules_lib.flatten(trained)}
-    return lambda part: part in parts

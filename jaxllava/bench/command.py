@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from input_pipeline.errors import UserError, nearest
@@ -19,38 +17,33 @@ def run(
     against: str,
     rounds: int,
     threads: int,
-    path: Path | None,
     progress: Callable[..., None] = lambda done, total, note="": None,
 ) -> dict[str, Any]:
-    """Measures and returns {"machine", "size", "rows"}; writes it to `path` as JSON.
+    """Measures and returns {"machine", "size", "rows"}.
 
     Raises UserError for names that are not known, too little memory, and PyTorch that is asked for and missing.
     """
-    if path and not path.parent.is_dir():
-        raise UserError(f"--json {path}: {path.parent} is no folder")
     if rounds < 1:
         raise UserError(f"--rounds {rounds}: at least 1 is needed")
     if against and against not in AGAINST:
         raise UserError(f"--against {against!r} is not known.{nearest(against, AGAINST)}")
     if threads:
         _limit(threads)
-    from jaxllava.bench import twin as twin_lib  # jax counts the processors when it starts
+    import jax  # counts the processors when it starts
 
-    if against:
-        twin_lib.check()
     from jaxllava.bench import inference, pictures, pipeline, sizes, training
     from jaxllava.bench import rounds as rounds_lib
+    from jaxllava.bench import twin as twin_lib
 
     if size_name not in sizes.SIZES:
         raise UserError(f"--size {size_name!r} is not known.{nearest(size_name, sizes.SIZES)}")
-    parts = tuple(part.strip() for part in only.split(",")) if only else sizes.PARTS
+    parts = tuple(part.strip() for part in only.split(",") if part.strip()) or sizes.PARTS
     for part in parts:
         if part not in sizes.PARTS:
-            names = ", ".join(sizes.PARTS)
-            raise UserError(
-                f"--only: no part is named {part!r}; the parts are {names}.{nearest(part, sizes.PARTS)}"
-            )
+            raise UserError(f"--only: no part is named {part!r}.{nearest(part, sizes.PARTS)}")
     size = sizes.SIZES[size_name]()
+    if against:
+        twin_lib.check(size.config)
     sizes.check_memory(size_name, size, parts, bool(against))
     before = rounds_lib.machine()
     needs_model = {"prefill", "decode", "conversion"} & set(parts) or (against and "train" in parts)
@@ -70,14 +63,18 @@ def run(
     wanted = [s for s in steps if s in parts or (s == "prefill" and "decode" in parts)]
     for number, step in enumerate(wanted):
         progress(number, len(wanted), step)
-        rows += steps[step]()
+        try:
+            rows += steps[step]()
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise UserError(
+                    f"--size {size_name}: {step} ran out of memory; take a smaller one"
+                ) from error
+            raise
     progress(len(wanted), len(wanted), "done")
     facts = before | {"load_after": [round(value, 1) for value in os.getloadavg()]}
     rows.sort(key=lambda line: sizes.PARTS.index(line["part"]))
-    found = {"size": size_name, "rounds": rounds, "machine": facts, "rows": rows}
-    if path:
-        path.write_text(json.dumps(found, indent=1) + "\n")
-    return found
+    return {"size": size_name, "rounds": rounds, "machine": facts, "rows": rows}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -109,6 +110,8 @@ def measure_conversion(size: Size, params: Params, twin: Twin | None, rounds: in
                 start = time.perf_counter()
                 twin.model.from_pretrained(folder / "hf").save_pretrained(folder / f"theirs{number}")
                 spent["theirs"] = time.perf_counter() - start
+            for made in (own, back, folder / f"theirs{number}"):
+                shutil.rmtree(made, ignore_errors=True)  # of a 7B they would fill a disk
             if number:
                 for key, seconds in spent.items():
                     found[key].append(amount / seconds)

@@ -65,17 +65,18 @@ SIZES = {
 
 
 def check_memory(name: str, size: Size, parts: tuple[str, ...], twin: bool) -> None:
-    """Raises a UserError where the memory at hand is less than the weights, gradients and moments need."""
+    """Raises a UserError where the memory at hand is less than weights, gradients and moments need at the same time."""
     shapes = jax.eval_shape(lambda: init_params(size.config, jax.random.key(0)))
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    half = size.config.decoder.dtype != "float32"
-    each = 2 if half else 4
-    if "train" in parts and "full" in size.ways:
-        each += 16  # master copy, gradient, two moments
-    elif "train" in parts:
-        each += 2  # adapters, gradients in flight
-    needed = count * each * (2 if twin else 1)
-    held = memory()
+    on_cpu = jax.default_backend() == "cpu"
+    width = 4 if on_cpu or size.config.decoder.dtype == "float32" else 2
+    trains, full = "train" in parts, "train" in parts and "full" in size.ways
+    answers = bool({"prefill", "decode"} & set(parts))
+    each = width * (answers or "conversion" in parts or (twin and trains))
+    each += width * (answers and on_cpu)  # layers apart
+    each += 16 * full or width * trains  # master copy, gradient and two moments, or what is frozen
+    each += twin * (answers or trains or "conversion" in parts) * 4 + twin * full * 12
+    needed, held = count * each, memory()
     if held is not None and needed > held:
         smaller = [other for other in SIZES if other != name][: list(SIZES).index(name)]
         raise UserError(

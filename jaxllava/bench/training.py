@@ -15,7 +15,6 @@ from input_pipeline import packing
 from input_pipeline.errors import UserError
 from jaxllava import chips, flops, initial
 from jaxllava import optimizer as optimizer_lib
-from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
 from jaxllava.bench import lengths as drawn
 from jaxllava.bench.rounds import row
@@ -166,8 +165,7 @@ class Run:
         self.batch = jax.tree.map(jnp.asarray, batch)
         self.losses: list[float] = []
         self.sums: dict[str, Any] = {}
-        parts = {path.split("/")[0] for path in rules_lib.flatten(self.trained)}
-        self.cost = flops.of_model(model, lambda part: part in parts)
+        self.cost = flops.of_trained(model, self.trained)
 
     def __call__(self) -> None:
         with jax.set_mesh(self.mesh):
@@ -189,7 +187,7 @@ def measure(size: Size, params: Params | None, twin: Twin | None, rounds: int) -
             runs["padded"] = Run(size, way, samples.padded(), params)
             config = runs["packed"].config
             twin.start_training(config.lr, (config.b1, config.b2), config.eps)
-            batch, theirs = samples.torch(), []
+            batch, theirs = twin.batch(samples.torch()), []
             runs["theirs"] = lambda batch=batch, theirs=theirs, clip=config.clip_norm: theirs.append(
                 twin.step(batch, clip)
             )
@@ -238,9 +236,10 @@ def _compare(packed: list[float], theirs: list[float], padded: list[float]) -> N
             )
 
 
-def fresh(config: LlavaConfig, way: str = "full") -> Params:
-    """Random parameters, as a run of that way has them at its start, made on the device."""
-    settings = _config(way)
+def fresh(config: LlavaConfig) -> Params:
+    """Random parameters as inference holds them, made on the device: bfloat16 on accelerators."""
+    settings = _config("full")
+    settings.lr_rules = ((r".*", None),)
     mesh = sharding_lib.make_mesh(settings.mesh, limit=1)
     objective = make_objective(settings, config)
     return initial.initial_params(objective.init, settings, mesh)

@@ -18,12 +18,17 @@ from jaxllava.weights import hf, hf_config, lazy, tables
 HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
 
 
-def check() -> None:
-    """Raises a UserError where there is no torch."""
+def check(config: LlavaConfig) -> None:
+    """Raises a UserError where there is no torch, or the two sides would not compute the same."""
+    if config.decoder.dtype != "float32" or jax.default_backend() != "cpu":
+        raise UserError(
+            "--against transformers compares in float32 and on processors: take --size tiny or cpu, and on a machine "
+            "with an accelerator JAX_PLATFORMS=cpu"
+        )
     if importlib.util.find_spec("torch") is None:
         raise UserError(
             "--against transformers needs PyTorch, which is not installed: "
-            "pip install torch --index-url https://download.pytorch.org/whl/cpu (without the index for a GPU)"
+            "pip install torch --index-url https://download.pytorch.org/whl/cpu"
         )
 
 
@@ -83,19 +88,21 @@ class Twin:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_("vision_tower" not in name)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = self.torch.optim.AdamW(trained, lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+        self.optimizer = self.torch.optim.AdamW(
+            trained, lr=lr, betas=betas, eps=eps, weight_decay=0.0, fused=True
+        )  # fused: the default of transformers' trainer
         self.trained = trained
 
-    def step(self, batch: dict[str, np.ndarray], clip: float) -> float:
-        """One optimizer step on padded rows; the loss before it."""
-        given = {
-            "input_ids": self.array(batch["input_ids"]).long(),
-            "attention_mask": self.array(batch["attention_mask"]).long(),
-            "labels": self.array(batch["labels"]).long(),
-        }
+    def batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Padded rows as the model takes them."""
+        given = {name: self.array(batch[name]).long() for name in ("input_ids", "attention_mask", "labels")}
         if len(batch["pixel_values"]):
             given["pixel_values"] = self.array(batch["pixel_values"])
-        loss = self.model(**given).loss
+        return given
+
+    def step(self, batch: dict[str, Any], clip: float) -> float:
+        """One optimizer step; the loss before it."""
+        loss = self.model(**batch).loss
         loss.backward()
         self.torch.nn.utils.clip_grad_norm_(self.trained, clip)
         self.optimizer.step()

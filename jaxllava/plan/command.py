@@ -8,8 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from input_pipeline.conversation import TEMPLATES
 from input_pipeline.errors import UserError
-from jaxllava import sharding
+from jaxllava import settings, sharding
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.presets import PRESETS, preset
 from jaxllava.plan import program
@@ -36,6 +37,10 @@ def plan(
     shard). Raises UserError, for a config that does not fit with by how much, and what would make it fit.
     """
     model = architecture(config)
+    # A recipe may leave the template to the base model, whose weights are not read.
+    checked = config.copy_and_resolve_references()
+    checked.template = config.template or next(iter(TEMPLATES))
+    settings.check(checked)
     on = open_slice(topology)
     if what == "generate":
         return _generate(config, model, on, rows, prompt, new)
@@ -47,13 +52,10 @@ def plan(
     else:
         best, first = planner.largest(), planner.at(1)
     if best is None or not best.fits:
-        over = first.total - first.capacity
-        reason = f"by {over:.2f} GiB" if over > 0 else "(the compiler gives up)"
         fewer = planner.largest() if rows else None
         advice = f"{fewer.rows} rows fit" if fewer else remedy(config, model, on, first, report)
         raise UserError(
-            f"{config.stage} of {name_of(config)} does not fit {topology} with {first.rows} rows a step: "
-            f"{first.total:.2f} GiB of {first.capacity:.2f} GiB a chip, over {reason}; "
+            f"{config.stage} of {name_of(config)} does not fit {topology} with {first.rows} rows a step: {first.over}; "
             f"{advice}"
         )
     fitting = [each for each in planner.known.values() if each.fits]
@@ -96,15 +98,21 @@ def _generate(
     made = program.generation(config, model, mesh, rows=rows, prompt=prompt, new=new)
     found = estimate(made, on, dict(config.tpu_options))
     if not found.fits:
+        shards, all_chips = mesh.shape["data"] * mesh.shape["fsdp"], (1, 1, len(on.devices))
+        changes = ["fewer --rows"] if rows > shards else []
+        changes += ["a shorter --prompt"]
+        if mesh.devices.shape != all_chips and model.decoder.heads % len(on.devices) == 0:
+            changes += [f"weights cut over all chips (--config.mesh={','.join(map(str, all_chips))})"]
         raise UserError(
-            f"generating {rows} x {prompt + new} tokens with {name_of(config)} does not fit {on.name}: "
-            f"{found.total:.2f} GiB of {found.capacity:.2f} GiB a chip, over by "
-            f"{found.total - found.capacity:.2f} GiB; take fewer --rows, a shorter --prompt, or cut the weights over "
-            f"more chips (--config.mesh=1,1,{len(on.devices)})"
+            f"generating {rows} x {prompt + new} tokens with {name_of(config)} does not fit {on.name}: {found.over}; "
+            f"take {', '.join(changes)} or a larger slice"
         )
-    named = {"topology": on.name, "architecture": name_of(config), "mesh": list(mesh.devices.shape)}
+    named: dict[str, Any] = {"topology": on.name, "architecture": name_of(config)}
+    named |= {"mesh": list(mesh.devices.shape), "prompt": prompt, "new": new}
+    if found.prefill_s is not None and found.decode_step_s is not None:
+        named["projected_answer_s"] = found.prefill_s + new * found.decode_step_s
     text = text_lib.of_generation(config, on, mesh, found, prompt, new)
-    return text, found.to_json() | named | {"prompt": prompt, "new": new}
+    return text, found.to_json() | named
 
 
 def write_json(found: dict[str, Any], to: Path | None) -> None:

@@ -13,29 +13,21 @@ from dataclasses import dataclass, field
 
 from jaxllava.plan.hlo import Computation, Instruction, Module
 
-# Cost nothing themselves.
-FREE = frozenset(
-    (
-        *(
-            "parameter",
-            "tuple",
-            "get-tuple-element",
-            "bitcast",
-            "constant",
-            "iota",
-            "after-all",
-            "add-dependency",
-        ),
-        *("partition-id", "replica-id", "opt-barrier", "optimization-barrier", "copy-done", "slice-done"),
-        *("all-gather-done", "all-reduce-done", "collective-permute-done", "async-done", "async-update"),
-        *("send-done", "recv-done"),
-    )
-)
+# Cost nothing themselves; nor does what ends in "-done".
+FREE = (
+    "parameter", "tuple", "get-tuple-element", "bitcast", "constant", "iota", "after-all", "add-dependency",
+    "partition-id", "replica-id", "opt-barrier", "optimization-barrier", "async-update",
+)  # fmt: skip
+# Counted by what they run.
+CALLS = ("while", "call", "async-start", "conditional")
 # Go on beside what the chip computes.
 ASYNCHRONOUS = ("copy-start", "slice-start")
 COLLECTIVES = (
-    *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute"),
-)
+    "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
+)  # fmt: skip
+SCATTER = "all-reduce-scatter"  # libtpu's name of a fusion that is one reduce-scatter
+# An instruction and the computation that it stands in.
+Place = tuple[Instruction, Computation]
 # name of a kernel call and the shapes of its operands -> FLOPs; None where it is unknown
 KernelFlops = Callable[[str, list[tuple[int, ...]]], float | None]
 
@@ -72,9 +64,10 @@ def of(
 class _Walk:
     def __init__(self, module: Module, peak: float, bandwidth: float, kernel_flops: KernelFlops) -> None:
         self.module, self.peak, self.bandwidth, self.kernel_flops = module, peak, bandwidth, kernel_flops
-        # channel -> (how often it runs, kind, bytes that a chip receives, bytes of HBM, waited for). The compiler
-        # spreads one asynchronous collective over several fusions, inside loops and around them, each with a copy of
-        # it: it runs as often as the outermost.
+        # name -> (how often it runs, kind, bytes that a chip receives, bytes of HBM, waited for). The compiler spreads
+        # one asynchronous collective over several fusions, inside loops and around them, each with a copy of it on the
+        # same channel: it runs as often as the outermost. Outside of fusions channels say nothing: halo exchanges share
+        # one.
         self.collectives: dict[str, tuple[float, str, float, float, bool]] = {}
 
     def total(self, entry: str) -> Cost:
@@ -109,13 +102,16 @@ class _Walk:
         return found
 
     def _add(self, total: Cost, i: Instruction, within: Computation, times: float) -> None:
-        if i.opcode in FREE or i.opcode in ("while", "call", "async-start", "conditional"):
+        if i.opcode in FREE or i.opcode in CALLS or i.opcode.endswith("-done"):
             return
         if i.opcode == "fusion":
             inner = self.module.computations[i.called("calls") or ""]
-            flops, moved = self._arithmetic(total, inner, times), self._fusion_bytes(i, within, inner)
+            flops, moved = (
+                self._arithmetic(total, inner, times, (i, within)),
+                self._fusion_bytes(i, within, inner),
+            )
         else:
-            flops, moved = self._operation(total, i, within, times), _moved(i, within)
+            flops, moved = self._operation(total, i, within, times, None), _moved(i, within)
         busy = 0.0 if i.opcode in ASYNCHRONOUS else times * max(flops / self.peak, moved / self.bandwidth)
         total.flops += times * flops
         total.hbm_bytes += times * moved
@@ -125,26 +121,30 @@ class _Walk:
         before = total.by_place.get(name, (0.0, 0.0, 0.0))
         total.by_place[name] = (before[0] + busy, before[1] + times * flops, before[2] + times * moved)
 
-    def _operation(self, total: Cost, i: Instruction, within: Computation, times: float) -> float:
-        """FLOPs of one operation; a collective is noted."""
+    def _operation(
+        self, total: Cost, i: Instruction, within: Computation, times: float, fusion: Place | None
+    ) -> float:
+        """FLOPs of one operation; a collective is noted. fusion: the outermost that it is in."""
         name = i.opcode.removesuffix("-start")
         if i.opcode == "convolution":
             return _convolution_flops(i, within)
         if i.opcode == "dot":
             return _dot_flops(i, within)
         if name in COLLECTIVES:
-            if within.name.startswith("all-reduce-scatter"):  # how libtpu spells it
+            if within.name.startswith(SCATTER):
                 name = "reduce-scatter"
             channel = re.search(r"channel_id=\d+", i.attributes)
-            key = channel.group() if channel else f"{within.name} {i.name}"
+            key = channel.group() if channel and fusion else f"{within.name} {i.name}"
             moved = _ring_bytes(name, i, within, self.module.devices)
-            in_hbm = _hbm(i) + sum(_hbm(within.instructions[o]) for o in i.operands)
+            # What lies in HBM is told by the types outside of a fusion that is nothing but this collective.
+            seen, place = fusion if fusion and name == "reduce-scatter" else (i, within)
+            in_hbm = _hbm(seen) + sum(_hbm(place.instructions[o]) for o in seen.operands)
             before = self.collectives.get(key)
             waited = not i.opcode.endswith("-start") and not within.name.startswith("async_collective")
             if before is not None:
                 times, waited = min(times, before[0]), waited and before[4]
             self.collectives[key] = (times, name, moved, in_hbm, waited)
-        elif i.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in i.attributes:
+        elif _is(i, "tpu_custom_call"):
             shapes = [a.shape for o in i.operands for a in within.instructions[o].arrays]
             flops = self.kernel_flops(i.name, shapes)
             if flops is not None:
@@ -153,17 +153,20 @@ class _Walk:
             total.unknown[kernel] = total.unknown.get(kernel, 0.0) + times
         return 0.0
 
-    def _arithmetic(self, total: Cost, computation: Computation, times: float) -> float:
+    def _arithmetic(self, total: Cost, computation: Computation, times: float, fusion: Place) -> float:
         """FLOPs of a fusion, of those inside it too."""
         flops = 0.0
         for i in computation.instructions.values():
             if i.opcode == "fusion":
-                flops += self._arithmetic(total, self.module.computations[i.called("calls") or ""], times)
+                inner = self.module.computations[i.called("calls") or ""]
+                flops += self._arithmetic(total, inner, times, fusion)
             else:
-                flops += self._operation(total, i, computation, times)
+                flops += self._operation(total, i, computation, times, fusion)
         return flops
 
     def _fusion_bytes(self, i: Instruction, within: Computation, inner: Computation) -> float:
+        if _is(inner.root, "AsyncCollective") or inner.name.startswith(SCATTER):
+            return 0.0  # the bytes of a collective that begins or ends here, counted with what it sends
         total = 0.0
         for number, parameter in inner.parameters().items():
             for array in within.instructions[i.operands[number]].arrays:
@@ -193,6 +196,8 @@ class _Walk:
                 for number, parameter in inner.parameters().items():
                     if user.operands[number] == i.name:
                         total += self._read(parameter, inner, whole)
+                        if _behind_bitcasts(inner.root, inner) is parameter:  # the same bytes by another name
+                            total += self._read(user, within, whole)
             else:
                 return whole
         return min(total, whole)
@@ -212,9 +217,13 @@ def _moved(i: Instruction, within: Computation) -> float:
     operands = [within.instructions[o] for o in i.operands if o in within.instructions]
     if i.opcode.removesuffix("-start") in COLLECTIVES:
         return 0.0  # counted with what it sends
-    if i.opcode in ("copy-start", "slice-start"):  # the type: (where it goes, where it is, ...)
-        moved = i.arrays[0].size
+    if (
+        i.opcode in ASYNCHRONOUS
+    ):  # the type: (where it goes, where it is, ...), of a slice the other way round
+        moved = i.arrays[i.opcode == "slice-start"].size
         return moved * sum(array.in_hbm for array in i.arrays[:2])
+    if _is(i, "AllocateBuffer"):
+        return 0.0
     if i.opcode in ("dynamic-slice", "slice", "gather"):
         return _hbm(i) + sum(a.size for a in i.arrays) * bool(operands and operands[0].arrays[0].in_hbm)
     if i.opcode == "dynamic-update-slice":
@@ -227,9 +236,19 @@ def _results(inner: Computation) -> list[Instruction]:
     return [inner.instructions[o] for o in root.operands] if root.opcode == "tuple" else [root]
 
 
-def _written(i: Instruction, within: Computation, whole: float) -> float:
+def _is(i: Instruction, target: str) -> bool:
+    """A custom call of this name, or of one that begins with it."""
+    return i.opcode == "custom-call" and f'custom_call_target="{target}' in i.attributes
+
+
+def _behind_bitcasts(i: Instruction, within: Computation) -> Instruction:
     while i.opcode == "bitcast":
         i = within.instructions[i.operands[0]]
+    return i
+
+
+def _written(i: Instruction, within: Computation, whole: float) -> float:
+    i = _behind_bitcasts(i, within)
     if i.opcode == "parameter" or i.opcode in COLLECTIVES:
         return 0.0  # handed on as it is, or counted where the collective starts
     if i.opcode == "dynamic-update-slice":

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from input_pipeline.errors import UserError, in_one_line
 from jaxllava.models import splash
 from jaxllava.plan import cost as cost_lib
 from jaxllava.plan import hlo
@@ -58,6 +59,13 @@ class Estimate:
     decode_step_s: float | None = None  # of generation: a token of every row
     prefill_s: float | None = None
 
+    @property
+    def over(self) -> str:
+        """How a program that does not fit does not."""
+        if not self.total:
+            return f"the compiler finds no room for it in the {self.capacity:.2f} GiB of a chip"
+        return f"{self.total:.2f} GiB of {self.capacity:.2f} GiB a chip, over by {self.total - self.capacity:.2f} GiB"
+
     def to_json(self) -> dict[str, Any]:
         """The fields under the names of `jaxllava plan --json`."""
         memory = ("params", "optimizer", "temp", "total", "capacity")
@@ -89,13 +97,15 @@ def estimate(program: Program, on: Slice, options: dict[str, Any] | None = None)
         "rows": program.rows,
         "params": params,
         "optimizer": optimizer,
-        "capacity": chip.hbm_gib / chip.cores,
+        "capacity": chip.hbm_gib,
         "model_flops": program.model_flops,
     }
     try:
         with _without_cache():
             compiled = program.lowered.compile(compiler_options=options or None)
     except Exception as error:
+        if options and "INVALID_ARGUMENT" in str(error):
+            raise UserError(f"config.tpu_options: {in_one_line(error)}") from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         total = _asked_for(str(error))
@@ -107,7 +117,7 @@ def estimate(program: Program, on: Slice, options: dict[str, Any] | None = None)
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     temp, total = (memory.peak_memory_in_bytes - held) / GIB, memory.peak_memory_in_bytes / GIB
     module = hlo.Module.parse(compiled.as_text())
-    rates = (chip.peak / chip.cores, chip.hbm_bandwidth / chip.cores, splash.kernel_flops)
+    rates = (chip.peak, chip.hbm_bandwidth, splash.kernel_flops)
     cost = cost_lib.of(module, *rates)
     step, parts = _seconds(cost, on)
     mfu = program.model_flops and program.model_flops / len(on.devices) / rates[0] / step
@@ -151,9 +161,9 @@ def _seconds(cost: cost_lib.Cost, on: Slice) -> tuple[float, dict[str, float]]:
     send = cost.collective_bytes / links if links else 0.0
     wait = cost.waited_bytes / links if links else 0.0
     parts = {
-        "arithmetic": cost.flops / (chip.peak / chip.cores),
+        "arithmetic": cost.flops / chip.peak,
         "operations": cost.busy,
-        "hbm": cost.hbm_bytes / (chip.hbm_bandwidth / chip.cores),
+        "hbm": cost.hbm_bytes / chip.hbm_bandwidth,
         "collectives": send,
         "waiting": wait,
     }
@@ -164,10 +174,10 @@ def _asked_for(message: str) -> float:
     """GiB that the compiler's message names: "HLO temporaries (60.17G)" (arguments are among them), "Used 25.82G of
     15.75G hbm".
     """
-    found = re.search(r"(?:temporaries \(|Used |require[sd]? )([\d.]+)([KMG])", message)
+    found = re.search(r"(?:temporaries \(|Used |require[sd]? )([\d.]+)([KMGT])", message)
     if not found:
         return 0.0
-    return float(found.group(1)) * {"K": 2**-20, "M": 2**-10, "G": 1.0}[found.group(2)]
+    return float(found.group(1)) * {"K": 2**-20, "M": 2**-10, "G": 1.0, "T": 2**10}[found.group(2)]
 
 
 def _short(name: str) -> str:

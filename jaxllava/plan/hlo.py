@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f8e4m3fn": 1, "f8e5m2": 1, "c64": 8, "token": 0}
 _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](\{[^{}]*\})?")
 _LINE = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = (.*)$")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{\s*$")
@@ -123,12 +122,16 @@ def _trip_count(
         return None
     start, step = 0, 1
     given = within.instructions.get(within.instructions[loop.operands[0]].operands[counter])
+    while given is not None and given.opcode == "copy":
+        given = within.instructions.get(given.operands[0])
     if given is not None and given.opcode == "constant":
         start = _integer(given) or 0
     moved = body.instructions[body.root.operands[counter]]
     if moved.opcode == "add":
         added = [body.instructions[o] for o in moved.operands]
         step = next((_integer(a) for a in added if a.opcode == "constant"), 1) or 1
+    if "direction=LE" in condition.root.attributes:
+        limit += 1
     return max(-(-(limit - start) // step), 0)
 
 
@@ -172,7 +175,8 @@ def _balanced(text: str, start: int) -> int:
 def _arrays(type_: str) -> Iterator[Array]:
     for dtype, dims, layout in _ARRAY.findall(type_):
         shape = tuple(int(re.sub(r"\D", "", d)) for d in dims.split(",") if d)
-        width = WIDTHS.get(dtype, (int(re.sub(r"\D", "", dtype) or 8) + 7) // 8)
+        bits = re.match(r"[a-z]+(\d+)", dtype)  # of f8e4m3fn the 8; pred is a byte
+        width = int(bits.group(1)) / 8 if bits else float(dtype == "pred")
         count = 1
         for size in shape:
             count *= size

@@ -83,8 +83,7 @@ def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) ->
     )
     with jax.set_mesh(mesh):
         lowered = step.lower(trained, state, frozen, batch_shapes(config, model, rows, mesh), number, stop)
-    parts = {path.split("/")[0] for path in rules_lib.flatten(trained)}
-    cost = flops.of_model(model, lambda part: part in parts)
+    cost = flops.of_trained(model, trained)
     length = config.row_tokens
     return Program(
         lowered,

@@ -15,6 +15,7 @@ from jaxllava.plan.topology import Slice
 from jaxllava.sharding import BATCH_AXES, make_mesh
 
 MOST_ROWS = 64  # of a chip and micro-batch: more change nothing in a projection
+MOST_TOKENS = 2**24
 COMFORTABLE = 0.88  # of the capacity: below it the compiler leaves programs as they are
 Report = Callable[[str], None]
 
@@ -40,6 +41,10 @@ class Planner:
     def of_rows(self, rows: int) -> Estimate:
         """With `rows` over all chips and micro-batches."""
         step = self.shards * self.config.accumulate
+        if rows > MOST_TOKENS // self.config.row_tokens * step:
+            raise UserError(
+                f"--rows {rows}: more than {MOST_TOKENS} tokens a data shard and micro-batch fit no chip; take fewer"
+            )
         if rows % step or rows < step:
             raise UserError(
                 f"--rows {rows} does not divide over {self.shards} data shards x {self.config.accumulate} "
@@ -99,12 +104,13 @@ def remedies(config: ConfigDict, model: LlavaConfig, on: Slice) -> Iterator[tupl
 
 def remedy(config: ConfigDict, model: LlavaConfig, on: Slice, found: Estimate, report: Report) -> str:
     """What would make the config fit with one row for each data shard: tried, the first that does; else advice."""
+    state = found.params + found.optimizer
     for flags, changed in remedies(config, model, on):
         report(f"trying {flags}")
         planner = Planner(changed, model, on, report)
         if (tried := planner.at(1)).fits:
             return f"with {flags} it fits ({tried.total:.2f} GiB, {tried.rows} rows a step)"
-    state = found.params + found.optimizer
+        state = min(state, tried.params + tried.optimizer)  # a mesh may cut what another repeats
     if state > 0.7 * found.capacity:
         needed = 2 ** math.ceil(math.log2(len(on.devices) * state / (0.5 * found.capacity)))
         return (

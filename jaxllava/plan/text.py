@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.plan.estimate import GIB, Estimate
-from jaxllava.plan.search import Planner
+from jaxllava.plan.search import MOST_ROWS, Planner
 from jaxllava.plan.topology import Slice
 
 ROOFLINE = (
@@ -40,7 +40,8 @@ def of_training(
         lines.append(f"{each.rows:>10} {memory}  {fits:4} {_time(each.step_s):>9} {mfu:>7}")
     lines.append("")
     if largest is not None:
-        lines.append(f"Largest batch that fits: {largest.rows} rows a step.")
+        least = "at least " if largest is planner.known.get(MOST_ROWS) else ""
+        lines.append(f"Largest batch that fits: {least}{largest.rows} rows a step.")
     tokens, seconds, part = fastest.rows * config.row_tokens, fastest.step_s or 1.0, fastest.parts
     moved, sent = (fastest.hbm_bytes or 0) / GIB, (fastest.collective_bytes or 0) / GIB
     lines += [
@@ -53,7 +54,7 @@ def of_training(
         f"{moved:.0f} GiB {_time(part['hbm'])}; collectives {sent:.1f} GiB {_time(part['collectives'])}, of which "
         f"{_time(part['waiting'])} are waited for.",
         "Longest: " + ", ".join(f"{name} {_time(spent)}" for name, spent in fastest.places) + ".",
-        *_notes(fastest, planner.on),
+        *_notes(fastest),
     ]
     return "\n".join(lines)
 
@@ -63,23 +64,22 @@ def of_generation(config: ConfigDict, on: Slice, mesh: Mesh, found: Estimate, pr
     rate = found.rows / (found.decode_step_s or 1.0)
     lines = [
         _head(config, on, mesh),
-        f"generate: {found.rows} prompts of {prompt} positions with a picture, {new} new tokens each, bfloat16",
+        f"generate: {found.rows} prompts of {prompt} positions with a picture, {new} new tokens each, "
+        f"{config.dtype or 'bfloat16'}",
         "",
         _memory(found),
-        f"Prefill {_time(found.prefill_s)}, a token of every row {_time(found.decode_step_s)}, {rate:.0f} tokens/s "
-        "(projected).",
-        *_notes(found, on),
+        f"Prefill {_time(found.prefill_s)}, a token of every row {_time(found.decode_step_s)}, {rate:.0f} tokens/s; "
+        f"the answers {_time((found.prefill_s or 0.0) + new * (found.decode_step_s or 0.0))} (projected).",
+        *_notes(found),
     ]
     return "\n".join(lines)
 
 
 def _head(config: ConfigDict, on: Slice, mesh: Mesh) -> str:
     chip, (data, fsdp, tensor) = on.chip, mesh.devices.shape
-    kind = "cores" if chip.cores > 1 else "chips"
     return (
-        f"{on.name}: {len(on.devices)} {kind} of {chip.hbm_gib / chip.cores:.2f} GiB and "
-        f"{chip.peak / chip.cores / 1e12:.0f} TFLOP/s; {name_of(config)}; mesh data {data} x fsdp {fsdp} x "
-        f"tensor {tensor}"
+        f"{on.name}: {len(on.devices)} chips of {chip.hbm_gib:.2f} GiB and {chip.peak / 1e12:.0f} TFLOP/s; "
+        f"{name_of(config)}; mesh data {data} x fsdp {fsdp} x tensor {tensor}"
     )
 
 
@@ -90,14 +90,10 @@ def _memory(found: Estimate) -> str:
     )
 
 
-def _notes(found: Estimate, on: Slice) -> list[str]:
+def _notes(found: Estimate) -> list[str]:
     notes = [ROOFLINE]
     if found.unknown:
         notes.append(f"Not counted: FLOPs of the kernels {', '.join(found.unknown)}.")
-    if on.chip.cores > 1:
-        notes.append(
-            "libtpu lays this generation out by cores, two to a chip; a real slice shows one device a chip."
-        )
     return notes
 
 

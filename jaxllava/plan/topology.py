@@ -30,9 +30,12 @@ class Slice:
     @property
     def bandwidth(self) -> float:
         """Bytes a second that the chip with the fewest links, one in a corner, receives over ICI."""
-        links = 0
-        for size in self.shape:
-            links += 0 if size == 1 else 2 if size > 2 and size % self.chip.wrap == 0 else 1
+        rings = [size % self.chip.wrap == 0 for size in self.shape]
+        if (
+            len(self.shape) == 3
+        ):  # a torus is made of whole cubes of 4 x 4 x 4; a flat slice closes side by side
+            rings = [all(rings)] * 3
+        links = sum(2 if ring else 1 for size, ring in zip(self.shape, rings, strict=True) if size > 1)
         return links * self.chip.link_bandwidth
 
 
@@ -70,9 +73,11 @@ def open_slice(name: str) -> Slice:
         raise UserError("jaxllava plan compiles with libtpu, which is not here: pip install 'jaxllava[tpu]'")
     from jax.experimental import topologies
 
-    alone = {"chips_per_host_bounds": (1, 1, 1)} if set(shape) == {1} else {}
+    options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if set(shape) == {1} else {}
+    if generation == "v4":  # both cores of a chip as one device, as on a real slice
+        options["chip_config_name"] = "megacore"
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:
         raise UserError(
             f"--topology {name}: libtpu makes no such slice ({in_one_line(error, 160)}); try {EXAMPLES[generation]}"

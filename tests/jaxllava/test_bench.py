@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from input_pipeline.errors import UserError
-from jaxllava.bench import command, inference, rounds, sizes, training, twin
+from jaxllava import cli
+from jaxllava.bench import command, inference, pipeline, rounds, sizes, training, twin
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
@@ -24,14 +25,18 @@ SMALL = sizes.Size(CONFIG, prompt=8, new=16, rows=2, row_tokens=64, ways=("full"
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.SIZES, "tiny", lambda: SMALL)
-    monkeypatch.setattr(rounds, "read_ways", lambda size=0: lambda: np.zeros(1))
+    monkeypatch.setattr(inference, "read_ways", lambda size=0: lambda: np.zeros(1))
+    monkeypatch.setattr(inference, "OUT_OF_CACHE", 0)
 
 
-def test_both_sides_and_every_field(small, tmp_path) -> None:
+def test_both_sides_and_every_field(small, tmp_path, capsys) -> None:
     """The command compares logits, greedy tokens and two steps' losses itself, and raises where they differ."""
     path = tmp_path / "bench.json"
-    found = command.run("tiny", "train,prefill,decode", "transformers", 1, 0, path)
-    assert json.loads(path.read_text()) == found
+    flags = ["--size", "tiny", "--only", "train,prefill,decode", "--against", "transformers", "--rounds", "1"]
+    cli.main(["bench", *flags, "--json", str(path)])
+    found = json.loads(path.read_text())
+    assert command.table(found) in capsys.readouterr().out
+    assert "share_of_bandwidth" in found["rows"][-1]
     assert [(line["part"], line["what"]) for line in found["rows"]] == [
         ("train", "full, packed"),
         ("train", "full, padded"),
@@ -93,6 +98,8 @@ def test_rates_and_ratios() -> None:
         (("--against", "transformer"), "Did you mean 'transformers'?"),
         (("--rounds", "0"), "--rounds 0: at least 1"),
         (("--json", "/nowhere/x.json"), "/nowhere is no folder"),
+        (("--json", "/tmp"), "--json /tmp is a folder; give a file"),
+        (("--size", "7b", "--against", "transformers"), "compares in float32 and on processors"),
         (("--threads", "4096"), "--threads 4096: this process may use 1 to"),
     ],
 )
@@ -104,10 +111,21 @@ def test_a_machine_too_small(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "memory", lambda: 2 << 30)
     line = fail(capsys, "bench", "--size", "7b", "--only", "decode")
     assert re.search(
-        r"--size 7b needs about 13\.\d GiB for decode, and this machine has 2\.0 GiB free; take", line
+        r"--size 7b needs about 52\.\d GiB for decode, and this machine has 2\.0 GiB free; take", line
     )
     assert "--size 1b" in line
-    assert "on both sides" in fail(capsys, "bench", "--size", "1b", "--against", "transformers")
+    monkeypatch.setattr(sizes, "memory", lambda: 100 << 20)
+    assert "on both sides" in fail(capsys, "bench", "--size", "cpu", "--against", "transformers")
+    sizes.check_memory("7b", sizes.SIZES["7b"](), ("images", "input"), False)  # they make no model
+
+
+def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(size, rounds):
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "measure_input", full)
+    with pytest.raises(UserError, match="--size tiny: input ran out of memory"):
+        command.run("tiny", "input", "", 1, 0)
 
 
 def test_without_torch(capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from jaxllava import flops
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_5
+from jaxllava.rules import unflatten
 
 
 def trains(*parts: str):
@@ -34,6 +35,22 @@ def test_the_backward_pass_counts_what_trains_and_what_it_passes_through(parts, 
     forward, both = (flops.of_model(llava_1_5("7b"), trains(*p)) for p in ((), parts))
     assert both.per_token == token * forward.per_token
     assert both.per_pair == pair * forward.per_pair
+
+
+@pytest.mark.parametrize(
+    ("paths", "token", "image"),
+    [
+        (("decoder/layers/mlp/up_proj/lora_a", "decoder/layers/mlp/up_proj/lora_b"), 2, 1),
+        (("projector/linear_1/kernel", "decoder/layers/mlp/up_proj/lora_a"), 2, 1),
+        (("vision/layers/mlp/fc1/lora_b",), 2, 2),
+        (("decoder/layers/mlp/up_proj/kernel", "decoder/layers/mlp/up_proj/lora_a"), 3, 1),
+    ],
+)
+def test_frozen_matrices_with_adapters_have_no_gradient_of_their_own(paths, token, image):
+    model = llava_1_5("7b")
+    forward, found = flops.of_model(model, trains()), flops.of_trained(model, unflatten(dict.fromkeys(paths)))
+    assert found.per_token == token * forward.per_token
+    assert found.per_image == pytest.approx(image * forward.per_image, rel=0.07)  # and the projector's own
 
 
 def test_the_forward_pass_is_what_xla_counts():

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -218,7 +219,18 @@ def test_sums_of_a_roofline():
     on = topology.Slice("v5e:4x8", topology.TPUS["v5e"], (4, 8), ())
     assert on.bandwidth == 2 * 50e9  # the corner of a slice that closes to no ring has two links
     assert dataclasses.replace(on, shape=(16, 16)).bandwidth == 4 * 50e9
+    assert dataclasses.replace(on, shape=(8, 16)).bandwidth == 3 * 50e9
     assert dataclasses.replace(on, shape=(1, 1)).bandwidth == 0
+    # Three dimensions close when all are whole cubes.
+    for shape, links in {
+        (2, 2, 4): 3,
+        (2, 4, 4): 3,
+        (4, 4, 4): 6,
+        (4, 4, 6): 3,
+        (4, 8, 12): 6,
+        (1, 1, 4): 1,
+    }.items():
+        assert topology.Slice("v5p", topology.TPUS["v5p"], shape, ()).bandwidth == links * 100e9, shape
     cost = estimate.cost_lib.Cost(
         flops=197e12, hbm_bytes=819e9 / 2, collective_bytes=300e9, waited_bytes=50e9, busy=1.25
     )
@@ -227,6 +239,7 @@ def test_sums_of_a_roofline():
     assert seconds == 2.5 + 0.5
     assert estimate._asked_for("the total memory required for HLO temporaries (60.17G) exceeds") == 60.17
     assert estimate._asked_for("Ran out of memory in memory space hbm. Used 25.82G of 15.75G hbm.") == 25.82
+    assert estimate._asked_for("HLO temporaries (1.50T) exceeds") == 1536
 
 
 @pytest.mark.parametrize(
@@ -252,10 +265,50 @@ def test_a_missing_libtpu_says_what_to_install(monkeypatch):
 
 
 @needs_libtpu
+@pytest.mark.parametrize(
+    ("name", "chips"), [("v4:2x2x2", 8), ("v5e:2x4", 8), ("v5p:2x2x2", 8), ("v6e:2x4", 8), ("v4:1x1x1", 1)]
+)
+def test_every_generation_has_a_device_for_a_chip_and_a_mesh(name, chips):
+    on = topology.open_slice(name)
+    assert len(on.devices) == chips
+    assert sharding.make_mesh((1, -1, 1), on.devices).devices.shape == (1, chips, 1)
+
+
+@needs_libtpu
 def test_a_slice_that_is_not_made_is_one_line():
     with pytest.raises(UserError, match="v5e:3x5: libtpu makes no such slice"):
         topology.open_slice("v5e:3x5")
     assert len(topology.open_slice("v5e:1x1").devices) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("accumulate", 0, "config.accumulate=0: at least 1"),
+        ("sharding_rules", "none", "config.sharding_rules: 'none' is not known"),
+        ("tpu_options", (("a",),), "config.tpu_options=(('a',),): pairs are needed"),
+        ("lr_rules", ((".*", None),), "config.lr_rules freezes everything"),
+    ],
+)
+def test_what_training_refuses_a_plan_refuses(config, key, value, message):
+    setattr(config, key, value)
+    with pytest.raises(UserError, match=re.escape(message)):
+        command.plan(config, "v5e:2x2")
+
+
+@needs_libtpu
+def test_options_that_the_compiler_does_not_know_are_one_line(config):
+    config.tpu_options = (("xla_no_such_flag", "1"),)
+    with pytest.raises(UserError, match=r"config\.tpu_options: .*xla_no_such_flag"):
+        command.plan(config, "v5e:2x2", rows=4)
+
+
+def test_how_a_program_does_not_fit():
+    known = dict(rows=1, fits=False, params=1.0, optimizer=1.0, temp=0.0, capacity=15.75, compile_s=1.0)
+    found = estimate.Estimate(**known, total=20.0, model_flops=None)
+    assert found.over == "20.00 GiB of 15.75 GiB a chip, over by 4.25 GiB"
+    unknown = dataclasses.replace(found, total=0.0)
+    assert unknown.over == "the compiler finds no room for it in the 15.75 GiB of a chip"
 
 
 def test_a_config_without_a_model_and_rows_that_do_not_divide(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxllava.plan import cost as cost_lib
+from jaxllava.plan import hlo
 from jaxllava.plan.hlo import Module
 
 PEAK, BANDWIDTH = 1e6, 1e3
@@ -200,3 +201,127 @@ ENTRY %main (a: bf16[2,128,128]) -> bf16[2,128,128] {
     assert cost(text).unknown == {"splash_fwd": 1.0}
     found = cost(text, kernel_flops=lambda name, shapes: float(shapes[0][1]))
     assert (found.flops, found.unknown) == (128.0, {})
+
+
+HALO = """
+HloModule m, num_partitions=4
+
+ENTRY %main (a: bf16[4,16], b: bf16[8,16]) -> bf16[4,16] {
+  %a = bf16[4,16]{1,0} parameter(0)
+  %b = bf16[8,16]{1,0} parameter(1)
+  %x = bf16[8,16]{1,0} collective-permute(%b), channel_id=1, source_target_pairs={{0,1},{1,2}}
+  ROOT %y = bf16[4,16]{1,0} collective-permute(%a), channel_id=1, source_target_pairs={{1,0},{2,1}}
+}
+"""
+
+SLICED = """
+HloModule m
+
+ENTRY %main (a: bf16[32,64]) -> bf16[8,64] {
+  %a = bf16[32,64]{1,0} parameter(0)
+  %room = bf16[512,512]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %s = ((bf16[32,64]{1,0}), bf16[8,64]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:8], [0:64]}
+  ROOT %d = bf16[8,64]{1,0:S(1)} slice-done(%s)
+}
+"""
+
+# libtpu hands a kernel to a product through a fusion that only calls it by another layout.
+RENAMED = """
+HloModule m
+
+%bitcast_fusion (p: bf16[64,32]) -> bf16[64,32] {
+  %p = bf16[64,32]{1,0} parameter(0)
+  ROOT %b = bf16[64,32]{0,1} bitcast(%p)
+}
+
+%product (x: bf16[4,64], w: bf16[64,32]) -> f32[4,32] {
+  %x = bf16[4,64]{1,0} parameter(0)
+  %w = bf16[64,32]{1,0} parameter(1)
+  %f = bf16[64,32]{0,1} fusion(%w), kind=kLoop, calls=%bitcast_fusion
+  ROOT %c = f32[4,32]{1,0} convolution(%x, %f), dim_labels=bf_io->bf
+}
+
+ENTRY %main (x: bf16[4,64], w: bf16[64,32]) -> f32[4,32] {
+  %x = bf16[4,64]{1,0:S(1)} parameter(0)
+  %w = bf16[64,32]{1,0} parameter(1)
+  ROOT %o = f32[4,32]{1,0:S(1)} fusion(%x, %w), kind=kOutput, calls=%product
+}
+"""
+
+# A gather that begins in one fusion and ends in another, and a reduce-scatter as libtpu spells it, in its own memory.
+SPREAD = """
+HloModule m, num_partitions=4
+
+%async_collective_fusion (p: bf16[4,16]) -> (bf16[4,16], bf16[16,16]) {
+  %p = bf16[4,16]{1,0} parameter(0)
+  %g = bf16[16,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,4]<=[4], dimensions={0}
+  ROOT %start = (bf16[4,16]{1,0}, bf16[16,16]{1,0}) custom-call(%p, %g), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.1 (q: bf16[16,16]) -> bf16[16,16] {
+  %q = bf16[16,16]{1,0} parameter(0)
+  ROOT %done = bf16[16,16]{1,0} custom-call(%q), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter (r: bf16[16,16]) -> bf16[4,16] {
+  %r = bf16[16,16]{1,0} parameter(0)
+  %all = bf16[16,16]{1,0} all-reduce(%r), channel_id=8, replica_groups=[1,4]<=[4], to_apply=%sum
+  %zero = s32[] constant(0)
+  ROOT %own = bf16[4,16]{1,0} dynamic-slice(%all, %zero, %zero), dynamic_slice_sizes={4,16}
+}
+
+ENTRY %main (a: bf16[4,16]) -> bf16[4,16] {
+  %a = bf16[4,16]{1,0} parameter(0)
+  %s = (bf16[4,16]{1,0}, bf16[16,16]{1,0}) fusion(%a), kind=kCustom, calls=%async_collective_fusion
+  %e = bf16[16,16]{1,0} get-tuple-element(%s), index=1
+  %d = bf16[16,16]{1,0:S(1)} fusion(%e), kind=kCustom, calls=%async_collective_fusion.1
+  ROOT %o = bf16[4,16]{1,0:S(1)} fusion(%d), kind=kCustom, calls=%all-reduce-scatter
+}
+"""
+
+
+def test_exchanges_that_share_a_channel_are_several():
+    found = cost(HALO)
+    assert found.collective_bytes == found.waited_bytes == (4 + 8) * 16 * 2
+
+
+def test_a_slice_that_is_fetched_costs_the_slice_and_room_costs_nothing():
+    found = cost(SLICED)
+    assert found.hbm_bytes == 8 * 64 * 2 and found.busy == 0
+
+
+def test_a_kernel_by_another_name_is_read_once():
+    found = cost(RENAMED)
+    assert found.hbm_bytes == 64 * 32 * 2
+    assert found.flops == 2 * 4 * 64 * 32
+
+
+def test_a_collective_spread_over_fusions_keeps_no_operation_busy():
+    found = cost(SPREAD)
+    assert found.busy == 0
+    assert found.by_collective == {"all-gather": 3 * 4 * 16 * 2, "reduce-scatter": 16 * 16 * 2 * 3 / 4}
+    assert found.waited_bytes == found.by_collective["reduce-scatter"]
+    assert found.hbm_bytes == (4 + 16) * 16 * 2  # the gather's; the reduction stays on the chip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width"),
+    [
+        ("pred", 1),
+        ("bf16", 2),
+        ("s4", 0.5),
+        ("f8e4m3b11fnuz", 1),
+        ("f4e2m1fn", 0.5),
+        ("c64", 8),
+        ("token", 0),
+    ],
+)
+def test_widths(dtype, width):
+    (array,) = hlo._arrays(f"{dtype}[3,8]{{1,0}}")
+    assert array.size == 24 * width
+
+
+@pytest.mark.parametrize(("direction", "times"), [("LT", 3), ("LE", 4)])
+def test_a_loop_up_to_and_with_its_end(direction, times):
+    text = LOOP.replace("direction=LT", f"direction={direction}")
+    assert cost(text).flops == times * 2 * 4 * 8 * 8
