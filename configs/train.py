@@ -54,10 +54,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch = 16  # rows, over all hosts and micro-batches
     config.samples_per_step = 0  # in place of `batch`: as many rows as hold about so many samples
     config.accumulate = 1
-    config.loss_chunks = 8  # the vocabulary's logits of a row in so many parts: less memory, one forward more
+    config.loss_chunks = 8  # the vocabulary's logits of a row in so many parts: less memory
     config.workers = 0  # processes that read ahead, on each host; the batches do not depend on it
     # -- model
-    config.architecture = ""  # a published one by name, for `plan` and `bench` where no base is at hand
+    config.architecture = ""  # a published one by name, for `plan` where no base is at hand
     config.base = ""  # a LLaVA to start from: of jaxllava, Hugging Face or the original's kind
     # or a new LLaVA put together from folders of Hugging Face (or ours), with a fresh projector between:
     config.vision_tower = ""  # CLIP or SigLIP

@@ -18,9 +18,9 @@ def _llava_v1(size: str) -> LlavaConfig:
     return later.replace(vision=vision, projector="linear", image_mode="square")
 
 
-def _siglip_qwen(image_size: int = 384) -> LlavaConfig:
+def _siglip_qwen() -> LlavaConfig:
     """SigLIP so400m/14 at 384 pixels with Qwen2.5-1.5B."""
-    vision = SiglipVisionConfig(1152, 4304, 27, 16, image_size=image_size, patch_size=14)
+    vision = SiglipVisionConfig(1152, 4304, 27, 16, image_size=384, patch_size=14)
     decoder = LlamaConfig(
         151936,
         1536,

@@ -53,7 +53,7 @@ class Planner:
         return self.at(rows // step)
 
     def largest(self) -> Estimate | None:
-        """The most rows that fit; None if not even one for each data shard does.
+        """The most rows that fit, from 16 a shard on to a sixteenth; None if not even one for each data shard does.
 
         Memory grows in a straight line with rows: those compiled so far tell where to look, and what is told was
         compiled. Near the end the compiler makes programs fit by computing more again: fewer rows are then faster, and
@@ -63,7 +63,7 @@ class Planner:
         if not one.fits:
             return None
         best, rows, too_many, aim = 1, 2, MOST_ROWS + 1, COMFORTABLE
-        while best < rows < too_many:
+        while best + best // 16 < rows < too_many:
             found, before = self.at(rows), self.at(best)
             if found.fits:
                 slope = max((found.total - before.total) / (rows - best), 1e-3)
