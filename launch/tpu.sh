@@ -11,7 +11,7 @@
 #   launch/tpu.sh watch             resumes until the run is finished; --resumes N at most; --then-delete
 #   launch/tpu.sh delete [--yes]    what `create` made, and nothing else
 #
-#   --dry-run         with any of them: prints every command, as it can be run, and runs none
+#   --dry-run         with any of them: prints every command, as it can be run, and runs none (watch: of one look)
 #   --settings FILE   in place of launch/tpu.env (see tpu.example.env); --zone X and so on win over it
 #   --committed       setup, resume: leaves uncommitted changes out, which are otherwise an error
 #
@@ -24,6 +24,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 source "$ROOT/launch/tpu_request.sh"
 # shellcheck source=launch/tpu_run.sh
 source "$ROOT/launch/tpu_run.sh"
+# shellcheck source=launch/tpu_train.sh
+source "$ROOT/launch/tpu_train.sh"
+# shellcheck source=launch/tpu_watch.sh
+source "$ROOT/launch/tpu_watch.sh"
 
 COMMANDS="create setup train status logs stop resume watch delete"
 REQUIRED="PROJECT ZONE ACCELERATOR RUNTIME PROVISIONING NAME BUCKET"
@@ -82,6 +86,36 @@ keep() {
   fi
 }
 
+# Removes small files of the state.
+forget() {
+  try rm -f "$@"
+}
+
+# Two commands that change one TPU at the same time would undo each other's work. Held until this shell ends.
+lock() {
+  [ "$DRY" = 0 ] || return 0
+  mkdir -p "$STATE" || die "$STATE cannot be written"
+  mkdir "$STATE/lock" 2>/dev/null ||
+    die "another tpu.sh is at work on $NAME (a watch that resumes?); end it first. If there is none: rmdir $(quote "$STATE/lock")"
+  trap 'rmdir "$STATE/lock"' EXIT
+}
+
+random() {
+  od -An -N8 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+# Sets ANSWER to what a command prints and, where it fails, PROBLEM to one line of what it says: warnings are no answer.
+ask() {
+  local errors status=0
+  errors="$(mktemp)" || die "no temporary file can be made"
+  ANSWER="$("$@" 2>"$errors" | tr '\n' ' ')" || status=1
+  ANSWER="${ANSWER% }"
+  PROBLEM="$(tr '\n' ' ' <"$errors")"
+  PROBLEM="${PROBLEM% }"
+  rm -f "$errors"
+  return "$status"
+}
+
 gcloud_tpus() {
   local group="$1" verb="$2"
   shift 2
@@ -128,8 +162,9 @@ check_settings() {
   BUCKET="${BUCKET#gs://}"
   BUCKET="${BUCKET%/}"
   check BUCKET '[a-z0-9][a-z0-9._-]+' "a bucket's name: docs/tpu.md says how to make one"
-  check SLICES '[1-9][0-9]*' "a number of slices"
-  check WAIT_MINUTES '[1-9][0-9]*' "a number of minutes"
+  check SLICES '[1-9][0-9]{0,3}' "a number of slices"
+  check WAIT_MINUTES '[1-9][0-9]{0,5}' "a number of minutes"
+  [ -z "$DATA_DIR" ] || check DATA_DIR '/.+' "a folder of the workers, from / on"
   check INTERNAL_IPS 'yes|no' "yes or no"
   if [ -n "$PROBLEMS" ]; then
     printf '%s' "$PROBLEMS" | sed 's/^/tpu.sh: /' >&2
@@ -156,7 +191,7 @@ while [ $# -gt 0 ]; do
   key=""
   if [ "$ends" = 0 ]; then
     case "$COMMAND $flag" in
-      *[A-Z_]*) ;;
+      *[[:upper:]_]*) ;;
       *" --settings") key=--settings ;;
       "logs --worker" | "logs --slice" | "logs --lines" | "watch --resumes") key="$flag" ;;
       *" --"*)
@@ -214,13 +249,13 @@ elif [ -f "$ROOT/launch/tpu.env" ]; then
   read_settings "$ROOT/launch/tpu.env"
 fi
 for key in WORKER SLICE LINES_SHOWN RESUMES; do
-  case "$key ${!key}" in
-    "WORKER all") ;;
-    *" " | *" "*[!0-9]*) die "--$(printf '%s' "${key%_SHOWN}" | tr '[:upper:]' '[:lower:]') '${!key}': a number is needed" ;;
-  esac
+  [ "$key ${!key}" != "WORKER all" ] || continue
+  [[ ${!key} =~ ^(0|[1-9][0-9]{0,5})$ ]] ||
+    die "--$(printf '%s' "${key%_SHOWN}" | tr '[:upper:]' '[:lower:]') '${!key}': a number is needed"
 done
 check_settings
 # What this checkout made, and the run that belongs to it: `delete` and `resume` go by it.
 STATE="$ROOT/.tpu/$PROJECT/$ZONE/$NAME"
 
+case "$COMMAND" in create | setup | train | stop | resume | delete) lock ;; esac
 "do_$COMMAND"

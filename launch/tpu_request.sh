@@ -10,7 +10,6 @@ LABEL=jaxllava_launch
 # Sets REQUEST (absent, or a state of the API such as ACTIVE), REQUEST_TOKEN and REQUEST_ERROR. Fails where gcloud cannot
 # say. A dry run sees what $1 says.
 look() {
-  local found errors
   REQUEST="$1" REQUEST_TOKEN="$(our_token)" REQUEST_ERROR=""
   set -- queued-resources describe "$NAME" \
     "--format=value[separator=\"|\"](state.state,tpu.nodeSpec[0].node.labels.$LABEL,state.failedData.error.message)"
@@ -18,22 +17,18 @@ look() {
     gcloud_tpus "$@"
     return 0
   fi
-  errors="$(mktemp)" || die "no temporary file can be made"
-  if found="$(gcloud_tpus "$@" 2>"$errors")"; then
-    REQUEST="${found%%|*}"
-    found="${found#*|}"
-    REQUEST_TOKEN="${found%%|*}"
-    REQUEST_ERROR="${found#*|}"
-    rm -f "$errors"
+  if ask gcloud_tpus "$@"; then
+    REQUEST="${ANSWER%%|*}"
+    ANSWER="${ANSWER#*|}"
+    REQUEST_TOKEN="${ANSWER%%|*}"
+    REQUEST_ERROR="${ANSWER#*|}"
     return 0
   fi
-  found="$(tr '\n' ' ' <"$errors")"
-  rm -f "$errors"
   REQUEST_TOKEN=""
-  case "$found" in
-    *NOT_FOUND* | *"was not found"*) REQUEST=absent ;;
+  case "$PROBLEM" in
+    *NOT_FOUND* | *"queuedResources/$NAME"*"was not found"*) REQUEST=absent ;;
     *)
-      REQUEST=unknown REQUEST_ERROR="${found:-gcloud says nothing}"
+      REQUEST=unknown REQUEST_ERROR="${PROBLEM:-gcloud says nothing}"
       return 1
       ;;
   esac
@@ -69,6 +64,14 @@ not_ours() {
   printf '%s' "$NAME in $ZONE was not made from this checkout (no label $LABEL with the token of $STATE); it is left alone. Take another NAME"
 }
 
+# What the TPU costs from here on; the end of every command that leaves one behind.
+costs() {
+  case "$REQUEST" in
+    ACTIVE | unknown) printf '%s' "$NAME goes on costing until launch/tpu.sh delete" ;;
+    *) printf '%s' "$NAME costs from ACTIVE on, until launch/tpu.sh delete" ;;
+  esac
+}
+
 # The nodes of the request, one a line: a slice is a node.
 nodes() {
   local slice
@@ -85,21 +88,21 @@ nodes() {
 
 # The bucket has to be one in which a folder appears under its name at once, and is best one that is near.
 check_bucket() {
-  local found location
+  local location
   set -- gcloud storage buckets describe "gs://$BUCKET" --raw \
     "--format=value[separator=\"|\"](location,hierarchicalNamespace.enabled)" "--project=$PROJECT"
   if [ "$DRY" = 1 ]; then
     try "$@"
     return 0
   fi
-  found="$("$@" 2>&1)" || die "gs://$BUCKET cannot be looked at: $(printf '%s' "$found" | tr '\n' ' ')"
-  case "$found" in
+  ask "$@" || die "gs://$BUCKET cannot be looked at: $PROBLEM"
+  case "$ANSWER" in
     *"|"[Tt]rue) ;;
     *)
       die "gs://$BUCKET has no hierarchical namespace, without which renaming a folder is not atomic and a checkpoint may be torn; make another: gcloud storage buckets create gs://NAME --location=${ZONE%-*} --uniform-bucket-level-access --enable-hierarchical-namespace --project=$PROJECT"
       ;;
   esac
-  location="$(printf '%s' "${found%%|*}" | tr '[:upper:]' '[:lower:]')"
+  location="$(printf '%s' "${ANSWER%%|*}" | tr '[:upper:]' '[:lower:]')"
   if [ "$location" != "${ZONE%-*}" ]; then
     say "note: gs://$BUCKET is in $location, the TPU will be in ${ZONE%-*}: what it reads is slower, and moving it between regions is charged"
   fi
@@ -112,7 +115,7 @@ do_create() {
   case "$REQUEST" in
     absent)
       token="$(our_token)"
-      [ -n "$token" ] || token="$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')"
+      [ -n "$token" ] || token="$(random)"
       # Before the request: were it made and its token lost, nothing here would ever delete it.
       keep "$STATE/token" "$token"
       request "$token"
@@ -155,6 +158,8 @@ wait_active() {
   until=$((SECONDS + WAIT_MINUTES * MINUTE))
   while :; do
     if look ACTIVE; then
+      # From here on it is there, and where it is gone again, somebody deleted it.
+      [ "$REQUEST" = absent ] || forget "$STATE/remaking"
       case "$REQUEST" in
         ACTIVE)
           [ "$DRY" = 1 ] || say "$NAME is ACTIVE, and costs from now on until launch/tpu.sh delete"
@@ -168,7 +173,7 @@ wait_active() {
     [ "$told" = "$REQUEST" ] || say "$NAME is $REQUEST${REQUEST_ERROR:+ ($REQUEST_ERROR)}"
     told="$REQUEST"
     if [ "$SECONDS" -ge "$until" ]; then
-      die "$NAME is still $REQUEST after $WAIT_MINUTES minutes, when the request ends by itself; see launch/tpu.sh status, then resume to ask again or delete"
+      die "$NAME is still $REQUEST after $WAIT_MINUTES minutes, when the request ends by itself; see launch/tpu.sh status, then resume to ask again or delete. $(costs)"
     fi
     sleep "$POLL"
   done
@@ -182,7 +187,7 @@ do_status() {
   fi
   if [ "$REQUEST" = ACTIVE ]; then
     worker_states || say "not all workers answered; ssh says why above"
-    [ "$DRY" = 1 ] || printf '%s\n' "$STATES"
+    [ "$DRY" = 1 ] || { printf '%s\n' "$STATES" && say "$(costs)"; }
   fi
 }
 
@@ -190,7 +195,7 @@ do_delete() {
   local answer
   look_or_die "ACTIVE"
   if [ "$DRY" = 0 ] && [ "$REQUEST" = absent ]; then
-    rm -f "$STATE/token"
+    forget "$STATE/token" "$STATE/remaking"
     say "there is no TPU $NAME in $ZONE: nothing to delete, and nothing of it costs"
     return 0
   fi
@@ -202,7 +207,7 @@ do_delete() {
     [ "$answer" = yes ] || die "nothing was deleted"
   fi
   remove
-  [ "$DRY" = 1 ] || rm -f "$STATE/token" # which also tells a `watch` elsewhere not to make it again
+  forget "$STATE/token" "$STATE/remaking"
   say "gs://$BUCKET and what is in it stay, and cost what storage costs"
 }
 
@@ -210,9 +215,8 @@ do_delete() {
 remove() {
   gcloud_tpus queued-resources delete "$NAME" --force --quiet ||
     die "$NAME could not be deleted and may go on costing; gcloud says why above. Give launch/tpu.sh delete again"
-  [ "$DRY" = 0 ] || return 0
   look_or_die absent
   [ "$REQUEST" = absent ] ||
     die "$NAME is $REQUEST after its deletion, and may go on costing; look at it with launch/tpu.sh status"
-  say "$NAME is deleted"
+  [ "$DRY" = 1 ] || say "$NAME is deleted"
 }

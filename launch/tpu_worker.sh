@@ -2,11 +2,11 @@
 # What launch/tpu.sh has a worker do. Runs there, on Ubuntu, out of ~/jaxllava; not meant to be called by hand.
 #
 #   tpu_worker.sh setup BUCKET COMMIT      the checkout beside it becomes ~/jaxllava, with its environment; mounts the bucket
-#   tpu_worker.sh start DATA_DIR ARGS...   `jaxllava train ARGS` in a process that no lost connection ends
+#   tpu_worker.sh start ID DATA_DIR ARGS   once for an ID: `jaxllava train ARGS` in a process that no lost connection ends
 #   tpu_worker.sh state                    one line: idle, running, finished, stopped, failed N, lost
-#   tpu_worker.sh stop                     ends the run after its step, and waits for it
+#   tpu_worker.sh stop [ID]                ends the run (of that ID only) after its step, and waits for it
 #
-# ~/jaxllava-run has the log, the lock that a run holds for as long as it lives, and how it ended.
+# ~/jaxllava-run has the log, the lock that a run holds for as long as it lives, its ID, and how it ended.
 # ~/gcs/BUCKET is where a bucket is mounted; gs://BUCKET/x of the arguments becomes ~/gcs/BUCKET/x.
 set -uo pipefail
 
@@ -15,7 +15,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 RUN="$HOME/jaxllava-run"
 RESERVE=$((10 * 1024 * 1024)) # KiB of a disk that records do not fill: the environment, logs, what is being uploaded
-MOUNT_SECONDS=60
+MOUNT_SECONDS="${JAXLLAVA_MOUNT_SECONDS:-60}"
+APT_SECONDS="${JAXLLAVA_APT_SECONDS:-600}" APT_POLL="${JAXLLAVA_APT_POLL:-10}"
 
 die() {
   printf 'jaxllava: %s: %s\n' "$(hostname)" "$*" >&2
@@ -27,10 +28,19 @@ quietly() {
   "$@" >>"$RUN/setup.log" 2>&1
 }
 
+# A machine that has just begun updates itself first, for minutes. apt-get can wait for the lock of dpkg, not for that of
+# the lists.
+apt_update() {
+  local until=$((SECONDS + APT_SECONDS))
+  until quietly sudo apt-get -q update; do
+    [ "$SECONDS" -lt "$until" ] || return 1
+    sleep "$APT_POLL"
+  done
+}
+
 apt_install() {
-  # A machine that has just begun updates itself first, and holds the lock for minutes.
-  quietly sudo apt-get -q -o DPkg::Lock::Timeout=600 update &&
-    quietly sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install "$@"
+  apt_update &&
+    quietly sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y -o "DPkg::Lock::Timeout=$APT_SECONDS" install "$@"
 }
 
 # The TPU images have Ubuntu 22.04 with Python 3.10, which is too old.
@@ -38,7 +48,7 @@ ensure_python() {
   if (find_python) >/dev/null 2>&1; then
     return
   fi
-  if ! { apt_install software-properties-common && quietly sudo add-apt-repository -y ppa:deadsnakes/ppa &&
+  if ! { apt_install software-properties-common && quietly sudo add-apt-repository -n -y ppa:deadsnakes/ppa &&
     apt_install python3.11 python3.11-venv; }; then
     die "Python 3.11 could not be installed; see $RUN/setup.log"
   fi
@@ -58,8 +68,10 @@ ensure_gcsfuse() {
 # Mounts bucket $1 at ~/gcs/$1, once. A unit of the system, stopped after all logins at a shutdown: a run that is
 # saving its last checkpoint still has it then.
 mount_bucket() {
-  local place="$HOME/gcs/$1" waited=0
+  local place="$HOME/gcs/$1" until=$((SECONDS + MOUNT_SECONDS))
   mountpoint -q "$place" && return
+  # A mount whose gcsfuse is gone is in the way of another, and of mkdir.
+  ! grep -qsF " $place fuse" /proc/mounts || sudo umount -l "$place"
   mkdir -p "$place"
   # Hosts have to see at once what another one wrote: nothing is remembered. (On TPU machines gcsfuse's default is to
   # remember for ever.)
@@ -69,9 +81,8 @@ mount_bucket() {
     --metadata-cache-negative-ttl-secs=0 --log-file="$RUN/gcsfuse-$1.log" "$1" "$place" ||
     die "gs://$1 could not be mounted"
   until mountpoint -q "$place"; do
-    waited=$((waited + 1))
-    [ "$waited" -le "$MOUNT_SECONDS" ] || die "gs://$1 could not be mounted; see $RUN/gcsfuse-$1.log. Does the bucket exist, and may the TPU's service account use it (roles/storage.objectUser)?"
-    sleep 1
+    [ "$SECONDS" -lt "$until" ] || die "gs://$1 could not be mounted; see $RUN/gcsfuse-$1.log. Does the bucket exist, and may the TPU's service account use it (roles/storage.objectUser)?"
+    sleep 0.2
   done
 }
 
@@ -93,7 +104,8 @@ do_setup() {
   ensure_gcsfuse
   mount_bucket "$bucket"
   probe="$HOME/gcs/$bucket/.jaxllava-$(hostname)"
-  { echo "$commit" >"$probe" && rm "$probe"; } 2>/dev/null ||
+  # Synced, for only then it is uploaded, and may be refused.
+  { echo "$commit" | dd of="$probe" conv=fsync && rm "$probe"; } 2>/dev/null ||
     die "gs://$bucket cannot be written to; give the TPU's service account roles/storage.objectUser on it"
   ensure_python
   ensure_env tpu
@@ -101,8 +113,20 @@ do_setup() {
   echo "jaxllava: $(hostname): ready with commit $commit"
 }
 
+# The look's own lock is a shared one, so that two looks do not see a run in each other.
 is_running() {
-  [ -f "$RUN/lock" ] && ! flock -n "$RUN/lock" true
+  [ -f "$RUN/lock" ] && ! flock -ns "$RUN/lock" true
+}
+
+is_run_of() {
+  [ "$1" = "$(cat "$RUN/id" 2>/dev/null)" ]
+}
+
+# One start or stop after the other, so that each finds a run either begun, with its id, or not.
+wait_turn() {
+  mkdir -p "$RUN"
+  exec 8>>"$RUN/turn"
+  flock -w 60 8 || die "another start of a run does not end; see $RUN/train.log"
 }
 
 do_state() {
@@ -118,11 +142,15 @@ do_state() {
 }
 
 do_start() {
-  mkdir -p "$RUN"
+  wait_turn
+  if is_run_of "$1"; then # gcloud repeats a command whose connection broke
+    do_state
+    return
+  fi
   ! is_running || die "a run is under way"
   rm -f "$RUN/pid" "$RUN/ended"
   # Its own session, no terminal, deaf to hangups: the ssh that began it may go.
-  setsid nohup bash "${BASH_SOURCE[0]}" run "$@" </dev/null >>"$RUN/train.log" 2>&1 &
+  setsid nohup bash "${BASH_SOURCE[0]}" run "$@" </dev/null >>"$RUN/train.log" 2>&1 8>&- &
   until [ -f "$RUN/pid" ]; do
     kill -0 "$!" 2>/dev/null || [ -f "$RUN/pid" ] || die "the run did not begin; see $RUN/train.log"
     sleep 0.05
@@ -131,7 +159,8 @@ do_start() {
 }
 
 do_stop() {
-  if is_running; then
+  wait_turn
+  if is_running && { [ -z "${1:-}" ] || is_run_of "$1"; }; then
     kill -TERM "$(cat "$RUN/pid")" 2>/dev/null
     flock -w 600 "$RUN/lock" true || die "the run has not ended after ten minutes; see $RUN/train.log"
   fi
@@ -191,14 +220,15 @@ mirror() {
 }
 
 do_run() {
-  local data_dir="${1:-$HOME/data}" word workdir="" next="" bucket status=0
+  local id="$1" data_dir="${2:-$HOME/data}" word workdir="" next="" bucket status=0
   local -a words
   words=()
-  shift
+  shift 2
   exec 9>>"$RUN/lock"
-  flock -n 9 || die "a run is under way"
+  flock -w 5 9 || die "a run is under way" # a look holds it for a moment
   trap end_child TERM INT
   trap '[ -f "$RUN/ended" ] || echo "failed 1" >"$RUN/ended"' EXIT
+  echo "$id" >"$RUN/id"
   echo "$$" >"$RUN/pid"
   printf '== %s %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$ROOT/.from-launch" 2>/dev/null)" "$*"
   ulimit -n "$(ulimit -Hn)" 2>/dev/null

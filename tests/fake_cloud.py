@@ -1,8 +1,8 @@
 """A cloud of one folder for the tests of launch/tpu.sh: its `gcloud`, its workers' tools, and how they are driven.
 
 The fake `gcloud` notes each call, plays the states of a request, and runs what is sent to a worker in a home of its own
-by a real shell. Of a worker, only what needs root, the network or a TPU is played: sudo, systemd-run, gcsfuse, pip and
-the training itself.
+by a real shell. Of a worker, only what needs root, the network or a TPU is played: sudo, systemd-run, gcsfuse, apt-get,
+pip and the training itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,29 +44,42 @@ def fail(text, status=1):
     sys.exit(status)
 
 
+def save():
+    # In one step: the workers read it meanwhile.
+    part = cloud / f"play-{{os.getpid()}}.json"
+    part.write_text(json.dumps(play))
+    part.replace(cloud / "play.json")
+
+
 def homes(node):
     return [cloud / "home" / f"{{node}}-w-{{i}}" for i in range(play["workers"])]
 
 
+if play.get("warns"):
+    print("WARNING: This command is using service account impersonation.", file=sys.stderr)
 if play.get("broken_calls", 0):
     play["broken_calls"] -= 1
-    (cloud / "play.json").write_text(json.dumps(play))
+    save()
     fail("ERROR: (gcloud) There was a problem refreshing your current auth tokens")
 if plain[:4] == ["compute", "tpus", "queued-resources", "describe"]:
     if not request.exists():
         fail("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource was not found")
-    state = play["states"].pop(0) if len(play["states"]) > 1 else play["states"][0]
-    (cloud / "play.json").write_text(json.dumps(play))
+    state = play["states"][0]
+    if len(play["states"]) > 1:
+        play["states"].pop(0)
+        save()
     error = play["error"] if state == "FAILED" else ""
     if flags["format"] != LOOK:
         fail("ERROR: another format than the one whose answer is played")
     print("|".join([state, json.loads(request.read_text())["token"], error]))
 elif plain[:4] == ["compute", "tpus", "queued-resources", "create"]:
-    if play.get("no_quota"):
+    if play.get("no_quota", 0):
+        play["no_quota"] -= 1
+        save()
         fail("ERROR: quota exceeded")
     request.write_text(json.dumps({{"token": flags["labels"].split("=")[1]}}))
     play["states"] = play["after_create"] or play["states"]
-    (cloud / "play.json").write_text(json.dumps(play))
+    save()
 elif plain[:4] == ["compute", "tpus", "queued-resources", "delete"]:
     if play.get("cannot_delete"):
         fail("ERROR: PERMISSION_DENIED")
@@ -81,6 +95,8 @@ elif plain[:4] == ["compute", "tpus", "queued-resources", "delete"]:
 elif plain[:4] == ["compute", "tpus", "tpu-vm", "scp"]:
     node, name = plain[5].split(":")
     for home in homes(node):
+        if home.name in play["unreachable"]:
+            fail("scp: Connection closed")
         home.mkdir(parents=True, exist_ok=True)
         shutil.copy(plain[4], home / name)
 elif plain[:4] == ["compute", "tpus", "tpu-vm", "ssh"]:
@@ -97,6 +113,9 @@ elif plain[:4] == ["compute", "tpus", "tpu-vm", "ssh"]:
         env = dict(os.environ, HOME=str(home), FAKE_HOST=home.name, PATH=f"{{cloud}}/tools:" + os.environ["PATH"])
         # As ssh does it: gcloud splits at spaces, ssh joins, the login shell reads.
         command = " ".join(flags["command"].split(" "))
+        if play.get("breaks") and f" {{play['breaks']}} " in command:
+            # The connection breaks after the command was done, and gcloud gives it again.
+            subprocess.run(["bash", "-c", command], cwd=home, env=env, stdin=subprocess.DEVNULL)
         running.append(subprocess.Popen(["bash", "-c", command], cwd=home, env=env, stdin=subprocess.DEVNULL))
     for process in running:
         status = process.wait() or status
@@ -122,7 +141,8 @@ case "$1 $2" in
     mkdir -p "${{!#}}/bin" && cp "$0" "${{!#}}/bin/python" ;;
   "-m pip")
     [ "$3" != install ] || echo "$*" >>"$HOME/pip" ;;
-  "-c import jax, libtpu" | "-c import venv, ensurepip") ;;
+  "-c import jax, libtpu") [ ! -e {cloud}/no-libtpu ] ;;
+  "-c import venv, ensurepip") ;;
   "-m jaxllava") shift 2; exec {python} -IS {cloud}/train.py "$@" ;;
   *) exec {python} -IS "$@" ;;
 esac
@@ -152,13 +172,29 @@ sys.exit(3 if does in ("fail", "orphan") else 0)
 
 TOOLS = {
     "hostname": 'echo "$FAKE_HOST"',
-    "sudo": 'exec "$@"',
+    "sudo": 'exec env "$@"',
+    # As systemd does it: the unit is begun, and what becomes of it is seen later.
     "systemd-run": 'echo "$*" >>"$HOME/units"\n'
-    'while case "$1" in --*) true ;; *) false ;; esac; do shift; done\nexec "$@"',
+    'while case "$1" in --*) true ;; *) false ;; esac; do shift; done\n'
+    '{ sleep 0.3; exec "$@"; } >/dev/null 2>&1 &',
     "mountpoint": '[ -L "$2" ]',
     "gcsfuse": '[ "$1" != --version ] || { echo "gcsfuse version 3.11.1"; exit; }\n'
     'bucket="${@: -2:1}"\n[ -d "CLOUD/buckets/$bucket" ] || exit 1\n'
     'rmdir "${!#}" && ln -s "CLOUD/buckets/$bucket" "${!#}"',
+}
+
+# Of a machine that has just begun: another process has the lock of the lists at first, and nothing is installed yet.
+FRESH = {
+    "apt-get": 'echo "apt-get $*" >>"$HOME/apt"\ncase "$*" in\n'
+    '  *update) [ -e "$HOME/waited" ] || { touch "$HOME/waited"; echo "E: Could not get lock" >&2; exit 100; } ;;\n'
+    '  *) [ "$DEBIAN_FRONTEND" = noninteractive ] || exit 1\n'
+    '    for name in "$@"; do [ ! -e "CLOUD/later/$name" ] || cp "CLOUD/later/$name" CLOUD/tools; done ;;\nesac',
+    "add-apt-repository": 'echo "add-apt-repository $*" >>"$HOME/apt"',
+    "curl": 'echo "curl $*" >>"$HOME/apt"',
+    "tee": 'cat >>"$HOME/sources"',
+    "lsb_release": "echo jammy",
+    "gcsfuse": "exit 127",
+    **dict.fromkeys(("python3.11", "python3.12", "python3.13", "python3"), "exit 127"),
 }
 
 SETTINGS = {
@@ -179,14 +215,12 @@ class Cloud:
         self.folder, self.root = tmp / "cloud", tmp / "a checkout"
         self.bin = self.folder / "bin"
         (self.folder / "tools").mkdir(parents=True)
-        (self.folder / "buckets" / "shed").mkdir(parents=True)
+        (self.folder / "buckets" / "shed" / "data" / "records").mkdir(parents=True)
         self.bin.mkdir()
         names = dict(python=sys.executable, cloud=str(self.folder))
         self._program(self.bin / "gcloud", GCLOUD.format(**names))
         self._program(self.folder / "tools" / "python3.11", PYTHON.format(**names))
-        for name, text in TOOLS.items():
-            text = text.replace("CLOUD", str(self.folder))
-            self._program(self.folder / "tools" / name, f"#!/bin/bash\n{text}\n")
+        self._tools(TOOLS)
         (self.folder / "train.py").write_text(TRAIN)
         (self.folder / "calls").touch()
         self.play(
@@ -202,6 +236,8 @@ class Cloud:
         shutil.copytree(ROOT / "launch", self.root / "launch", ignore=shutil.ignore_patterns("tpu.env"))
         for name in ("pyproject.toml", "constraints.txt", ".gitignore"):
             shutil.copy(ROOT / name, self.root)
+        (self.root / "configs").mkdir()
+        shutil.copy(ROOT / "configs" / "train.py", self.root / "configs")
         self.git("init", "-q")
         self.commit()
         self.settings()
@@ -211,6 +247,19 @@ class Cloud:
         path.write_text(text)
         path.chmod(0o755)
 
+    def _tools(self, tools: dict[str, str]) -> None:
+        for name, text in tools.items():
+            text = text.replace("CLOUD", str(self.folder))
+            self._program(self.folder / "tools" / name, f"#!/bin/bash\n{text}\n")
+
+    def fresh(self) -> None:
+        """Python and gcsfuse have to be installed on the workers."""
+        later = self.folder / "later"
+        later.mkdir()
+        for name in ("python3.11", "gcsfuse"):
+            shutil.move(self.folder / "tools" / name, later)
+        self._tools(FRESH)
+
     def ready(self) -> None:
         """As after `create` and `setup`, without the time that they take."""
         self.state.mkdir(parents=True)
@@ -218,11 +267,12 @@ class Cloud:
         (self.state / "token").write_text(f"{token}\n")
         (self.folder / "request-pod.json").write_text(json.dumps({"token": token}))
         self.git("archive", "--format=tar.gz", "-o", str(self.state / "code.tgz"), "HEAD")
-        (self.state / "commit").write_text("c0ffee\n")
+        commit = self.git("rev-parse", "HEAD")
+        (self.state / "commit").write_text(commit)
         for index in range(json.loads((self.folder / "play.json").read_text())["workers"]):
             home = self.folder / "home" / f"pod-w-{index}"
             shutil.copytree(self.root / "launch", home / "jaxllava" / "launch")
-            (home / "jaxllava" / ".from-launch").write_text("c0ffee\n")
+            (home / "jaxllava" / ".from-launch").write_text(commit)
             (home / "jaxllava" / ".venv" / "bin").mkdir(parents=True)
             shutil.copy(self.folder / "tools" / "python3.11", home / "jaxllava" / ".venv" / "bin" / "python")
             (home / "jaxllava-run").mkdir()
@@ -238,9 +288,12 @@ class Cloud:
                 assert time.monotonic() < until, (home / "jaxllava-run" / "train.log").read_text()
                 time.sleep(0.01)
 
-    def git(self, *words: str) -> None:
+    def git(self, *words: str) -> str:
         who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-        subprocess.run(["git", *who, *words], cwd=self.root, check=True, capture_output=True)
+        done = subprocess.run(
+            ["git", *who, *words], cwd=self.root, check=True, capture_output=True, text=True
+        )
+        return done.stdout
 
     def commit(self) -> None:
         self.git("add", "-A")
@@ -266,6 +319,35 @@ class Cloud:
             cwd=self.folder,
             env=self.environment(**env),
             input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @contextlib.contextmanager
+    def begun(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on meanwhile, in a process group of its own."""
+        with subprocess.Popen(
+            [str(self.root / "launch" / "tpu.sh"), *words],
+            env=self.environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Tests that run in the background of a shell are deaf to it, and so would this be.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as command:
+            try:
+                yield command
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(command.pid, signal.SIGKILL)
+
+    def ssh(self, command: str) -> subprocess.CompletedProcess[str]:
+        """A command on all workers, as another tpu.sh would give it."""
+        words = ["compute", "tpus", "tpu-vm", "ssh", "pod", "--worker=all", f"--command={command}"]
+        return subprocess.run(
+            [str(self.bin / "gcloud"), *words],
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=60,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
+import shutil
+import signal
 import subprocess
+import threading
+import time
 
 import pytest
 
 from tests.fake_cloud import SETTINGS, Cloud
 
-RUN = ("--config", "configs/train.py:stage=behavior", "--workdir", "gs://shed/runs/one")
+BARE = ("--config", "configs/train.py:stage=behavior", "--workdir", "gs://shed/runs/one")
+RUN = (*BARE, "--config.data=gs://shed/data/records")
+WORKER = "bash jaxllava/launch/tpu_worker.sh"
 
 
 @pytest.fixture
@@ -31,6 +40,13 @@ def refused(done: subprocess.CompletedProcess[str], message: str) -> None:
     assert message in done.stderr, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("tpu.sh: ") and message in last
+
+
+def until(holds) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def run(cloud: Cloud, *words: str) -> None:
@@ -74,6 +90,9 @@ def test_the_example_has_every_setting_and_fills_in_none(cloud):
         ({"PROVISIONING": "cheap"}, "PROVISIONING=cheap is not spot, on-demand or reserved"),
         ({"SLICES": "two"}, "SLICES=two is not a number"),
         ({"BUCKET": "gs://shed/folder"}, "BUCKET=shed/folder is not a bucket's name"),
+        ({"SLICES": "99999999999999999999"}, "SLICES=99999999999999999999 is not a number"),
+        ({"WAIT_MINUTES": "9999999"}, "WAIT_MINUTES=9999999 is not a number"),
+        ({"DATA_DIR": "~/data"}, "DATA_DIR=~/data is not a folder of the workers, from / on"),
         ({"PROJEKT": "x"}, "'PROJEKT=x' is not KEY=VALUE of a setting"),
     ],
 )
@@ -104,6 +123,8 @@ def test_flags_win_over_the_file(cloud, tmp_path):
         (("create", "--yes"), "create does not know '--yes'"),
         (("logs", "--worker", "x"), "--worker 'x': a number is needed"),
         (("create", "--zone"), "--zone needs a value"),
+        (("watch", "--resumes", "09"), "--resumes '09': a number is needed"),
+        (("logs", "--slice=99999999999999999999"), "--slice '99999999999999999999': a number is needed"),
     ],
 )
 def test_a_wrong_call_is_one_line(cloud, words, message):
@@ -163,7 +184,9 @@ def test_settings_reach_the_request(cloud, change, there, absent):
 
 def test_create_given_twice_goes_on(cloud):
     cloud.play(states=["WAITING_FOR_RESOURCES"])
-    refused(cloud.run("create", JAXLLAVA_TPU_MINUTE="0"), "still WAITING_FOR_RESOURCES after 120 minutes")
+    done = cloud.run("create", JAXLLAVA_TPU_MINUTE="0")
+    refused(done, "still WAITING_FOR_RESOURCES after 120 minutes")
+    refused(done, "pod costs from ACTIVE on, until launch/tpu.sh delete")
     token = (cloud.state / "token").read_text()
     cloud.play(states=["WAITING_FOR_RESOURCES", "ACTIVE"])
     assert "has been asked for already" in cloud.ok("create").stderr
@@ -175,9 +198,40 @@ def test_a_request_that_fails_says_why(cloud):
     cloud.play(states=["ACCEPTED", "FAILED"], error="no more capacity | in the zone")
     refused(cloud.run("create"), "pod is FAILED (no more capacity | in the zone)")
     refused(cloud.run("create"), "launch/tpu.sh resume makes it again")
-    cloud.play(no_quota=True, states=["ACTIVE"])
+    cloud.play(states=["ACCEPTED", "FAILED"], error="no capacity\nin the zone")
+    (cloud.folder / "request-pod.json").unlink()
+    refused(cloud.run("create"), "pod is FAILED (no capacity in the zone); launch/tpu.sh resume asks again")
+    cloud.play(no_quota=1, states=["ACTIVE"])
     cloud.settings(NAME="other")
     refused(cloud.run("create"), "could not be asked for")
+
+
+def test_create_does_not_wait_for_a_deletion(cloud):
+    cloud.ok("create")
+    cloud.play(states=["DELETING"])
+    refused(cloud.run("create"), "pod is DELETING; try again in some minutes")
+
+
+def test_one_command_at_a_time_changes_a_tpu(ready):
+    (ready.state / "lock").mkdir()
+    for words in (("create",), ("setup",), ("train", *RUN), ("resume",), ("stop",), ("delete", "--yes")):
+        refused(ready.run(*words), "another tpu.sh is at work on pod")
+    assert ready.calls() == []
+    ready.ok("status")
+    (ready.state / "lock").rmdir()
+    ready.ok("stop")
+    refused(ready.run("resume"), "no run was started")
+    assert not (ready.state / "lock").exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_interrupted_keeps_nobody_out(cloud, sent):
+    cloud.play(states=["WAITING_FOR_RESOURCES"])
+    with cloud.begun("create") as command:
+        until(lambda: cloud.calls("queued-resources", "create"))
+        os.killpg(command.pid, sent)
+        assert command.wait(30) != 0
+    assert not (cloud.state / "lock").exists()
 
 
 def test_a_name_that_somebody_else_has_is_left_alone(cloud):
@@ -190,6 +244,9 @@ def test_a_name_that_somebody_else_has_is_left_alone(cloud):
     (cloud.state / "train").write_text("--workdir gs://shed/x\n")
     for command in ("resume", "create"):
         refused(cloud.run(command), "was not made from this checkout")
+    refused(cloud.run("watch"), "was not made from this checkout")
+    cloud.play(states=["ACTIVE"])
+    refused(cloud.run("watch"), "was not made from this checkout")
     assert cloud.calls("queued-resources", "delete") == []
     assert len(cloud.calls("queued-resources", "create")) == 1
 
@@ -200,6 +257,16 @@ def test_the_bucket_is_looked_at_before_anything_costs(cloud):
     assert cloud.calls("queued-resources") == []
     cloud.play(bucket="EUROPE-WEST4|True")
     assert "moving it between regions is charged" in cloud.ok("create").stderr
+
+
+def test_what_gcloud_warns_of_is_no_answer(cloud):
+    cloud.play(warns=True)
+    assert "note" not in cloud.ok("create").stderr
+    cloud.play(broken_calls=1)
+    refused(cloud.run("setup"), "problem refreshing your current auth tokens")
+    (cloud.state / "token").unlink()
+    cloud.play(broken_calls=1)
+    refused(cloud.run("create"), "gs://shed cannot be looked at: WARNING: This command is using")
 
 
 def test_a_gcloud_that_cannot_answer_is_not_an_absent_tpu(cloud):
@@ -224,6 +291,23 @@ def test_delete_asks_and_says_what_stays(cloud):
     assert "nothing to delete" in cloud.ok("delete", "--yes").stderr
 
 
+@pytest.mark.parametrize("answer", ["no", "yes"])
+def test_delete_heeds_the_answer(cloud, answer):
+    cloud.ok("create")
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    words = [str(cloud.root / "launch" / "tpu.sh"), "delete"]
+    done = subprocess.run(
+        words, env=cloud.environment(), stdin=theirs, capture_output=True, text=True, timeout=60
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert "Delete the TPU pod in us-west4-a with its disks?" in done.stderr and "[yes/no]" in done.stderr
+    if answer == "no":
+        assert done.returncode == 1 and done.stderr.endswith("tpu.sh: nothing was deleted\n")
+    assert len(cloud.calls("queued-resources", "delete")) == (answer == "yes")
+
+
 def test_a_failed_deletion_says_that_it_costs(cloud):
     cloud.ok("create")
     cloud.play(cannot_delete=True)
@@ -240,14 +324,17 @@ def test_setup_brings_the_commit_and_its_environment_to_every_worker(cloud):
     done = cloud.run("setup")
     refused(done, "the changes above are not committed")
     assert "?? launch/new.sh" in done.stderr and cloud.homes() == []
-    cloud.ok("setup", "--committed")
+    assert "costing until launch/tpu.sh delete" in cloud.ok("setup", "--committed").stderr
     for home in cloud.homes():
         (unit,) = (home / "units").read_text().splitlines()
-        # Stopped after the logins, so after the run; names not remembered, so that hosts see each other's files.
-        assert (
-            "--property=Before=systemd-user-sessions.service" in unit
-            and "--metadata-cache-ttl-secs=0" in unit
-        )
+        assert set(unit.split()) > {
+            # Stopped after the logins, so after the run.
+            "--property=Before=systemd-user-sessions.service",
+            # Names are not remembered, so that hosts see each other's files.
+            *("--metadata-cache-ttl-secs=0", "--metadata-cache-negative-ttl-secs=0"),
+            # The user's, not root's.
+            *(f"--uid={os.getuid()}", f"--gid={os.getgid()}"),
+        }
         assert not (home / "jaxllava" / "launch" / "new.sh").exists()
         (line,) = (home / "pip").read_text().splitlines()
         assert f"-c {home}/jaxllava/constraints.txt" in line and line.endswith(f"-e {home}/jaxllava[tpu]")
@@ -264,7 +351,7 @@ def test_setup_needs_machines_and_all_of_them(cloud):
     refused(cloud.run("setup"), "there is no TPU pod in us-west4-a; launch/tpu.sh create makes it")
     cloud.ok("create")
     cloud.play(unreachable=["pod-w-1"])
-    refused(cloud.run("setup"), "a worker could not be set up")
+    refused(cloud.run("setup"), "the checkout could not be copied to all workers")
     cloud.play(unreachable=[], states=["SUSPENDED"])
     refused(cloud.run("setup"), "pod is SUSPENDED; launch/tpu.sh resume makes it again")
 
@@ -282,7 +369,59 @@ def test_setup_leaves_a_folder_alone_that_it_did_not_make(cloud):
 def test_a_bucket_that_cannot_be_mounted_is_named(cloud):
     cloud.ok("create")
     cloud.settings(BUCKET="gone")
-    assert "gs://gone could not be mounted" in cloud.run("setup").stderr
+    assert "gs://gone could not be mounted; see" in cloud.run("setup", JAXLLAVA_MOUNT_SECONDS="1").stderr
+
+
+def test_a_worker_that_cannot_work_is_found_at_setup(tmp_path):
+    cloud = Cloud(tmp_path, workers=1)
+    cloud.ok("create")
+    probe = cloud.bucket(".jaxllava-pod-w-0")
+    probe.mkdir()
+    assert "gs://shed cannot be written to" in cloud.run("setup").stderr
+    probe.rmdir()
+    (cloud.folder / "no-libtpu").touch()
+    done = cloud.run("setup")
+    refused(done, "a worker could not be set up")
+    assert "jax for TPUs does not load" in done.stderr
+    (cloud.folder / "no-libtpu").unlink()
+    cloud.ok("setup")
+
+
+def test_a_fresh_machine_gets_python_and_gcsfuse_once_it_has_updated_itself(tmp_path):
+    cloud = Cloud(tmp_path, workers=1)
+    cloud.fresh()
+    cloud.ok("create")
+    cloud.ok("setup", JAXLLAVA_APT_POLL="0")
+    (home,) = cloud.homes()
+    install = "apt-get -q -y -o DPkg::Lock::Timeout=600 install"
+    key, *told = (home / "apt").read_text().splitlines()
+    assert key.startswith("curl ") and told == [
+        "apt-get -q update",
+        "apt-get -q update",
+        f"{install} fuse gcsfuse",
+        "apt-get -q update",
+        f"{install} software-properties-common",
+        "add-apt-repository -n -y ppa:deadsnakes/ppa",
+        "apt-get -q update",
+        f"{install} python3.11 python3.11-venv",
+    ]
+    assert " gcsfuse-jammy main\n" in (home / "sources").read_text()
+
+
+def test_a_machine_that_never_gets_packages_is_named(tmp_path):
+    cloud = Cloud(tmp_path, workers=1)
+    cloud.fresh()
+    cloud.ok("create")
+    assert "gcsfuse could not be installed; see" in cloud.run("setup", JAXLLAVA_APT_SECONDS="0").stderr
+
+
+def test_workers_without_addresses_of_their_own_are_reached_from_within(cloud):
+    cloud.settings(INTERNAL_IPS="yes")
+    cloud.ok("create")
+    cloud.ok("setup")
+    calls = cloud.calls("tpu-vm")
+    assert {call[3] for call in calls} == {"ssh", "scp"}
+    assert all("--internal-ip" in call for call in calls)
 
 
 # -- train ------------------------------------------------------------------------------------------------------------
@@ -296,12 +435,10 @@ ODD = [
 
 
 def test_arguments_reach_every_worker_as_they_were_given(ready):
-    ready.bucket("data", "records").mkdir(parents=True)
     ready.bucket("data", "records", "a.array_record").write_text("x")
     ready.bucket("data", "cache").mkdir()
     ready.bucket("data", "cache", "tokens").write_text("y")
-    paths = ["--config.data=gs://shed/data/records", "--config.base=gs://shed/llava"]
-    run(ready, *paths, *ODD)
+    run(ready, "--config.base=gs://shed/llava", *ODD)
     for home in ready.homes():
         ((*found, last),) = ready.trained(home)
         mounted = f"{home}/gcs/shed"
@@ -320,9 +457,8 @@ def test_arguments_reach_every_worker_as_they_were_given(ready):
 
 
 def test_records_that_have_no_room_are_read_from_the_bucket(ready):
-    ready.bucket("data", "records").mkdir(parents=True)
     ready.play(bytes=10**15)
-    run(ready, "--config.data=gs://shed/data/records")
+    run(ready)
     home = ready.homes()[0]
     assert f"--config.data={home}/gcs/shed/data/records" in ready.trained(home)[0]
     assert "are read over the network" in ready.ok("logs").stdout
@@ -330,7 +466,7 @@ def test_records_that_have_no_room_are_read_from_the_bucket(ready):
 
 def test_records_that_cannot_be_copied_end_the_run(ready):
     ready.play(no_copy=True)
-    ready.ok("train", *RUN, "--config.data=gs://shed/data/records")
+    ready.ok("train", *RUN)
     ready.wait("jaxllava-run/ended", "failed 1\n")
     assert "the network is down" in ready.ok("logs").stdout
     assert ready.trained(ready.homes()[0]) == []
@@ -343,13 +479,55 @@ def test_records_that_cannot_be_copied_end_the_run(ready):
         (("--workdir", "runs/x"), "it has to be in the bucket of the settings"),
         (("--workdir=gs://other/x",), "it has to be in the bucket of the settings"),
         (("--workdir", "gs://shed"), "it has to be in the bucket of the settings"),
-        ((*RUN, "--config.data=data/mine"), "--config.data=data/mine is a path of this machine"),
+        ((*BARE, "--config.data=data/mine"), "--config.data=data/mine is a path of this machine"),
+        (BARE, "train needs --config.data=gs://shed/..."),
+        ((*BARE, "--config.data=", "--config.lr=1"), "train needs --config.data=gs://shed/..."),
+        ((*BARE, "--config.data", "/data"), "--config.data: give it and its value as one word"),
+        ((*RUN, "--config", "/home/me/train.py"), "--config /home/me/train.py is no file of commit"),
+        ((*RUN, "--config=mine/train.py:x=1"), "--config mine/train.py is no file of commit"),
+        ((*RUN, "--config=configs/new.py"), "launch/tpu.sh setup brings it"),
+        ((*RUN, "--config.init=(('.*','/models/x'),)"), "--config.init=/models/x is a path of this machine"),
+        (
+            (*RUN, "--config.init=(('a/b', None), (r\"v/.*\", 'gs://shed/v'), ['.*', \"models/x\"])"),
+            "--config.init=models/x is a path of this machine",
+        ),
         ((*RUN, "--config.base=/models/llava"), "gcloud storage rsync -r /models/llava gs://shed/"),
     ],
 )
 def test_what_no_pod_can_run_is_refused_here(cloud, words, message):
     refused(cloud.run("train", *words), message)
     assert cloud.calls() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--config", "train:stage=ad"),
+        ("--config=train.py",),
+        ("--config=configs/train",),
+        ("--config=launch/mine.py:x",),
+        ("--config.init=((r'vision/.*', 'gs://shed/clip'), ('.*', None))",),
+    ],
+)
+def test_what_the_workers_have_is_let_pass(cloud, words):
+    (cloud.root / "launch" / "mine.py").write_text("")
+    cloud.commit()
+    assert cloud.ok("train", *RUN, *words, "--dry-run").stdout.count(" start ") == 1
+
+
+def test_train_says_that_the_workers_have_other_code(ready):
+    ready.play(train="finish")
+    commit = ready.git("rev-parse", "HEAD").strip()
+    assert "moved on" not in ready.ok("train", *RUN).stderr
+    ready.wait("jaxllava-run/ended", "finished")
+    (ready.root / "pyproject.toml").write_text("# new\n")
+    note = (
+        f"note: the workers have commit {commit}, this checkout has moved on; launch/tpu.sh setup brings it"
+    )
+    assert note in ready.ok("train", *RUN).stderr
+    ready.wait("jaxllava-run/train.log", "Z finished\n", 2)
+    ready.commit()
+    assert note in ready.ok("train", *RUN).stderr
 
 
 def test_a_second_run_is_refused_while_one_runs(ready):
@@ -378,6 +556,46 @@ def test_a_start_that_fails_on_one_worker_is_taken_back(ready):
     refused(ready.run("train", *RUN), "could not be started on all workers, and was ended on the others")
     told = ready.ok("status").stdout
     assert re.search("pod-w-0 stopped", told), told
+
+
+def test_a_start_that_gcloud_repeats_is_one_start(ready):
+    ready.play(breaks="start")
+    ready.ok("train", *RUN)
+    ready.wait("jaxllava-run/train.log", "training on")
+    ready.play(breaks="")
+    assert ready.ok("status").stdout.count("running") == 2
+    assert [len(ready.trained(home)) for home in ready.homes()] == [1, 1]
+
+
+def test_another_start_leaves_a_run_alone(ready):
+    run(ready)
+    done = ready.ssh(f"{WORKER} start another '' --workdir gs://shed/x")
+    assert done.returncode == 1 and done.stderr.count("a run is under way") == 2
+    assert ready.ssh(f"{WORKER} stop another").stdout.count("running") == 2
+    # Of a train that looked before the other one began: its start fails, and ends nothing.
+    hidden = ready.root / "launch" / "tpu_train.sh"
+    hidden.write_text(hidden.read_text().replace("any_is running", "any_is never"))
+    refused(ready.run("train", *RUN), "could not be started on all workers")
+    assert ready.ok("status").stdout.count("running") == 2
+
+
+def test_a_look_at_the_wrong_moment_keeps_no_run_from_its_start(ready):
+    locks = [(home / "jaxllava-run" / "lock").open("a") for home in ready.homes()]
+    for lock in locks:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as a look does for a moment
+
+    def release() -> None:
+        until(lambda: [call for call in ready.calls("tpu-vm", "ssh") if " start " in str(call)])
+        time.sleep(0.3)
+        for lock in locks:
+            lock.close()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    try:
+        run(ready)
+    finally:
+        thread.join()
 
 
 def test_several_slices_get_the_same_command(tmp_path):
@@ -413,8 +631,15 @@ def test_how_a_run_ended_is_known(ready, does, state):
 
 def test_stop_lets_the_run_save_and_the_same_command_goes_on(ready):
     run(ready)
-    assert ready.ok("stop").stdout.count("stopped") == 2
+    done = ready.ok("stop")
+    assert done.stdout.count("stopped") == 2
+    assert "pod goes on costing until launch/tpu.sh delete" in done.stderr
     run(ready)
+
+
+@pytest.mark.parametrize("words", [("train", *RUN), ("status",)], ids=lambda words: words[0])
+def test_what_leaves_a_tpu_behind_says_that_it_costs(ready, words):
+    assert "pod goes on costing until launch/tpu.sh delete" in ready.ok(*words).stderr
 
 
 def test_a_machine_that_began_anew_has_lost_its_run(ready):
@@ -455,11 +680,13 @@ def test_resume_makes_the_machines_again_and_gives_the_same_command(ready):
 
 
 def test_watch_resumes_until_the_run_is_finished_and_deletes(ready):
-    run(ready)
+    run(ready, "--config.base=gs://shed/llava")
     ready.play(states=["ACTIVE", "SUSPENDED"], after_create=["ACTIVE"], train="finish")
     done = ready.ok("watch", "--then-delete")
-    assert "pod is SUSPENDED; resuming, 9 resumes left" in done.stderr
-    assert "the run is finished: gs://shed/runs/one" in done.stderr and "pod is deleted" in done.stderr
+    assert "pod is SUSPENDED; resuming gs://shed/runs/one, 9 resumes left" in done.stderr
+    assert (
+        "the run is finished: gs://shed/runs/one/model\n" in done.stderr and "pod is deleted" in done.stderr
+    )
     assert "not made" not in done.stderr
     assert "absent" in ready.ok("status").stdout
 
@@ -481,6 +708,86 @@ def test_a_run_that_fails_because_its_machines_go_is_resumed(ready):
     ready.play(states=["ACTIVE", "ACTIVE", "SUSPENDED"], after_create=["ACTIVE"], train="finish")
     assert "the run is finished" in ready.ok("watch").stderr
     assert len(ready.calls("queued-resources", "create")) == 1
+
+
+def left_behind(cloud: Cloud, index: int, state: str) -> None:
+    """A worker in a state that status calls so; the machine is there."""
+    home = cloud.homes()[index]
+    if state == "bare":
+        shutil.rmtree(home / "jaxllava")
+    elif state == "lost":
+        (home / "jaxllava-run" / "pid").write_text("4194305\n")  # more than any has
+    else:
+        (home / "jaxllava-run" / "ended").write_text(f"{state}\n")
+
+
+@pytest.mark.parametrize("state", ["lost", "stopped", "bare"])
+def test_watch_goes_on_where_one_worker_took_the_others_along(ready, state):
+    (ready.state / "train").write_text(" ".join(RUN))
+    left_behind(ready, 0, "failed 1")
+    left_behind(ready, 1, state)
+    ready.play(train="finish")
+    assert "pod is ACTIVE; resuming" in ready.ok("watch").stderr
+    assert ready.calls("queued-resources", "create") == []
+
+
+def test_watch_does_not_judge_a_run_by_the_workers_that_answer(ready):
+    (ready.state / "train").write_text(" ".join(RUN))
+    left_behind(ready, 0, "failed 1")
+    ready.play(unreachable=["pod-w-1"])
+    done = ready.run("watch", "--resumes", "1")
+    refused(done, "pod is ACTIVE, and all 1 resumes are used")
+    refused(done, "pod goes on costing until launch/tpu.sh delete")
+
+
+def test_watch_starts_no_old_run_on_new_machines(ready):
+    (ready.state / "train").write_text(" ".join(RUN))
+    refused(ready.run("watch"), "no run was started on these machines; launch/tpu.sh train starts one")
+    assert ready.trained(ready.homes()[0]) == []
+
+
+def test_watch_does_not_make_again_what_was_deleted(ready):
+    ready.ok("train", *RUN)
+    ready.play(states=["WAITING_FOR_RESOURCES"])
+    with ready.begun("watch") as watch:
+        until(lambda: ready.calls("queued-resources", "describe"))
+        (
+            ready.folder / "request-pod.json"
+        ).unlink()  # in the Console, or by a `delete` that has not returned yet
+        assert watch.wait(30) == 1
+        assert watch.stderr and "pod was deleted; nothing is watched any more" in watch.stderr.read()
+    assert (ready.state / "token").exists() and ready.calls("queued-resources", "create") == []
+
+
+def test_a_deletion_while_watch_waits_for_machines_is_heeded(ready):
+    (ready.state / "train").write_text(" ".join(RUN))
+    ready.play(states=["SUSPENDED"], after_create=["WAITING_FOR_RESOURCES"])
+    with ready.begun("watch") as watch:
+        until(lambda: ready.calls("queued-resources", "create"))
+        looks = len(ready.calls("queued-resources", "describe"))
+        until(lambda: len(ready.calls("queued-resources", "describe")) > looks + 2)
+        refused(ready.run("delete", "--yes"), "another tpu.sh is at work on pod (a watch that resumes?)")
+        (ready.folder / "request-pod.json").unlink()
+        assert watch.wait(30) == 1
+        assert watch.stderr and "pod was deleted; nothing is watched any more" in watch.stderr.read()
+    assert len(ready.calls("queued-resources", "create")) == 1
+
+
+def test_watch_goes_on_where_its_own_resume_ended_between_deletion_and_request(ready):
+    (ready.state / "train").write_text(" ".join(RUN))
+    ready.play(states=["SUSPENDED"], after_create=["ACTIVE"], no_quota=1, train="finish")
+    done = ready.ok("watch")
+    assert "that resume did not succeed" in done.stderr
+    assert "pod is absent; resuming gs://shed/runs/one, 8 resumes left" in done.stderr
+    assert not (ready.state / "remaking").exists() and not (ready.state / "lock").exists()
+
+
+def test_watch_ends_where_gcloud_cannot_look_for_long(ready):
+    ready.ok("train", *RUN)
+    ready.play(broken_calls=1000)
+    done = ready.run("watch", JAXLLAVA_TPU_MINUTE="0")
+    refused(done, "gcloud has not been able to look for 60 minutes")
+    refused(done, "pod goes on costing until launch/tpu.sh delete")
 
 
 def test_watch_ends_where_the_run_itself_fails(ready):
@@ -545,9 +852,6 @@ def test_what_a_dry_run_prints_does_what_a_real_one_does(cloud):
                 calls.append([cloud.trained(home) for home in cloud.homes()])
                 cloud.forget()
             for call in cloud.calls():
-                calls.append([re.sub(r"[0-9a-f]{16}$", "TOKEN", word) for word in call])
-        if calls is printed:
-            (cloud.state / "token").unlink()
-    # A real create looks once more while it waits, a real delete once more at its end.
-    without = lambda calls: [call for call in calls if call[3:4] != ["describe"]]
-    assert without(printed) == without(real)
+                calls.append([re.sub(r"\b[0-9a-f]{16}\b", "TOKEN", word) for word in call])
+        assert not (cloud.state / "token").exists()
+    assert printed == real
