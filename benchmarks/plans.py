@@ -26,16 +26,17 @@ PLANS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("llava_v1_5:size=7b,stage=2", "v5e:4x8", ()),
     ("llava_v1_5:size=7b,stage=2", "v5e:4x8", (*SHORT, *RINGS)),
     ("llava_v1_5:size=7b,stage=1", "v5e:4x4", ()),
-    ("llava_v1_5:size=7b,stage=2,lora", "v5e:4x4", ()),
     ("llava_v1_5:size=7b,stage=2", "v4:2x2x4", ()),
-    ("behavior_llava:arm=behavior,size=13b", "v5e:8x16", ()),
-    ("siglip_qwen:stage=2", "v6e:2x4", ()),
-    ("llava_v1_5:size=7b,stage=2,qlora", "v5e:2x4", ()),
-    ("behavior_llava:arm=behavior,size=13b", "v6e:8x8", ()),
-    ("scienceqa", "v5e:8x8", ()),
-    ("llava_v1:stage=2", "v5e:4x8", ()),
-    ("behavior_llava:arm=behavior,size=13b", "v5p:2x4x4", ()),
-    ("llava_v1_5:size=7b,stage=2", "v5e:16x16", ()),
+    # At a number of rows that is given, not searched for.
+    ("llava_v1_5:size=7b,stage=2,lora", "v5e:4x4", ("--rows=96",)),
+    ("behavior_llava:arm=behavior,size=13b", "v5e:8x16", ("--rows=384",)),
+    ("behavior_llava:arm=behavior,size=13b", "v6e:8x8", ("--rows=512",)),
+    ("behavior_llava:arm=behavior,size=13b", "v5p:2x4x4", ("--rows=640",)),
+    ("scienceqa", "v5e:8x8", ("--rows=128",)),
+    ("llava_v1:stage=2", "v5e:4x8", ("--rows=128",)),
+    ("siglip_qwen:stage=2", "v6e:2x4", ("--rows=32",)),
+    ("llava_v1_5:size=7b,stage=2", "v5e:16x16", ("--rows=1024",)),
+    ("llava_v1_5:size=7b,stage=2,qlora", "v5e:2x4", ("--rows=40",)),
 )
 
 
@@ -82,6 +83,7 @@ def table(found: dict[str, Any]) -> str:
         recipe, topology, *flags = name.split(" ", 2)
         mark = " (2048 tokens)" if "row_tokens=2048" in " ".join(flags) else ""
         mark += " (kernels in pieces)" if "tpu_options" in " ".join(flags) else ""
+        mark += " (rows given)" if "--rows" in " ".join(flags) else ""
         if "error" in plan:
             lines.append(f"| {recipe}{mark} | {topology} | {plan['error']} ||||")
             continue
