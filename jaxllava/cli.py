@@ -130,26 +130,32 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
     topology.check(args.topology)
     config = config_files.load(args.config, overrides)
     topology.prepare()  # before jax is imported
-    from jaxllava.plan.command import plan, write_json
+    from jaxllava.plan.command import DoesNotFit, plan, write_json
 
     for name in ("rows", "prompt", "new"):
         if getattr(args, name) < (name != "rows"):
             raise UserError(f"--{name} {getattr(args, name)}: a positive number is needed")
     if args.json not in (None, "-"):
         _check_file("--json", Path(args.json))
-    text, found = plan(
-        config,
-        args.topology,
-        what=args.program,
-        rows=args.rows,
-        prompt=args.prompt,
-        new=args.new,
-        report=lambda line: print(line, file=sys.stderr),
-    )
+    to = None if args.json == "-" else Path(args.json or "-")
+    try:
+        text, found = plan(
+            config,
+            args.topology,
+            what=args.program,
+            rows=args.rows,
+            prompt=args.prompt,
+            new=args.new,
+            report=lambda line: print(line, file=sys.stderr),
+        )
+    except DoesNotFit as error:
+        if args.json:
+            write_json(error.found, to)
+        raise
     if args.json != "-":
         print(text)
     if args.json:
-        write_json(found, None if args.json == "-" else Path(args.json))
+        write_json(found, to)
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -21,6 +21,14 @@ from jaxllava.plan.text import name_of
 from jaxllava.plan.topology import Slice, open_slice
 
 
+class DoesNotFit(UserError):
+    """`found`: what is known of the program all the same, as `--json` has it, with "fits" false and "advice"."""
+
+    def __init__(self, message: str, found: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 def plan(
     config: ConfigDict,
     topology: str,
@@ -34,7 +42,7 @@ def plan(
     """(text, JSON) of a plan. `topology.prepare` has to have run before jax was imported.
 
     what: "train" or "generate". rows: over all chips (0: for train the most that fit, for generate one for each data
-    shard). Raises UserError, for a config that does not fit with by how much, and what would make it fit.
+    shard). Raises UserError; DoesNotFit for a config that does not, with by how much, and what would make it fit.
     """
     model = architecture(config)
     # A recipe may leave the template to the base model, whose weights are not read.
@@ -54,9 +62,11 @@ def plan(
     if best is None or not best.fits:
         fewer = planner.largest() if rows else None
         advice = f"{fewer.rows} rows fit" if fewer else remedy(config, model, on, first, report)
-        raise UserError(
+        named = {"topology": topology, "architecture": name_of(config), "advice": advice}
+        raise DoesNotFit(
             f"{config.stage} of {name_of(config)} does not fit {topology} with {first.rows} rows a step: {first.over}; "
-            f"{advice}"
+            f"{advice}",
+            first.to_json() | named,
         )
     fitting = [each for each in planner.known.values() if each.fits]
     fastest = max(fitting, key=lambda each: each.mfu or 0.0)
@@ -103,9 +113,11 @@ def _generate(
         changes += ["a shorter --prompt"]
         if mesh.devices.shape != all_chips and model.decoder.heads % len(on.devices) == 0:
             changes += [f"weights cut over all chips (--config.mesh={','.join(map(str, all_chips))})"]
-        raise UserError(
+        advice = f"take {', '.join(changes)} or a larger slice"
+        raise DoesNotFit(
             f"generating {rows} x {prompt + new} tokens with {name_of(config)} does not fit {on.name}: {found.over}; "
-            f"take {', '.join(changes)} or a larger slice"
+            f"{advice}",
+            found.to_json() | {"topology": on.name, "architecture": name_of(config), "advice": advice},
         )
     named: dict[str, Any] = {"topology": on.name, "architecture": name_of(config)}
     named |= {"mesh": list(mesh.devices.shape), "prompt": prompt, "new": new}

@@ -183,9 +183,12 @@ def test_a_config_that_does_not_fit_says_by_how_much_and_what_would(config, fake
         command.plan(config, "v5e:2x4")
     fake(40.0, 1.0)
     with pytest.raises(
-        UserError, match=r"parameters and optimizer alone take 30\.0 GiB of a chip: take a slice of 32 chips"
-    ):
+        command.DoesNotFit,
+        match=r"parameters and optimizer alone take 30\.0 GiB of a chip: take a slice of 32 chips",
+    ) as raised:
         command.plan(config, "v5e:2x4")
+    found = raised.value.found
+    assert found["fits"] is False and found["hbm_gib"]["total"] == 41 and "32 chips" in found["advice"]
     fake(10.0, 64.0)
     with pytest.raises(UserError, match=r"a row is too long: halve --config\.row_tokens \(now 128\)"):
         command.plan(config, "v5e:2x4")
