@@ -43,8 +43,9 @@ GPU_PEAKS = {
     "NVIDIA H200": 989e12,
 }
 
+_PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | GPU_PEAKS
+
 
 def peak(device_kind: str) -> float | None:
     """Peak FLOPs a second of one jax device; None for one that is not in the tables (a CPU)."""
-    found = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | GPU_PEAKS
-    return found.get(device_kind)
+    return _PEAKS.get(device_kind)

@@ -22,19 +22,9 @@ def _siglip_qwen() -> LlavaConfig:
     """SigLIP so400m/14 at 384 pixels with Qwen2.5-1.5B."""
     vision = SiglipVisionConfig(1152, 4304, 27, 16, image_size=384, patch_size=14)
     decoder = LlamaConfig(
-        151936,
-        1536,
-        8960,
-        28,
-        12,
-        kv_heads=2,
-        rope_theta=1e6,
-        rms_eps=1e-6,
-        tie_embeddings=True,
-        max_positions=32768,
-        family="qwen2",
-        qkv_bias=True,
-    )
+        151936, 1536, 8960, 28, 12, kv_heads=2, rope_theta=1e6, rms_eps=1e-6, tie_embeddings=True,
+        max_positions=32768, family="qwen2", qkv_bias=True,
+    )  # fmt: skip
     return LlavaConfig(
         vision, decoder, image_token=151665, feature_select="cls_patch", image_mode="stretch"
     ).with_dtypes("bfloat16")
