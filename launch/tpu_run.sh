@@ -14,16 +14,16 @@ on_node() {
   gcloud_tpus "${command[@]}"
 }
 
-# $1 on all workers of all slices at the same time; fails where one of them does.
-on_all() {
+# A command, with each node as $node, for all slices at the same time; fails where one of them does.
+on_each() {
   local node pid failed=0
   local -a pids
   pids=()
   for node in $(nodes); do
     if [ "$DRY" = 1 ]; then
-      on_node "$node" all "$1"
+      "$@"
     else
-      on_node "$node" all "$1" </dev/null &
+      "$@" </dev/null &
       pids+=("$!")
     fi
   done
@@ -31,6 +31,15 @@ on_all() {
     wait "$pid" || failed=1
   done
   return "$failed"
+}
+
+# $1 on all workers of all slices.
+on_all() {
+  on_each on_workers "$1"
+}
+
+on_workers() {
+  on_node "$node" all "$1"
 }
 
 # Sets STATES, a line "HOST STATE" for each worker that answers: bare (no checkout), idle, running, finished, stopped,
@@ -74,27 +83,18 @@ do_setup() {
 
 # The archive of $STATE to all workers, and everything that a run needs. $1 is the commit.
 send_code() {
-  local node pid failed=0
-  local -a flags pids
+  local -a flags
   flags=("--worker=all")
-  pids=()
   [ "$INTERNAL_IPS" = no ] || flags+=(--internal-ip)
-  for node in $(nodes); do
-    if [ "$DRY" = 1 ]; then
-      gcloud_tpus tpu-vm scp "$STATE/code.tgz" "$node:jaxllava-code.tgz" "${flags[@]}"
-    else
-      gcloud_tpus tpu-vm scp "$STATE/code.tgz" "$node:jaxllava-code.tgz" "${flags[@]}" </dev/null &
-      pids+=("$!")
-    fi
-  done
-  for pid in ${pids[@]+"${pids[@]}"}; do
-    wait "$pid" || failed=1
-  done
-  [ "$failed" = 0 ] ||
+  on_each copy_code "${flags[@]}" ||
     die "the checkout could not be copied to all workers; with several workers gcloud needs the key in an agent: eval \"\$(ssh-agent)\"; ssh-add ~/.ssh/google_compute_engine"
   on_all "rm -rf jaxllava-new && mkdir jaxllava-new && tar -xzf jaxllava-code.tgz -C jaxllava-new && bash jaxllava-new/launch/tpu_worker.sh setup $(quoted "$BUCKET" "$1")" ||
     die "a worker could not be set up; it says why above, and the same command goes on"
   [ "$DRY" = 1 ] || say "all workers have commit $1; launch/tpu.sh train is next. $(costs)"
+}
+
+copy_code() {
+  gcloud_tpus tpu-vm scp "$STATE/code.tgz" "$node:jaxllava-code.tgz" "$@"
 }
 
 # The run of TRAIN on every worker. One that cannot be reached leaves the others waiting: they are ended again, by the id

@@ -91,7 +91,7 @@ class _Walk:
             if i.opcode == "while":
                 trips = self.module.trips(i, name)
                 self._times(i.called("body") or "", times * (1 if trips is None else trips), found)
-            elif i.opcode in ("call", "async-start", "conditional"):
+            elif i.opcode in CALLS:
                 inner = [
                     i.called(key) for key in ("to_apply", "calls", "true_computation", "false_computation")
                 ]
@@ -106,10 +106,8 @@ class _Walk:
             return
         if i.opcode == "fusion":
             inner = self.module.computations[i.called("calls") or ""]
-            flops, moved = (
-                self._arithmetic(total, inner, times, (i, within)),
-                self._fusion_bytes(i, within, inner),
-            )
+            flops = self._arithmetic(total, inner, times, (i, within))
+            moved = self._fusion_bytes(i, within, inner)
         else:
             flops, moved = self._operation(total, i, within, times, None), _moved(i, within)
         busy = 0.0 if i.opcode in ASYNCHRONOUS else times * max(flops / self.peak, moved / self.bandwidth)
@@ -217,9 +215,8 @@ def _moved(i: Instruction, within: Computation) -> float:
     operands = [within.instructions[o] for o in i.operands if o in within.instructions]
     if i.opcode.removesuffix("-start") in COLLECTIVES:
         return 0.0  # counted with what it sends
-    if (
-        i.opcode in ASYNCHRONOUS
-    ):  # the type: (where it goes, where it is, ...), of a slice the other way round
+    if i.opcode in ASYNCHRONOUS:
+        # The type: (where it goes, where it is, ...), of a slice the other way round.
         moved = i.arrays[i.opcode == "slice-start"].size
         return moved * sum(array.in_hbm for array in i.arrays[:2])
     if _is(i, "AllocateBuffer"):
