@@ -1,6 +1,7 @@
-"""`jaxllava <command>`. Mistakes print one line and exit with 2; an interrupt exits with 130 and can be resumed.
+"""`jaxllava <command>`. Mistakes print one line and exit with 2; an interrupt exits with 130.
 
-So can a `train` that SIGTERM ended: it has saved its step and exits with 0.
+Long commands can be given again then and go on (`RESUMED`). A `train` that SIGTERM ended can too: it has saved its step and
+exits with 0.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ from jaxllava.arguments import parse
 from jaxllava.interrupts import Preempted
 
 INTERRUPTED = 130
+RESUMED = (
+    "quickstart",
+    "prepare",
+    "download",
+    "train",
+    "sweep",
+)  # given again, they go on where they stopped
 
 
 def _quickstart(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -279,7 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Preempted as error:
         print(f"\nstopped by SIGTERM, {error}; the same command goes on from here", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        rest = "; the same command goes on from here" if argv[:1] and argv[0] in RESUMED else ""
+        print(f"\ninterrupted{rest}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -112,3 +112,15 @@ def test_a_data_set_can_be_inspected(capsys, plaza):
     text = capsys.readouterr().out
     assert "behavior_train" in text
     assert "records" in text
+
+
+@pytest.mark.parametrize(("name", "said"), [("train", "goes on from here"), ("bench", "interrupted")])
+def test_an_interrupt_promises_no_more_than_is_so(capsys, monkeypatch, name, said):
+    def stop(args, overrides):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, name, stop)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([name, *(["--workdir", "x"] if name == "train" else [])])
+    assert exit_.value.code == cli.INTERRUPTED
+    assert capsys.readouterr().err.rstrip().endswith(said)
