@@ -1,7 +1,7 @@
 """`jaxllava <command>`. Mistakes print one line and exit with 2; an interrupt exits with 130.
 
-Long commands can be given again then and go on (`RESUMED`). A `train` that SIGTERM ended can too: it has saved its step and
-exits with 0.
+Long commands go on when they are given again (`RESUMED`). So does a `train` that SIGTERM ended: it has saved its step
+and exits with 0.
 """
 
 from __future__ import annotations
