@@ -1,0 +1,45 @@
+"""The pictures of a question, opened before the model is asked: one that cannot be read costs its own question only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from input_pipeline.images import ImageError, open_image
+from input_pipeline.video import SUFFIXES, VideoError, is_video, read_frames
+from jaxllava.evaluate.tasks.task import Clip, Media
+
+
+class MediaError(ValueError):
+    """`reason` names the file, and what is wrong with it."""
+
+
+def locate(folder: Path, stem: str, suffixes: Sequence[str] = SUFFIXES) -> Path:
+    """folder/stem with the first suffix of which there is a file; where there is none, with the first suffix.
+
+    Releases name videos without saying how they were stored. A folder of frames and a .npy of them count as well.
+    """
+    for candidate in (stem, *(stem + suffix for suffix in (*suffixes, ".npy"))):
+        if stem and (folder / candidate).exists():
+            return folder / candidate
+    return folder / (stem + suffixes[0])
+
+
+def open_media(media: Sequence[Media], frames: int) -> list[Image.Image]:
+    """Upright RGB images: one for each picture, `frames` for each video. Raises MediaError."""
+    found: list[Image.Image] = []
+    for one in media:
+        try:
+            if isinstance(one, Clip):
+                found += read_frames(one.path, frames, one.start, one.end)
+            elif isinstance(one, Path) and is_video(one):
+                found += read_frames(one, frames)
+            else:
+                found.append(open_image(one))
+        except (ImageError, VideoError) as error:
+            path = one.path if isinstance(one, Clip) else one
+            name = str(path) if isinstance(path, Path) else "a picture inside the release"
+            raise MediaError(f"{name}: {error.reason}") from error
+    return found

@@ -1,0 +1,1 @@
+"""The benchmarks' own metrics, equal to their official scorers, each with an interval."""
