@@ -13,9 +13,9 @@ from jaxllava.evaluate.metrics import Estimate
 class Answered:
     """An item of a task with what the model said.
 
-    `truth` and `meta` are the item's. `answer` is the text that was generated, the candidate that was chosen (a list of them,
-    best first, where the task ranks), or a number. `scores` has the log-probability of each candidate, in the order of
-    `meta["candidates"]` where the item has its own.
+    `truth` and `meta` are the item's. `answer` is the text that was generated, the candidate that was chosen
+    (a list of them, best first, where the task ranks), or a number. `scores` has the log-probability of each
+    candidate, in the order of `meta["candidates"]` where the item has its own.
     """
 
     id: str
@@ -27,7 +27,8 @@ class Answered:
 
 @dataclass(frozen=True)
 class Scored:
-    """A benchmark's figures, the headline first, and the ids of answers that its rule could not read, by what was wrong.
+    """A benchmark's figures, the headline first, and the ids of answers that its rule could not read, by what
+    was wrong.
 
     Such answers are in the figures as the official scorer has them.
     """
