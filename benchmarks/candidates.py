@@ -26,13 +26,46 @@ from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig, init_params
 
-TOPICS = (
-    "restaurants and cafes|chocolate and candy|snacks and cereal|seasoning and condiments|pet food|alcohol|coffee and tea"
-    "|soda and juice|cars|electronics|phones and internet|banks and loans|education|beauty products|healthcare|clothes"
-    "|baby products|games and toys|cleaning products|home improvement|furniture|travel|media and arts|sports equipment"
-    "|shopping|gambling|environment|animal rights|human rights|safety|smoking and drugs|domestic violence|self esteem"
-    "|political candidates|charities|insurance|dating|something else"
-).split("|")
+TOPICS = [
+    "restaurants and cafes",
+    "chocolate and candy",
+    "snacks and cereal",
+    "seasoning and condiments",
+    "pet food",
+    "alcohol",
+    "coffee and tea",
+    "soda and juice",
+    "cars",
+    "electronics",
+    "phones and internet",
+    "banks and loans",
+    "education",
+    "beauty products",
+    "healthcare",
+    "clothes",
+    "baby products",
+    "games and toys",
+    "cleaning products",
+    "home improvement",
+    "furniture",
+    "travel",
+    "media and arts",
+    "sports equipment",
+    "shopping",
+    "gambling",
+    "environment",
+    "animal rights",
+    "human rights",
+    "safety",
+    "smoking and drugs",
+    "domestic violence",
+    "self esteem",
+    "political candidates",
+    "charities",
+    "insurance",
+    "dating",
+    "something else",
+]
 TOLERANCE = 1e-3
 
 
@@ -49,8 +82,8 @@ def model(layers: int, width: int, folder: Path) -> Model:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--candidates", type=int, default=38)
-    parser.add_argument("--questions", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
