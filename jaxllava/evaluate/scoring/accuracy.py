@@ -128,9 +128,12 @@ def f1(rows: Sequence[Answered], *, positive: str | None = None) -> Scored:
 
     def statistic(t: Array, a: Array) -> Array:
         # A label that a resample does not draw has F1 0/0; the mean is then over the others.
-        each = np.stack([_f1(t == label, a == label) for label in counted])
-        drawn = np.stack([(t == label).any(axis=-1) for label in counted])
-        return np.where(drawn, each, 0.0).sum(axis=0) / np.maximum(drawn.sum(axis=0), 1) * 100
+        total, drawn = np.zeros(t.shape[:-1]), np.zeros(t.shape[:-1])
+        for label in counted:
+            total += _f1(t == label, a == label)
+            drawn += (t == label).any(axis=-1)
+        with np.errstate(invalid="ignore"):
+            return total / drawn * 100
 
     columns = {"true": true, "answered": answered}
     name = "f1" if positive is None else f"f1 of {positive}"
@@ -143,7 +146,7 @@ def f1(rows: Sequence[Answered], *, positive: str | None = None) -> Scored:
 
 
 def _f1(true: np.ndarray, answered: np.ndarray) -> Array:
-    hits = (true & answered).sum(axis=-1)
+    hits = (true & answered).sum(axis=-1)  # 0 where the label is not drawn
     size = true.sum(axis=-1) + answered.sum(axis=-1)
     return 2 * hits / np.maximum(size, 1)
 
@@ -267,8 +270,8 @@ def lvu_view_count(rows: Sequence[Answered]) -> Scored:
 
 
 def lvu_like_ratio(rows: Sequence[Answered]) -> Scored:
-    """LVU's like_ratio: the mean squared error of 10 x likes / (likes + dislikes). Truths and answers are shares in [0, 1].
+    """LVU's like_ratio: the mean squared error of 10 x likes / (likes + dislikes).
 
-    LVU's public code learns ten times the share less a constant, the training mean.
+    Truths and answers are likes / (likes + dislikes), in [0, 1]. LVU's public code learns ten times the share less a constant, the training mean.
     """
     return _numbers("LVU like_ratio", rows, "mse", _tenfold_share)
