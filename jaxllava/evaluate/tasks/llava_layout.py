@@ -82,8 +82,8 @@ def read_json(path: Path, kind: type) -> Any:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file ({error}); download it again") from None
     if not isinstance(value, kind):
-        wanted = "an object" if kind is dict else "a list"
-        raise UserError(f"{path}: holds no JSON {wanted[2:].strip()}; it is not the file of that name of the release")
+        wanted = "object" if kind is dict else "list"
+        raise UserError(f"{path}: holds no JSON {wanted}; it is not the file of that name of the release")
     return value
 
 
@@ -93,24 +93,13 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
         yield found if isinstance(found, tuple) else Rejected(found.origin, found.reason)
 
 
-def question_file(path: Path) -> Iterator[Asked | Rejected]:
-    """The lines of a question file of LLaVA. Raises UserError where no line is one."""
-    sound = 0
-    rejected: list[Rejected] = []
-    for found in read_lines(path):
-        asked = found if isinstance(found, Rejected) else _asked(*found)
-        if isinstance(asked, Asked):
-            sound += 1
-            yield from rejected  # in their order, as soon as the file has proved to be one
-            rejected.clear()
-            yield asked
-        elif sound:
-            yield asked
-        else:
-            rejected.append(asked)
-    if not sound:
-        why = f" ({rejected[0].where}: {rejected[0].reason})" if rejected else ""
-        raise UserError(f"{path}: not a question file of LLaVA, JSON lines with question_id, image and text{why}")
+def question_file(path: Path) -> list[Asked | Rejected]:
+    """The lines of a question file of LLaVA, in their order. Raises UserError where no line is one."""
+    found = [one if isinstance(one, Rejected) else _asked(*one) for one in read_lines(path)]
+    if not any(isinstance(one, Asked) for one in found):
+        why = f" ({found[0].where}: {found[0].reason})" if found and isinstance(found[0], Rejected) else ""
+        raise UserError(f"{path}: not a question file of LLaVA, JSON lines with question_id, image, text{why}")
+    return found
 
 
 def _asked(where: str, line: dict[str, Any]) -> Asked | Rejected:
@@ -138,7 +127,7 @@ def text_of(record: Mapping[str, Any], key: str) -> str | None:
 def numbered(path: Path, records: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
     """('file:index', record) of each record of a list that is an object; Rejected for the others."""
     for index, record in enumerate(records):
-        where = f"{path.name}:{index}"
+        where = f"{path}:{index}"
         yield (where, record) if isinstance(record, dict) else Rejected(where, "not a JSON object")
 
 
