@@ -1,13 +1,3 @@
-<<<<<<< HEAD
-"""What scorers take and give."""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-=======
 """What a benchmark's metric takes and gives: answered questions in, figures with intervals out.
 
 Every metric of this package is a function `(rows) -> Scored`. It scores an answer as the benchmark's official
@@ -22,19 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from input_pipeline.errors import UserError
->>>>>>> scoring
 from jaxllava.evaluate.metrics import Estimate
 
 
 @dataclass(frozen=True)
 class Answered:
-<<<<<<< HEAD
-    """An item of a task with what the model said.
-
-    `truth` and `meta` are the item's. `answer` is the text that was generated, the candidate that was chosen (a list of them,
-    best first, where the task ranks), or a number. `scores` has the log-probability of each candidate, in the order of
-    `meta["candidates"]` where the item has its own.
-=======
     """A question's truth and a model's answer.
 
     Attributes:
@@ -43,7 +25,6 @@ class Answered:
         answer: the model's text (generation), the chosen candidate (choice), or a number (expectation).
         scores: one log-probability per candidate, in the order of `meta["candidates"]`; () where none.
         meta: what the metric needs besides (category, picture, candidates, ...); each metric says what.
->>>>>>> scoring
     """
 
     id: str
@@ -55,24 +36,16 @@ class Answered:
 
 @dataclass(frozen=True)
 class Scored:
-<<<<<<< HEAD
-    """A benchmark's figures, the headline first, and the ids of answers that its rule could not read, by what was wrong.
-
-    Such answers are in the figures as the official scorer has them.
-=======
     """A benchmark's figures, its headline first, and the answers with which something was wrong.
 
     Attributes:
         figures: name -> value with its 95 % interval, in the unit that the papers' tables use.
         problems: what is wrong, and what was done about it -> the ids, in their order. An entry without ids
             concerns the whole (a figure that could not be computed).
->>>>>>> scoring
     """
 
     figures: dict[str, Estimate]
     problems: dict[str, list[str]] = field(default_factory=dict)
-<<<<<<< HEAD
-=======
 
 
 class Problems(dict[str, list[str]]):
@@ -131,4 +104,3 @@ def groups(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
     for index, key in enumerate(keys):
         found.setdefault(key, []).append(index)
     return found
->>>>>>> scoring

@@ -112,7 +112,7 @@ _GET = (
 def _needs(ocr: bool) -> dict[str, tuple[str, ...]]:
     needs = {}
     for split in ("val", "train"):
-        tokens = () if not ocr else ("*_ocr*.jsonl",) if split == "val" else ("TextVQA_Rosetta_OCR_v0.2_train.json",)
+        tokens = () if not ocr else ("*[oO][cC][rR]*",) if split == "val" else ("TextVQA_Rosetta_OCR_v0.2_train.json",)
         needs[split] = (f"TextVQA_0.5.1_{split}.json", *tokens, "**/train_images/*")
     return needs
 
