@@ -1,9 +1,10 @@
-"""GQA, testdev_balanced: questions on real pictures that are composed from scene graphs; one short answer each.
+"""GQA, testdev_balanced: questions on real pictures that are composed from scene graphs; one short answer
+each.
 
-The release (questions1.2.zip, images.zip of cs.stanford.edu/people/dorarad/gqa) is an object of question id to {"imageId",
-"question", "answer", "types": {"structural", "semantic", "detailed"}, ...}. LLaVA unpacks it in gqa/data, and its eval.zip
-adds gqa/llava_gqa_testdev_balanced.jsonl, whose ids are the release's. The prediction file that GQA's eval.py reads, with
-LLaVA's full stops and case gone, is the submission.
+The release (questions1.2.zip, images.zip of cs.stanford.edu/people/dorarad/gqa) is an object of question id
+to {"imageId", "question", "answer", "types": {"structural", "semantic", "detailed"}, ...}. LLaVA unpacks it
+in gqa/data, and its eval.zip adds gqa/llava_gqa_testdev_balanced.jsonl, whose ids are the release's. The
+prediction file that GQA's eval.py reads, with LLaVA's full stops and case gone, is the submission.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ def _of_release(where: str, id: str, question: Any, images: Path) -> Item | Reje
     if answer is None:
         return Rejected(where, "no answer")
     types = question.get("types")
-    meta = {key: types[key] for key in ("structural", "semantic") if types.get(key)} if isinstance(types, dict) else {}
+    meta = (
+        {key: types[key] for key in ("structural", "semantic") if types.get(key)}
+        if isinstance(types, dict)
+        else {}
+    )
     return Item(id, short(text), (images / f"{image}.jpg",), answer, meta=meta)
 
 
@@ -88,19 +93,18 @@ TASKS: tuple[Task, ...] = (
         title="GQA, testdev balanced",
         metric="exact match, %",
         folder="gqa",
-        needs={
-            split: (f"**/{file}", "**/images/*")
-            for split, file in _FILES.items()
-        },
-        get="questions1.2.zip and images.zip from https://cs.stanford.edu/people/dorarad/gqa/download.html (CC BY 4.0), "
-        "unpacked in gqa/data.",
+        needs={split: (f"**/{file}", "**/images/*") for split, file in _FILES.items()},
+        get="questions1.2.zip and images.zip from https://cs.stanford.edu/people/dorarad/gqa/download.html "
+        "(CC BY 4.0), unpacked in gqa/data.",
         load=load,
         protocol=Generate(LOADER_TOKENS),
         score=vqa.gqa,
         submit=submit,
         split="testdev",
         tested="fixture",
-        reported=zero_shot("gqa", "GQA's training questions are in the mixture that LLaVA-1.5 and later are trained on"),
+        reported=zero_shot(
+            "gqa", "GQA's training questions are in the mixture that LLaVA-1.5 and later are trained on"
+        ),
         finetune=Finetune(_taught),
     ),
 )

@@ -1,13 +1,15 @@
 """LLaVA-Bench: conversation, detailed description and complex reasoning, reviewed by a language model.
 
-In the wild (liuhaotian/llava-bench-in-the-wild on the Hugging Face hub; 24 pictures, 60 questions): questions.jsonl, a
-question file of LLaVA; context.jsonl, {"image", "caption"} with a text or a list of texts; answers_gpt4.jsonl, {"question_id",
-"text"}, the reference answers; images/. On COCO (in the LLaVA repository; 30 pictures of val2014, 90 questions):
-qa90_questions.jsonl, qa90_gpt4_answer.jsonl and, under llava/eval/table, caps_boxes_coco2014_val_80.jsonl, {"image",
-"captions", "instances": [{"category", "bbox"}]}.
+In the wild (liuhaotian/llava-bench-in-the-wild on the Hugging Face hub; 24 pictures, 60 questions):
+questions.jsonl, a question file of LLaVA; context.jsonl, {"image", "caption"} with a text or a list of
+texts; answers_gpt4.jsonl, {"question_id", "text"}, the reference answers; images/. On COCO (in the LLaVA
+repository; 30 pictures of val2014, 90 questions): qa90_questions.jsonl, qa90_gpt4_answer.jsonl and, under
+llava/eval/table, caps_boxes_coco2014_val_80.jsonl, {"image", "captions", "instances": [{"category",
+"bbox"}]}.
 
-A truth is the reference answer. `meta["context"]` is what the reviewer sees in place of the picture, as it stands between
-"[Context]" and "[Question]"; `meta["category"]` is the rule of LLaVA's rule.json by which it reviews.
+A truth is the reference answer. `meta["context"]` is what the reviewer sees in place of the picture, as it
+stands between "[Context]" and "[Question]"; `meta["category"]` is the rule of LLaVA's rule.json by which it
+reviews.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ JUDGE = "LLaVA's GPT review, two scores from 1 to 10"
 
 def load_wild(folder: Path, split: str) -> Iterator[Item | Rejected]:
     files = ("questions.jsonl", "answers_gpt4.jsonl", "context.jsonl")
-    yield from _load(folder, files, _captions, "llava_bench_", lambda image: existing(folder, f"images/{image}"))
+    yield from _load(
+        folder, files, _captions, "llava_bench_", lambda image: existing(folder, f"images/{image}")
+    )
 
 
 def load_coco(folder: Path, split: str) -> Iterator[Item | Rejected]:
@@ -100,7 +104,8 @@ TASKS: tuple[Task, ...] = (
         metric="score relative to GPT-4's, %",
         folder="llava-bench-in-the-wild",
         needs={"test": ("questions.jsonl", "context.jsonl", "answers_gpt4.jsonl", "images/*")},
-        get="https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild (Apache-2.0) as llava-bench-in-the-wild.",
+        get="https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild (Apache-2.0) as "
+        "llava-bench-in-the-wild.",
         load=load_wild,
         protocol=Generate(SCRIPT_TOKENS),
         score=None,

@@ -1,12 +1,14 @@
-"""LLaVA-1.5's evaluation files: what they hold, what LLaVA puts behind a question, and the forms of submissions.
+"""LLaVA-1.5's evaluation files: what they hold, what LLaVA puts behind a question, and the forms of
+submissions.
 
-The tree is `playground/data/eval` of haotian-liu/LLaVA after its docs/Evaluation.md: a folder for each benchmark with
-a question file, JSON lines {"question_id", "image", "text", "category"}, whose `text` is the prompt without the picture.
-So `--data-root playground/data/eval` is all that people need who have it. Where the question file is missing, the tasks
-form the same prompts from the benchmark's own release.
+The tree is `playground/data/eval` of haotian-liu/LLaVA after its docs/Evaluation.md: a folder for each
+benchmark with a question file, JSON lines {"question_id", "image", "text", "category"}, whose `text` is the
+prompt without the picture. So `--data-root playground/data/eval` is all that people need who have it. Where
+the question file is missing, the tasks form the same prompts from the benchmark's own release.
 
-An item's `meta["line"]` holds what a line of LLaVA's answers.jsonl has otherwise than `question_id` = the item's id and
-`prompt` = the item's prompt: the id as a number, an image's id that several questions share, further keys.
+An item's `meta["line"]` holds what a line of LLaVA's answers.jsonl has otherwise than `question_id` = the
+item's id and `prompt` = the item's prompt: the id as a number, an image's id that several questions share,
+further keys.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ LETTER = "Answer with the option's letter from the given choices directly."
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 
 LETTERS = "ABCDEFGH"
-LOADER_TOKENS = 128  # max_new_tokens of model_vqa_loader.py; model_vqa.py, _science.py and _mmbench.py have 1024
+LOADER_TOKENS = (
+    128  # max_new_tokens of model_vqa_loader.py; model_vqa.py, _science.py and _mmbench.py have 1024
+)
 SCRIPT_TOKENS = 1024
 
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"))
@@ -98,7 +102,9 @@ def question_file(path: Path) -> list[Asked | Rejected]:
     found = [one if isinstance(one, Rejected) else _asked(*one) for one in read_lines(path)]
     if not any(isinstance(one, Asked) for one in found):
         why = f" ({found[0].where}: {found[0].reason})" if found and isinstance(found[0], Rejected) else ""
-        raise UserError(f"{path}: not a question file of LLaVA, JSON lines with question_id, image, text{why}")
+        raise UserError(
+            f"{path}: not a question file of LLaVA, JSON lines with question_id, image, text{why}"
+        )
     return found
 
 

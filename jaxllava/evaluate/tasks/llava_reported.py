@@ -1,6 +1,7 @@
 """The figures that LLaVA-1.5, LLaVA-1.6 and LLaMA-VID report on LLaVA's benchmarks.
 
-Sources: docs/MODEL_ZOO.md of haotian-liu/LLaVA (1.5 and 1.6), the LLaVA-1.5 paper (HD-13B), LLaMA-VID's README.
+Sources: docs/MODEL_ZOO.md of haotian-liu/LLaVA (1.5 and 1.6), the LLaVA-1.5 paper (HD-13B), LLaMA-VID's
+README.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from typing import Any
 
 from jaxllava.evaluate.tasks.task import Reported
 
-_NAMES_15 = (
-    "vqav2_test gqa vizwiz_test scienceqa_img textvqa pope mme mmbench mmbench_cn seed llava_bench_wild mm_vet"
-)
+_NAMES_15 = "vqav2_test gqa vizwiz_test scienceqa_img textvqa pope mme mmbench mmbench_cn seed llava_bench_wild mm_vet"
 _ROWS_15 = {
     "LLaVA-1.5 7B": "78.5 62.0 50.0 66.8 58.2 85.9 1510.7 64.3 58.3 58.6 65.4 31.1",
     "LLaVA-1.5 13B": "80.0 63.3 53.6 71.6 61.3 85.9 1531.3 67.7 63.6 61.6 72.5 36.1",
@@ -21,9 +20,7 @@ _ROWS_15 = {
     "LLaVA-1.5 HD-13B": "81.8 64.7 57.5 71.0 62.5 - 1500.1 68.8 61.9 62.6 72.0 39.4",
 }
 # LLaVA-1.6's SEED is of pictures alone; its MME is perception (cognition: 332, 326, 321 and 397).
-_NAMES_16 = (
-    "vqav2_test gqa vizwiz_test scienceqa_img textvqa pope mme mmbench mmbench_cn seed_image llava_bench_wild mm_vet"
-)
+_NAMES_16 = "vqav2_test gqa vizwiz_test scienceqa_img textvqa pope mme mmbench mmbench_cn seed_image llava_bench_wild mm_vet"
 _ROWS_16 = {
     "LLaVA-1.6 Vicuna-7B": "81.8 64.2 57.6 70.1 64.9 86.5 1519 67.4 60.6 70.2 81.6 43.9",
     "LLaVA-1.6 Vicuna-13B": "82.8 65.4 60.5 73.6 67.1 86.2 1575 70 64.4 71.9 87.3 48.4",

@@ -1,9 +1,9 @@
 """MM-Vet: 218 open questions that need several abilities at once, graded by a language model.
 
-The release (mm-vet.zip of yuweihao/MM-Vet) is mm-vet.json, an object of "v1_0" ... to {"imagename", "question", "answer",
-"capability"}, where answers join alternatives by <OR> and required parts by <AND>, and images/. LLaVA's eval.zip adds
-mm-vet/llava-mm-vet.jsonl with the ids as numbers; its docs unpack the release in mmvet/, its script reads mm-vet/. The
-grader takes an object of "v1_0" ... to the answer.
+The release (mm-vet.zip of yuweihao/MM-Vet) is mm-vet.json, an object of "v1_0" ... to {"imagename",
+"question", "answer", "capability"}, where answers join alternatives by <OR> and required parts by <AND>,
+and images/. LLaVA's eval.zip adds mm-vet/llava-mm-vet.jsonl with the ids as numbers; its docs unpack the
+release in mmvet/, its script reads mm-vet/. The grader takes an object of "v1_0" ... to the answer.
 """
 
 from __future__ import annotations

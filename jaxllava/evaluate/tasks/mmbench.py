@@ -1,13 +1,16 @@
-"""MMBench, dev, in English and Chinese: multiple choice, each question asked again with its choices rotated.
+"""MMBench, dev, in English and Chinese: multiple choice, each question asked again with its choices
+rotated.
 
-The release (open-compass/MMBench) is a table of tabs, a row a question, with columns index, question, hint, A to D, answer,
-category, image (base64), source, l2-category, comment, split; the rotations of row i are rows whose index is i modulo 1e6. Names
-and columns differ between versions: LLaVA's are mmbench_dev_20230712.tsv in mmbench/ and mmbench_dev_cn_20231003.tsv in
-mmbench_cn/ (by its script) or mmbench/ (by its docs); MMBench_DEV_EN.tsv and its kin are read too, also where a row's image
-is only the index of the row that has it. LLaVA reads them with pandas, so what pandas takes for missing is missing here.
+The release (open-compass/MMBench) is a table of tabs, a row a question, with columns index, question, hint,
+A to D, answer, category, image (base64), source, l2-category, comment, split; the rotations of row i are
+rows whose index is i modulo 1e6. Names and columns differ between versions: LLaVA's are
+mmbench_dev_20230712.tsv in mmbench/ and mmbench_dev_cn_20231003.tsv in mmbench_cn/ (by its script) or
+mmbench/ (by its docs); MMBench_DEV_EN.tsv and its kin are read too, also where a row's image is only the
+index of the row that has it. LLaVA reads them with pandas, so what pandas takes for missing is missing
+here.
 
-The submission is LLaVA's (scripts/convert_mmbench_for_submission.py): the table as xlsx without hint, category, source, image,
-comment and l2-category, and with a column `prediction` as the seventh.
+The submission is LLaVA's (scripts/convert_mmbench_for_submission.py): the table as xlsx without hint,
+category, source, image, comment and l2-category, and with a column `prediction` as the seventh.
 """
 
 from __future__ import annotations
@@ -42,7 +45,21 @@ _REFERENCE = 64  # base64 of a picture is longer; what is not is the index of an
 
 # What pandas.read_table takes for a missing value.
 _MISSING = frozenset(
-    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
+    {
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+    }
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
 )
 
@@ -52,9 +69,13 @@ Row = Mapping[str, str]
 def load(root: Path, split: str, *, language: str) -> Iterator[Item | Rejected]:
     path = _table(root, language)
     rows = [(where, row) for where, row in _rows(path) if row is not None]
-    pictures: dict[str, str] = {row["index"]: row["image"] for _, row in rows if len(row["image"]) > _REFERENCE}
+    pictures: dict[str, str] = {
+        row["index"]: row["image"] for _, row in rows if len(row["image"]) > _REFERENCE
+    }
     columns = [column for column in rows[0][1] if column not in _DROPPED]
-    yield from (Rejected(where, "not as many columns as the header") for where, row in _rows(path) if row is None)
+    yield from (
+        Rejected(where, "not as many columns as the header") for where, row in _rows(path) if row is None
+    )
     for where, row in rows:
         yield _item(where, row, pictures, columns, language)
 

@@ -1,11 +1,12 @@
 """MME: 14 subtasks, each picture with one question to be answered yes and one to be answered no.
 
-The release is a folder of subtasks under MME/MME_Benchmark_release_version (its later form has MME_Benchmark in
-between). A subtask holds NNN.txt beside NNN.jpg or .png, or both apart in `questions_answers_YN/` and `images/`; a line
-of a .txt is question, tab, Yes or No, and a question ends in "Please answer yes or no.". LLaVA's eval.zip adds
-`llava_mme.jsonl`, which puts its own line in place of that; its question_id is the picture's path, for both questions.
-Learned from LLaVA's `convert_answer_to_mme.py`, which writes what MME's `calculation.py` reads: a file a subtask, lines
-of file, question, truth and answer.
+The release is a folder of subtasks under MME/MME_Benchmark_release_version (its later form has
+MME_Benchmark in between). A subtask holds NNN.txt beside NNN.jpg or .png, or both apart in
+`questions_answers_YN/` and `images/`; a line of a .txt is question, tab, Yes or No, and a question ends in
+"Please answer yes or no.". LLaVA's eval.zip adds `llava_mme.jsonl`, which puts its own line in place of
+that; its question_id is the picture's path, for both questions. Learned from LLaVA's
+`convert_answer_to_mme.py`, which writes what MME's `calculation.py` reads: a file a subtask, lines of file,
+question, truth and answer.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def load(folder: Path, split: str) -> Iterator[Item | Rejected]:
         if (root / subtask).is_dir():
             asked += _subtask(root, subtask, truths, new_id)
     if not asked:
-        raise UserError(f"{root}: has no folder of a subtask ({', '.join(SUBTASKS[:3])}, ...); unpack MME there")
+        raise UserError(
+            f"{root}: has no folder of a subtask ({', '.join(SUBTASKS[:3])}, ...); unpack MME there"
+        )
     path = folder / "llava_mme.jsonl"
     if not path.exists():
         yield from asked
@@ -123,7 +126,12 @@ def submit(rows: Sequence[Answered], folder: Path) -> Path:
     for subtask in {row.meta["category"]: None for row in rows}:
         lines = [
             "\t".join(
-                (row.meta["file"], row.meta["question"], str(row.truth).capitalize(), " ".join(said(row).split()))
+                (
+                    row.meta["file"],
+                    row.meta["question"],
+                    str(row.truth).capitalize(),
+                    " ".join(said(row).split()),
+                )
             )
             for row in rows
             if row.meta["category"] == subtask

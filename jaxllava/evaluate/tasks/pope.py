@@ -1,9 +1,11 @@
-"""POPE: is an object in the picture? Three ways to draw the objects that are not (random, popular, adversarial).
+"""POPE: is an object in the picture? Three ways to draw the objects that are not (random, popular,
+adversarial).
 
-Two layouts of AoiDragon/POPE on COCO val2014, under pope/: `coco/coco_pope_{category}.json` (JSON lines {"question_id",
-"image", "text", "label"}) is the release; LLaVA's eval.zip adds `llava_pope_test.jsonl`, all three in one file with its
-own ids and some words misspelt ("imange"), which go to the model as they are. LLaVA's scorer pairs both by their order;
-here a question finds its label by picture and words, so that a later release with more lines fits as well.
+Two layouts of AoiDragon/POPE on COCO val2014, under pope/: `coco/coco_pope_{category}.json` (JSON lines
+{"question_id", "image", "text", "label"}) is the release; LLaVA's eval.zip adds `llava_pope_test.jsonl`,
+all three in one file with its own ids and some words misspelt ("imange"), which go to the model as they
+are. LLaVA's scorer pairs both by their order; here a question finds its label by picture and words, so that
+a later release with more lines fits as well.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """ScienceQA: multiple-choice questions of school science, half of them with a picture.
 
-The release (lupantech/ScienceQA, data/scienceqa) is problems.json, an object of problem id to {"question", "choices",
-"answer" (index), "hint", "image" (null or a file name), "subject", "grade", "lecture", "solution", "split"}; pid_splits.json,
-an object of split to ids; and images/{split}/{id}/image.png. LLaVA's eval.zip adds llava_test_CQM-A.json, the test in
-conversation form.
+The release (lupantech/ScienceQA, data/scienceqa) is problems.json, an object of problem id to {"question",
+"choices", "answer" (index), "hint", "image" (null or a file name), "subject", "grade", "lecture",
+"solution", "split"}; pid_splits.json, an object of split to ids; and images/{split}/{id}/image.png. LLaVA's
+eval.zip adds llava_test_CQM-A.json, the test in conversation form.
 
-Two prompts: `scienceqa` and `scienceqa_img` (the problems with a picture) have LLaVA-1.5's, context, question, "A. ..."
-lines, to be answered with a letter; the two layouts of it give the same prompts. `scienceqa_lea` has the first LLaVA's
-QCM-LEA form (scripts/convert_sqa_to_llava.py), to be answered with lecture, explanation and "The answer is B.": its figures
-are of models trained on its training split for 12 epochs.
+Two prompts: `scienceqa` and `scienceqa_img` (the problems with a picture) have LLaVA-1.5's, context,
+question, "A. ..." lines, to be answered with a letter; the two layouts of it give the same prompts.
+`scienceqa_lea` has the first LLaVA's QCM-LEA form (scripts/convert_sqa_to_llava.py), to be answered with
+lecture, explanation and "The answer is B.": its figures are of models trained on its training split for 12
+epochs.
 """
 
 from __future__ import annotations

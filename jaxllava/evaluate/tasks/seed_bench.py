@@ -1,14 +1,16 @@
 """SEED-Bench: multiple choice on pictures (types 1 to 9) and on videos (10 to 12).
 
-The release (AILab-CVC/SEED-Bench on the Hugging Face hub) is SEED-Bench.json, {"question_type": {name: id}, "questions":
-[{"question_id", "question", "choice_a" to "choice_d", "answer", "data_type", "data_id", "question_type_id", "segment"}]}, and
-SEED-Bench-image.zip, pictures by `data_id`. Its videos come from their own data sets: by LLaVA's extract_video_frames.py and
-SEED's DATASET.md under videos/20bn-something-something-v2 (whole videos), EPIC-KITCHENS (segment in seconds) and
-BreakfastII_15fps_qvga_sync (segment in frames, 15 a second). LLaVA asks about a single frame from the middle, which it keeps as
-SEED-Bench-video-image/{type}_{id}.png, and its eval.zip adds seed_bench/llava-seed-bench.jsonl with all questions.
+The release (AILab-CVC/SEED-Bench on the Hugging Face hub) is SEED-Bench.json, {"question_type": {name: id},
+"questions": [{"question_id", "question", "choice_a" to "choice_d", "answer", "data_type", "data_id",
+"question_type_id", "segment"}]}, and SEED-Bench-image.zip, pictures by `data_id`. Its videos come from
+their own data sets: by LLaVA's extract_video_frames.py and SEED's DATASET.md under
+videos/20bn-something-something-v2 (whole videos), EPIC-KITCHENS (segment in seconds) and
+BreakfastII_15fps_qvga_sync (segment in frames, 15 a second). LLaVA asks about a single frame from the
+middle, which it keeps as SEED-Bench-video-image/{type}_{id}.png, and its eval.zip adds
+seed_bench/llava-seed-bench.jsonl with all questions.
 
-`seed` is LLaVA's: pictures and middle frames. `seed_image` is the pictures alone, `seed_video` the videos themselves, as many
-frames as --frames says.
+`seed` is LLaVA's: pictures and middle frames. `seed_image` is the pictures alone, `seed_video` the videos
+themselves, as many frames as --frames says.
 """
 
 from __future__ import annotations
@@ -82,7 +84,11 @@ def load(
 def _in_llavas_words(folder: Path, asked: Asked, item: Item) -> Item:
     """The item with the prompt of LLaVA's file, its own id, and its picture where LLaVA has one of the same kind."""
     one = item.media[0]
-    llavas = (folder / asked.image,) if isinstance(one, Path) and not _is_release_video(folder, one) else item.media
+    llavas = (
+        (folder / asked.image,)
+        if isinstance(one, Path) and not _is_release_video(folder, one)
+        else item.media
+    )
     meta = {**item.meta, "line": {"question_id": asked.id}}
     return Item(item.id, asked.text, llavas, item.truth, meta=meta)
 
@@ -127,7 +133,11 @@ def _picture(folder: Path, question: Question) -> Media | str:
 def _middle_frame(folder: Path, question: Question) -> Media | str:
     if question["data_type"] == "image":
         return _picture(folder, question)
-    return folder / "SEED-Bench-video-image" / f"{question.get('question_type_id')}_{question['question_id']}.png"
+    return (
+        folder
+        / "SEED-Bench-video-image"
+        / f"{question.get('question_type_id')}_{question['question_id']}.png"
+    )
 
 
 def _video(folder: Path, question: Question) -> Media | str:
@@ -139,7 +149,11 @@ def _video(folder: Path, question: Question) -> Media | str:
     if kind == 10:
         return path
     segment = question.get("segment")
-    if not isinstance(segment, list) or len(segment) != 2 or not all(isinstance(x, int | float) for x in segment):
+    if (
+        not isinstance(segment, list)
+        or len(segment) != 2
+        or not all(isinstance(x, int | float) for x in segment)
+    ):
         return "segment is not two numbers"
     start, end = (x / _BREAKFAST_RATE if kind == 12 else float(x) for x in segment)
     return Clip(path, start, end) if 0 <= start < end else "segment ends before it begins"

@@ -1,10 +1,11 @@
 """TextVQA, val: questions that need the text in a picture; ten people's answers each.
 
-The release (textvqa.org) is TextVQA_0.5.1_{val,train}.json, {"data": [{"question_id", "image_id", "question", "answers": [10
-texts]}]}, TextVQA_Rosetta_OCR_v0.2_{val,train}.json, {"data": [{"image_id", "ocr_tokens"}]}, and train_val_images.zip, which
-unpacks as train_images/. LLaVA's eval.zip adds textvqa/llava_textvqa_val_v051_ocr.jsonl: the question with a capital at
-the start and the rest in small letters, the tokens on a line of their own, and the picture's id as the question's, so that
-truths are looked up by picture and question, as its eval_textvqa.py does.
+The release (textvqa.org) is TextVQA_0.5.1_{val,train}.json, {"data": [{"question_id", "image_id",
+"question", "answers": [10 texts]}]}, TextVQA_Rosetta_OCR_v0.2_{val,train}.json, {"data": [{"image_id",
+"ocr_tokens"}]}, and train_val_images.zip, which unpacks as train_images/. LLaVA's eval.zip adds
+textvqa/llava_textvqa_val_v051_ocr.jsonl: the question with a capital at the start and the rest in small
+letters, the tokens on a line of their own, and the picture's id as the question's, so that truths are
+looked up by picture and question, as its eval_textvqa.py does.
 
 `textvqa` is LLaVA-1.5's reported setting, tokens and all; `textvqa_no_ocr` leaves their line out.
 """
@@ -63,7 +64,11 @@ def _release(path: Path, truths: Truths) -> Iterator[Asked | Rejected]:
             yield one
             continue
         where, record = one
-        image, question, answers = text_of(record, "image_id"), text_of(record, "question"), ten_answers(record)
+        image, question, answers = (
+            text_of(record, "image_id"),
+            text_of(record, "question"),
+            ten_answers(record),
+        )
         if image is None or question is None:
             yield Rejected(where, "no image_id or no question")
         elif len(answers) < 10:
@@ -112,7 +117,13 @@ _GET = (
 def _needs(ocr: bool) -> dict[str, tuple[str, ...]]:
     needs = {}
     for split in ("val", "train"):
-        tokens = () if not ocr else ("*[oO][cC][rR]*",) if split == "val" else ("TextVQA_Rosetta_OCR_v0.2_train.json",)
+        tokens = (
+            ()
+            if not ocr
+            else ("*[oO][cC][rR]*",)
+            if split == "val"
+            else ("TextVQA_Rosetta_OCR_v0.2_train.json",)
+        )
         needs[split] = (f"TextVQA_0.5.1_{split}.json", *tokens, "**/train_images/*")
     return needs
 

@@ -1,9 +1,10 @@
 """VizWiz-VQA: what blind people asked about their own photos; many cannot be answered.
 
-The release (vizwiz.org) is Annotations.zip with {train,val,test}.json, a list of {"image", "question", "answers":
-[{"answer"}], "answer_type", "answerable"} (the test without answers), and a zip of pictures a split. LLaVA has test.json and
-test/ in vizwiz/, and its eval.zip adds vizwiz/llava_test.jsonl: the questions in their order from 0, with a capital at the
-start and the rest in small letters (Python's `capitalize`), and its own line about unanswerable ones.
+The release (vizwiz.org) is Annotations.zip with {train,val,test}.json, a list of {"image", "question",
+"answers": [{"answer"}], "answer_type", "answerable"} (the test without answers), and a zip of pictures a
+split. LLaVA has test.json and test/ in vizwiz/, and its eval.zip adds vizwiz/llava_test.jsonl: the
+questions in their order from 0, with a capital at the start and the rest in small letters (Python's
+`capitalize`), and its own line about unanswerable ones.
 """
 
 from __future__ import annotations

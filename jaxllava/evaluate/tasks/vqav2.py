@@ -1,10 +1,11 @@
 """VQAv2: open questions on COCO pictures, ten people's answers each.
 
-The release (visualqa.org) is v2_OpenEnded_mscoco_{val2014,train2014,test-dev2015,test2015}_questions.json, {"questions":
-[{"question_id", "image_id", "question"}]}, and v2_mscoco_{val2014,train2014}_annotations.json, {"annotations":
-[{"question_id", "answers": [{"answer"}], "answer_type", "question_type"}]}, under vqav2/, with COCO's picture folders.
-LLaVA's eval.zip adds vqav2/llava_vqav2_mscoco_{test-dev2015,test2015}.jsonl. The server of the test wants an answer for
-every question of test2015, "" where test-dev does not ask it.
+The release (visualqa.org) is v2_OpenEnded_mscoco_{val2014,train2014,test-dev2015,test2015}_questions.json,
+{"questions": [{"question_id", "image_id", "question"}]}, and
+v2_mscoco_{val2014,train2014}_annotations.json, {"annotations": [{"question_id", "answers": [{"answer"}],
+"answer_type", "question_type"}]}, under vqav2/, with COCO's picture folders. LLaVA's eval.zip adds
+vqav2/llava_vqav2_mscoco_{test-dev2015,test2015}.jsonl. The server of the test wants an answer for every
+question of test2015, "" where test-dev does not ask it.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def submit(rows: Sequence[Answered], folder: Path) -> Path:
     if every := next((row.meta["every_question"] for row in rows if row.meta.get("every_question")), None):
         ids = [id for id in _every_id(Path(every)) if id not in answers]
         ids = list(answers) + ids
-    return write_json(folder, "vqav2.json", [{"question_id": id, "answer": answers.get(id, "")} for id in ids])
+    return write_json(
+        folder, "vqav2.json", [{"question_id": id, "answer": answers.get(id, "")} for id in ids]
+    )
 
 
 def _every_id(path: Path) -> list[int | str]:
@@ -113,7 +116,10 @@ def _every_id(path: Path) -> list[int | str]:
 
 
 def _needs(split: str) -> tuple[str, ...]:
-    files = (f"v2_OpenEnded_mscoco_{_COCO[split]}_questions.json", f"v2_mscoco_{_COCO[split]}_annotations.json")
+    files = (
+        f"v2_OpenEnded_mscoco_{_COCO[split]}_questions.json",
+        f"v2_mscoco_{_COCO[split]}_annotations.json",
+    )
     return (*files, f"{_PICTURES[split]}/*")
 
 
@@ -153,7 +159,8 @@ TASKS: tuple[Task, ...] = (
         split="test-dev",
         tested="fixture",
         reported=zero_shot(
-            "vqav2_test", "VQAv2's training questions are in the mixture that LLaVA-1.5 and later are trained on"
+            "vqav2_test",
+            "VQAv2's training questions are in the mixture that LLaVA-1.5 and later are trained on",
         ),
         note="The truths are hidden: the file is for https://eval.ai/web/challenges/challenge-page/830.",
     ),
