@@ -34,9 +34,11 @@ def is_video(path: Path) -> bool:
 def read_frames(
     path: Path, count: int, start: float | None = None, end: float | None = None
 ) -> list[Image.Image]:
-    """`count` frames in the middle of as many equal parts of a video, or of its stretch from `start` to `end` in seconds.
+    """`count` frames in the middle of as many equal parts of a video, or of its stretch from `start` to `end`
+    in seconds.
 
-    A video of fewer frames gives some twice. Of arrays and folders, which have no clock, a stretch cannot be asked for.
+    A video of fewer frames gives some twice. Of arrays and folders, which have no clock, a stretch cannot be
+    asked for.
     Raises VideoError.
     """
     if count < 1:
@@ -82,6 +84,7 @@ def _of_folder(path: Path, count: int) -> list[Image.Image]:
 
 def _of_file(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as container:
@@ -98,12 +101,14 @@ def _of_file(path: Path, count: int, start: float | None, end: float | None) -> 
             return _at(container, stream, wanted)
     except VideoError:
         raise
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+    except (FFmpegError, OSError, ValueError, MemoryError) as error:
         raise VideoError("not a video, or broken") from error
 
 
 def _length(container: Any, stream: Any) -> tuple[float, float]:
-    """(time of the first frame, seconds to the end) as the file says; of one that says nothing the frames are counted."""
+    """(time of the first frame, seconds to the end) as the file says; of one that says nothing the frames are
+    counted.
+    """
     base = float(stream.time_base or 0)
     first = (stream.start_time or 0) * base
     if stream.duration and base:
@@ -123,7 +128,7 @@ def _length(container: Any, stream: Any) -> tuple[float, float]:
 
 def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
     """The frames that are shown at the wanted times; past the end of what can be decoded, the last one."""
-    import av
+    from av.error import FFmpegError
 
     found: list[Image.Image] = []
     shown: Any = None
@@ -138,7 +143,7 @@ def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
                 if number > _MOST_DECODED or (frame.time is not None and frame.time > time):
                     break
             shown = before or shown
-        except av.FFmpegError:
+        except FFmpegError:
             pass  # what came before it stays
         if shown is not None:
             found.append(_upright(shown))

@@ -211,7 +211,7 @@ class Model:
         self,
         prompts: Sequence[Prompt],
         images: Pictures,
-        candidates: Sequence[str],
+        candidates: Sequence[str] | Sequence[Sequence[str]],
         answer_prefix: str | Sequence[str] = "",
         *,
         reduction: Literal["sum", "mean"] = "sum",
@@ -221,20 +221,24 @@ class Model:
         """Log-probabilities of candidate answers, float64 [N, C] in nats; each prompt and image is run once.
 
         Args:
-          candidates: what the assistant may say; written directly behind `answer_prefix` (one, or one a
-          prompt), so a
-            prefix that a word follows ends with a space.
+          candidates: what the assistant may say, the same for all prompts, or a list for each; written
+          directly behind
+            `answer_prefix` (one, or one a prompt), so a prefix that a word follows ends with a space. Where
+            lists differ in length, C is that of the longest, and a row has -inf behind its own.
           reduction: the sum over a candidate's tokens, or their mean.
           end: count the end of the answer as part of each candidate. None: only where one candidate begins
           with
             another ("1" and "10"), because the shorter one could then never be the less likely.
         """
-        if not candidates:
-            raise UserError("score: no candidates were given.")
-        sums, counts = self._continuations(
-            prompts, images, [list(candidates)] * len(prompts), answer_prefix, end, batch_size
-        )
-        return sums if reduction == "sum" else sums / np.maximum(counts, 1)
+        own = _per_prompt_candidates(candidates, len(prompts))
+        longest = max(map(len, own), default=0)
+        # The last one stands in for what a row lacks: its score is thrown away.
+        filled = [row + row[-1:] * (longest - len(row)) for row in own]
+        sums, counts = self._continuations(prompts, images, filled, answer_prefix, end, batch_size)
+        found = sums if reduction == "sum" else sums / np.maximum(counts, 1)
+        for row, texts in zip(found, own, strict=True):
+            row[len(texts) :] = -np.inf
+        return found
 
     def loglikelihood(
         self,
@@ -341,6 +345,22 @@ def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:
     if len(values) != count:
         raise UserError(f"answer_prefix: {len(values)} given for {count} prompts.")
     return values
+
+
+def _per_prompt_candidates(
+    candidates: Sequence[str] | Sequence[Sequence[str]], count: int
+) -> list[list[str]]:
+    if not len(candidates):
+        raise UserError("score: no candidates were given.")
+    shared = [text for text in candidates if isinstance(text, str)]
+    if shared and len(shared) == len(candidates):
+        return [shared] * count
+    lists = [list(row) for row in candidates]
+    if shared or not all(lists):
+        raise UserError("score: no candidates for a prompt; give a list of texts, or such a list for each.")
+    if len(lists) != count:
+        raise UserError(f"score: {len(lists)} lists of candidates for {count} prompts.")
+    return lists
 
 
 def _batches(rows: list[Row], batch_size: int) -> list[list[int]]:

@@ -79,8 +79,8 @@ TASKS: tuple[Task, ...] = (
         metric="GPT-4's grade, %",
         folder=".",
         needs={"test": ("mm*vet/**/mm-vet.json", "mm*vet/**/images/*")},
-        get="https://github.com/yuweihao/MM-Vet/releases/download/v1/mm-vet.zip (Apache-2.0; pictures of the web), unpacked "
-        "as mm-vet.",
+        get="https://github.com/yuweihao/MM-Vet/releases/download/v1/mm-vet.zip (Apache-2.0; pictures of the web), "
+        "unpacked as mm-vet.",
         load=load,
         protocol=Generate(SCRIPT_TOKENS),
         score=None,

@@ -122,7 +122,7 @@ def _item(
 
 
 def submit(rows: Sequence[Answered], folder: Path) -> Path:
-    """mme/SUBTASK.txt each: lines of file, question, Yes or No, and the answer on one line, as `calculation.py` reads."""
+    """mme/SUBTASK.txt, as `calculation.py` reads them: lines of file, question, Yes or No, and the answer."""
     for subtask in {row.meta["category"]: None for row in rows}:
         lines = [
             "\t".join(
@@ -156,7 +156,7 @@ TASKS: tuple[Task, ...] = (
         submit=submit,
         tested="fixture",
         reported=zero_shot("mme", "perception; cognition of LLaVA-1.6: 332, 326, 321 and 397 in this order"),
-        note="LLaVA's prompt, in place of MME's own 'Please answer yes or no.'. Two identical runs of LLaVA-1.5 may differ "
-        "by 20 points (issue 864 of haotian-liu/LLaVA).",
+        note="LLaVA's prompt, in place of MME's own 'Please answer yes or no.'. Two identical runs of LLaVA-1.5 may "
+        "differ by 20 points (issue 864 of haotian-liu/LLaVA).",
     ),
 )

@@ -93,8 +93,8 @@ TASKS: tuple[Task, ...] = (
         metric="mean F1 of random, popular and adversarial, %",
         folder="pope",
         needs={"test": ("coco/coco_pope_*.json", f"{_IMAGES}/*")},
-        get="The folder output/coco of https://github.com/AoiDragon/POPE (MIT) as pope/coco, and COCO's val2014 pictures "
-        "(http://images.cocodataset.org/zips/val2014.zip) as pope/val2014.",
+        get="The folder output/coco of https://github.com/AoiDragon/POPE (MIT) as pope/coco, and COCO's val2014 "
+        "pictures (http://images.cocodataset.org/zips/val2014.zip) as pope/val2014.",
         load=load,
         protocol=Generate(LOADER_TOKENS),
         score=yes_no.pope,

@@ -1,4 +1,5 @@
-"""What a benchmark is here: a `Task` says where its data lies, how it asks, how an answer counts and what was reported.
+"""What a benchmark is here: a `Task` says where its data lies, how it asks, how an answer counts and what was
+reported.
 
 The tables of tasks are the other modules of this package; `tasks.TASKS` has them all. A task knows no model and no
 device: `evaluate.ask` puts its questions to one.
@@ -31,8 +32,8 @@ class Clip:
     end: float
 
 
-# A picture or a video by its path (a video is a file, a .npy of frames or a folder of them), a picture's encoded bytes,
-# or a stretch of a video. Pictures become one image of the prompt, videos as many as `--frames` says.
+# A picture or a video by its path (a video is a file, a .npy of frames or a folder of them), a picture's
+# encoded bytes, or a stretch of a video. Pictures become one image of the prompt, videos as many as `--frames` says.
 Media = Path | bytes | Clip
 
 
@@ -40,10 +41,10 @@ Media = Path | bytes | Clip
 class Item:
     """One question.
 
-    `id` is unique in its task. `prompt` holds no `<image>`: the media are put in front of it. `truth` is JSON-able, None
-    where the release hides it: such items are answered and written out, and not scored. `candidates` are the item's own
-    answers to choose from, where the task has none for all. `shots` are turns that come before the question (examples).
-    `meta` is for the scorer and the submission: JSON-able.
+    `id` is unique in its task. `prompt` holds no `<image>`: the media are put in front of it. `truth` is
+    JSON-able, None where the release hides it: such items are answered and written out, and not scored.
+    `candidates` are the item's own answers to choose from, where the task has none for all. `shots` are turns
+    that come before the question (examples). `meta` is for the scorer and the submission: JSON-able.
     """
 
     id: str
@@ -57,7 +58,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A line of a release that cannot be asked. `where` is 'file:line'; `reason` names no record, so that it can be counted."""
+    """A line of a release that cannot be asked. `where` is 'file:line'; `reason` names no record, so that it
+    can be counted.
+    """
 
     where: str
     reason: str
@@ -70,8 +73,8 @@ class Rejected:
 class Choose:
     """The likeliest candidate: the sum of the log-probabilities of its tokens behind the prompt and `prefix`.
 
-    Where every candidate is one token this is Behavior-LLaVA's "next-token logits over the task vocabulary" (section 4);
-    of longer ones all tokens count, so that two with the same first token are told apart.
+    Where every candidate is one token this is Behavior-LLaVA's "next-token logits over the task vocabulary"
+    (section 4); of longer ones all tokens count, so that two with the same first token are told apart.
     """
 
     candidates: tuple[str, ...] = ()  # empty: each item has its own
@@ -83,7 +86,9 @@ class Choose:
 
 @dataclass(frozen=True)
 class Expect:
-    """The mean of `values` under the probabilities of the candidates, one value each: a number where words are digits."""
+    """The mean of `values` under the probabilities of the candidates, one value each: a number where words are
+    digits.
+    """
 
     values: tuple[float, ...]
     candidates: tuple[str, ...]
@@ -135,8 +140,8 @@ class Reported:
 class Finetune:
     """How a task is trained on: its training split as instruction records, and configs/finetune.py's numbers.
 
-    The papers give neither epochs nor rates; these are ours unless the task's note says otherwise. `answer` makes the text
-    that is taught from an item.
+    The papers give neither epochs nor rates; these are ours unless the task's note says otherwise. `answer`
+    makes the text that is taught from an item.
     """
 
     answer: Callable[[Item], str]
@@ -158,16 +163,19 @@ class Task:
         higher: whether more is better.
         folder: under --data-root.
         split: the split that is scored.
-        needs: of each split the files that `load` reads and the folders of its media, as patterns under `folder`. They decide
+        needs: of each split the files that `load` reads and the folders of its media, as patterns under
+        `folder`. They decide
             whether the task is ready.
         get: what to get and from where, in a sentence or two, for those who have nothing yet.
-        load: (folder, split) to items and what was rejected, in a stable order. It raises UserError where a file as a whole
+        load: (folder, split) to items and what was rejected, in a stable order. It raises UserError where a
+        file as a whole
             is not what it should be.
         protocol: how an answer is got.
         score: answers (with truths) to figures, the headline first. None: a judge is needed, which `judge` names.
         submit: writes answers in the benchmark's own submission format into a folder; returns the file.
         reported: figures by setting.
-        tested: "real data" where part of the real release went through loader and scorer in the tests, else "fixture".
+        tested: "real data" where part of the real release went through loader and scorer in the tests, else
+        "fixture".
         note: our readings of what the source leaves open.
     """
 
@@ -211,8 +219,8 @@ class Questions:
 def read(task: Task, root: Path, split: str = "") -> Questions:
     """Reads a task's split under --data-root. Of items with one id the first stays, the others are rejected.
 
-    Raises UserError where files are missing (it says what to get), where one is not what it should be, and where no item is
-    left.
+    Raises UserError where files are missing (it says what to get), where one is not what it should be, and
+    where no item is left.
     """
     split = split or task.split
     if split not in task.needs:
@@ -232,7 +240,9 @@ def read(task: Task, root: Path, split: str = "") -> Questions:
     if not items:
         reasons = Counter({reason: len(where) for reason, where in rejected.items()}).most_common(3)
         why = "; ".join(f"{count} {reason} (first: {rejected[reason][0]})" for reason, count in reasons)
-        raise UserError(f"task {task.name}: no question in {folder}, split {split}{': ' + why if why else ''}")
+        raise UserError(
+            f"task {task.name}: no question in {folder}, split {split}{': ' + why if why else ''}"
+        )
     return Questions(list(items.values()), rejected)
 
 

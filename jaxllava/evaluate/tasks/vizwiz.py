@@ -74,8 +74,8 @@ def submit(rows: Sequence[Answered], folder: Path) -> Path:
 
 
 _GET = (
-    "Annotations.zip and the split's pictures from https://vizwiz.org/tasks-and-datasets/vqa/ (CC BY 4.0): {0}.json and "
-    "{0}/ in vizwiz."
+    "Annotations.zip and the split's pictures from https://vizwiz.org/tasks-and-datasets/vqa/ (CC BY 4.0): {0}.json "
+    "and {0}/ in vizwiz."
 )
 
 TASKS: tuple[Task, ...] = (

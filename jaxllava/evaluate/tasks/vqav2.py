@@ -131,8 +131,8 @@ TASKS: tuple[Task, ...] = (
         metric="VQA accuracy, %",
         folder="vqav2",
         needs={split: _needs(split) for split in ("val", "train")},
-        get="Questions and annotations of https://visualqa.org/download.html (CC BY 4.0), unzipped in vqav2, and COCO's "
-        "pictures (http://images.cocodataset.org/zips/val2014.zip) as vqav2/val2014.",
+        get="Questions and annotations of https://visualqa.org/download.html (CC BY 4.0), unzipped in vqav2, and "
+        "COCO's pictures (http://images.cocodataset.org/zips/val2014.zip) as vqav2/val2014.",
         load=load,
         protocol=Generate(LOADER_TOKENS),
         score=vqa.vqav2,

@@ -1,0 +1,29 @@
+"""The benchmarks, one `Task` each: those of Behavior-LLaVA (section 4) and LLaVA's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from input_pipeline.errors import UserError, nearest
+from jaxllava.evaluate.tasks.task import Task
+
+_MODULES: tuple[tuple[Task, ...], ...] = ()
+TASKS: dict[str, Task] = {task.name: task for task in itertools.chain(*_MODULES)}
+
+
+def families() -> list[str]:
+    return list(dict.fromkeys(task.family for task in TASKS.values()))
+
+
+def choose(names: Sequence[str]) -> list[Task]:
+    """The tasks that names of tasks or families (or `all`) mean, each once, in the order of the table."""
+    wanted: set[str] = set()
+    for name in names:
+        found = [t.name for t in TASKS.values() if name in (t.name, t.family, "all")]
+        if not found:
+            raise UserError(f"--tasks {name}: no such task or family.{nearest(name, [*TASKS, *families()])}")
+        wanted |= set(found)
+    if not wanted:
+        raise UserError("--tasks: name at least one task or family; jaxllava evaluate --list shows them")
+    return [task for task in TASKS.values() if task.name in wanted]
