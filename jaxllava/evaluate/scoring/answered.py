@@ -21,18 +21,12 @@ Key = TypeVar("Key", bound=Hashable)
 class Answered:
     """A question's truth and a model's answer.
 
-<<<<<<< HEAD
     Attributes:
         id: of the question; unique within a benchmark.
         truth: as the task's loader gives it; JSON-able.
         answer: the model's text (generation), the chosen candidate (choice), or a number (expectation).
         scores: one log-probability per candidate, in the order of `meta["candidates"]`; () where none.
         meta: what the metric needs besides (category, picture, candidates, ...); each metric says what.
-=======
-    `truth` and `meta` are the item's. `answer` is the text that was generated, the candidate that was chosen
-    (a list of them, best first, where the task ranks), or a number. `scores` has the log-probability of each
-    candidate, in the order of `meta["candidates"]` where the item has its own.
->>>>>>> main
     """
 
     id: str
@@ -44,12 +38,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Scored:
-<<<<<<< HEAD
     """A benchmark's figures, its headline first, and the answers with which something was wrong.
-=======
-    """A benchmark's figures, the headline first, and the ids of answers that its rule could not read, by what
-    was wrong.
->>>>>>> main
 
     Attributes:
         figures: name -> value with its 95 % interval, in the unit that the papers' tables use.
