@@ -68,16 +68,15 @@ Row = Mapping[str, str]
 
 def load(root: Path, split: str, *, language: str) -> Iterator[Item | Rejected]:
     path = _table(root, language)
-    rows = [(where, row) for where, row in _rows(path) if row is not None]
-    pictures: dict[str, str] = {
-        row["index"]: row["image"] for _, row in rows if len(row["image"]) > _REFERENCE
-    }
-    columns = [column for column in rows[0][1] if column not in _DROPPED]
-    yield from (
-        Rejected(where, "not as many columns as the header") for where, row in _rows(path) if row is None
-    )
+    rows: list[tuple[str, Row]] = []
+    for where, row in _rows(path):
+        if row is None:
+            yield Rejected(where, "not as many columns as the header")
+        else:
+            rows.append((where, row))
+    pictures = {row["index"]: row["image"] for _, row in rows if len(row["image"]) > _REFERENCE}
     for where, row in rows:
-        yield _item(where, row, pictures, columns, language)
+        yield _item(where, row, pictures, language)
 
 
 def _table(root: Path, language: str) -> Path:
@@ -116,9 +115,7 @@ def _value(row: Row, column: str) -> str | None:
     return None if cell in _MISSING or cell.lower() in ("nan", "none") else cell
 
 
-def _item(
-    where: str, row: Row, pictures: Mapping[str, str], columns: Sequence[str], language: str
-) -> Item | Rejected:
+def _item(where: str, row: Row, pictures: Mapping[str, str], language: str) -> Item | Rejected:
     index, question = row["index"].strip(), _value(row, "question")
     if not index.isdigit():
         return Rejected(where, "index is no number")
@@ -145,8 +142,7 @@ def _item(
         "index": int(index),
         "group": str(int(index) % _ROTATION),
         "choices": choices,
-        "columns": list(columns),
-        "row": {column: row[column] for column in columns},
+        "row": {column: cell for column, cell in row.items() if column not in _DROPPED},
         "line": {
             "question_id": int(index),
             "round_id": 0,
@@ -169,7 +165,7 @@ def submit(rows: Sequence[Answered], folder: Path) -> Path:
 
     book = Workbook()
     sheet = book.worksheets[0]
-    columns = list(rows[0].meta["columns"])
+    columns = list(rows[0].meta["row"])
     sheet.append([*columns[:_PREDICTION], "prediction", *columns[_PREDICTION:]])
     for row in rows:
         cells = row.meta["row"]

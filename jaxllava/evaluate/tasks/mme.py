@@ -114,6 +114,7 @@ def _item(
     meta = {
         "category": subtask,
         "image": image,
+        "group": image,  # its two questions count together
         "file": file,
         "question": question,
         "line": {"question_id": image},

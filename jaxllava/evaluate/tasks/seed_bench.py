@@ -166,8 +166,8 @@ def submit(rows: Sequence[Answered], folder: Path) -> Path:
 
 
 _GET = (
-    "SEED-Bench.json and SEED-Bench-image.zip from https://huggingface.co/datasets/AILab-CVC/SEED-Bench (CC BY-NC 4.0), "
-    "the pictures as seed_bench/SEED-Bench-image"
+    "SEED-Bench.json and SEED-Bench-image.zip from https://huggingface.co/datasets/AILab-CVC/SEED-Bench "
+    "(CC BY-NC 4.0), the pictures as seed_bench/SEED-Bench-image"
 )
 
 
