@@ -110,7 +110,7 @@ TASKS: tuple[Task, ...] = (
         protocol=Generate(SCRIPT_TOKENS),
         score=None,
         judge=JUDGE,
-        tested="real data",
+        tested="fixture",
         reported=zero_shot("llava_bench_wild", "LLaVA: 57.3/52.5/81.7 of conversation, detail, complex"),
     ),
     Task(
@@ -134,7 +134,7 @@ TASKS: tuple[Task, ...] = (
         protocol=Generate(SCRIPT_TOKENS),
         score=None,
         judge=JUDGE,
-        tested="real data",
+        tested="fixture",
         reported={
             "zero-shot": Reported(
                 {

@@ -86,7 +86,7 @@ TASKS: tuple[Task, ...] = (
         score=None,
         judge="MM-Vet's GPT-4 grader, 0 to 1 by examples",
         submit=submit,
-        tested="real data",
+        tested="fixture",
         reported=zero_shot("mm_vet"),
     ),
 )
