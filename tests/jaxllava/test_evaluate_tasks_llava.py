@@ -409,7 +409,9 @@ def test_bad_records_of_releases_are_named(tmp_path):
     seed["questions"][0]["answer"] = "E"
     seed["questions"][1]["choice_c"] = None
     as_json(path, seed)
+    append(tmp_path / "seed_bench/llava-seed-bench.jsonl", json.dumps(asked(9, "x", "What?")))
     assert reasons("seed_image", tmp_path) == {
+        "SEED-Bench.json has no question of this id": ["seed_bench/llava-seed-bench.jsonl:9"],
         "answer is none of A, B, C, D": ["seed_bench/SEED-Bench.json:0"],
         "not four choices": ["seed_bench/SEED-Bench.json:1"],
     }

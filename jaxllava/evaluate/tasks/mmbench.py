@@ -126,7 +126,7 @@ def _item(where: str, row: Row, pictures: Mapping[str, str], language: str) -> I
         if (choice := _value(row, letter)) is None:
             break
         choices[letter] = choice
-    answer = row["answer"].strip() or None  # the test tables have none
+    answer = _value(row, "answer")  # missing: asked and not scored
     if len(choices) < 2 or (answer is not None and answer not in choices):
         return Rejected(where, "fewer than two choices, or an answer that is none of them")
     encoded = row["image"] if len(row["image"]) > _REFERENCE else pictures.get(row["image"].strip(), "")

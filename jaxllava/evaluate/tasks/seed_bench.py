@@ -60,6 +60,7 @@ def load(
     types = read_json(path, dict).get("question_type")
     names = {id: name for name, id in types.items()} if isinstance(types, dict) else {}
     found: dict[str, Item | Rejected] = {}
+    others: set[str] = set()  # of a kind that is not asked for
     for index, one in enumerate(numbered(path, records_of(path, "questions"))):
         if isinstance(one, Rejected):
             found[f"?{index}"] = one
@@ -69,6 +70,8 @@ def load(
             id = str(question.get("question_id") or f"?{index}")
             key = id if id not in found else f"{id}?{index}"  # a second of the id is read's to reject
             found[key] = _item(where, folder, question, names, media)
+        else:
+            others.add(str(question.get("question_id")))
     llava = folder / _LLAVA
     if not llava.exists():
         yield from found.values()
@@ -79,6 +82,8 @@ def load(
             yield asked
         elif isinstance(item := found.get(str(asked.id)), Item):
             yield _in_llavas_words(folder, asked, item)
+        elif str(asked.id) not in others and str(asked.id) not in found:
+            yield Rejected(asked.where, f"{_FILE} has no question of this id")
 
 
 def _in_llavas_words(folder: Path, asked: Asked, item: Item) -> Item:

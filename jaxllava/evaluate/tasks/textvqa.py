@@ -142,7 +142,7 @@ TASKS: tuple[Task, ...] = (
         score=vqa.textvqa,
         split="val",
         tested="fixture",
-        reported=zero_shot("textvqa", "the prompt holds the OCR tokens of the picture"),
+        reported=zero_shot("textvqa", "LLaVA-1.5's prompt holds the OCR tokens; of LLaVA-1.6 it is not said"),
         finetune=Finetune(commonest),
     ),
     Task(
