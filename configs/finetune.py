@@ -1,11 +1,12 @@
 """Fine-tuning on a benchmark's training split, for the "fine-tuned" settings of Behavior-LLaVA's tables.
 
     jaxllava prepare --task emotion6 --data-root DATA --out data/emotion6
-    jaxllava train --config configs/finetune.py:task=emotion6 --config.base=MODEL
-    --config.data=data/emotion6/records ... jaxllava evaluate --checkpoint RUN/model --tasks emotion6 --data-root DATA --setting fine-tuned
+    jaxllava train --config configs/finetune.py:task=emotion6 --config.base=MODEL \\
+        --config.data=data/emotion6/records --workdir RUN
+    jaxllava evaluate --checkpoint RUN/model --tasks emotion6 --data-root DATA --setting fine-tuned
 
-Epochs, rate and batch are the task's own `finetune` recipe (`jaxllava/evaluate/tasks/`). The paper gives none
-for any of its benchmarks; decoder and projector train, as in its own runs.
+Epochs, rate and batch are the task's own `finetune` recipe (`jaxllava/evaluate/tasks/`). The paper gives none for
+any of its benchmarks; decoder and projector train, as in its own runs.
 """
 
 from __future__ import annotations

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from jaxllava import generate as generation
-from jaxllava.models.llama import is_unstacked, stack, unstack
+from jaxllava import placement, sharding
+from jaxllava.models.llama import is_unstacked, stack
 from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
 from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, end_ids
-from jaxllava.rules import flatten, unflatten
-from jaxllava.weights import lazy, source
+from jaxllava.weights import source
 
 
 def load(
@@ -28,6 +29,7 @@ def load(
     vision_tower: str | Path | None = None,
     base: str | Path | None = None,
     dtype: str | None = None,
+    mesh: Mesh | Literal["local"] | None = None,
 ) -> Model:
     """Opens a jaxllava model folder, the workdir of a run that left one, a Hugging Face or an original LLaVA folder.
 
@@ -35,7 +37,8 @@ def load(
     that was not exported from here is read as the format of llava-hf's chat template for its text model; an
     original one as LLaVA's own. vision_tower, base: see `weights.original.open_folder`. dtype: of the weights; by
     default they keep theirs, and all but float32 ones compute in bfloat16. "float32" gives the numbers of
-    transformers' `from_pretrained(path, dtype=torch.float32)`.
+    transformers' `from_pretrained(path, dtype=torch.float32)`. mesh: devices of this host to lay the model out on,
+    with batches cut over its data axes; "local" is `sharding.local_mesh` of all of them, None the first device.
     Raises UserError where the folder is missing or is neither.
     """
     found = source.open_checkpoint(path, vision_tower, base)
@@ -47,8 +50,10 @@ def load(
         )
     if found.tokenizer is None:
         raise UserError(f"{path}: holds no tokenizer (tokenizer.json, tokenizer.model); copy it there.")
-    params = _read(found.leaves)
-    return Model(config, params, found.tokenizer, template or found.template, found.stops)
+    if mesh == "local":
+        mesh = sharding.local_mesh(placement.size(found.leaves))
+    params = placement.read(found.leaves, mesh)
+    return Model(config, params, found.tokenizer, template or found.template, found.stops, mesh)
 
 
 class Model:
@@ -66,10 +71,14 @@ class Model:
         tokenizer: PreTrainedTokenizerFast,
         template: str,
         stops: Sequence[int] = (),
+        mesh: Mesh | None = None,
     ) -> None:
-        """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end."""
+        """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end. `mesh`: where `params`
+        are laid out, see `load`.
+        """
         self.config = config
-        self._params = _apart(params) if _reads_layers_apart() else params
+        self._mesh = mesh
+        self._params = placement.apart(params) if mesh is None and placement.reads_layers_apart() else params
         self.tokenizer = tokenizer
         self.template = template
         self.module = LlavaModel(config)
@@ -150,7 +159,12 @@ class Model:
             if own:
                 pixels[row, : len(own)] = own
         positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0).astype(np.int32)
-        return np.asarray(self._forward(self._params, tokens, positions, valid, pixels, image_index))
+        with self._context():
+            return np.asarray(self._forward(self._params, tokens, positions, valid, pixels, image_index))
+
+    def _context(self) -> contextlib.AbstractContextManager[Any]:
+        """Models find their mesh in the context (see models/layout.py)."""
+        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     def _full(
         self, params: Params, tokens: Any, positions: Any, segments: Any, pixels: Any, index: Any
@@ -188,16 +202,17 @@ class Model:
         ending = get_template(self.template).parts.answer[1].strip()
         key = jax.random.key(seed)
         for number, chosen in enumerate(_batches(rows, batch_size)):
-            tokens, counts = generation.generate(
-                self.module,
-                self._params,
-                self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
-                max_new_tokens=max_new_tokens,
-                end_ids=self._end_ids,
-                temperature=temperature,
-                top_p=top_p,
-                key=jax.random.fold_in(key, number),
-            )
+            with self._context():
+                tokens, counts = generation.generate(
+                    self.module,
+                    self._params,
+                    self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
+                    max_new_tokens=max_new_tokens,
+                    end_ids=self._end_ids,
+                    temperature=temperature,
+                    top_p=top_p,
+                    key=jax.random.fold_in(key, number),
+                )
             for place, i in enumerate(chosen):
                 ids = tokens[place, : counts[place]].tolist()
                 text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
@@ -299,13 +314,19 @@ class Model:
         for chosen in _batches(rows, batch_size):
             full = min(batch_size, len(rows))
             batch = self._stack([rows[i] for i in chosen], full)
-            padded = [tails[i] for i in chosen] + [tails[chosen[-1]]] * (full - len(chosen))
-            found = generation.score(self.module, self._params, batch, padded)
+            padded = [tails[i] for i in chosen] + [tails[chosen[-1]]] * (len(batch.tokens) - len(chosen))
+            with self._context():
+                found = generation.score(self.module, self._params, batch, padded)
             sums[chosen], counts[chosen] = (part[: len(chosen)] for part in found)
         return sums, counts
 
     def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
-        return generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, rows_to)
+        if self._mesh is None:
+            return generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, rows_to)
+        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        whole = -(-rows_to // shards) * shards
+        stacked = generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, whole)
+        return jax.device_put(stacked, sharding.batch_sharding(self._mesh))
 
     def _check_lengths(self, lengths: list[int]) -> None:
         longest = int(np.argmax(lengths)) if lengths else 0
@@ -314,30 +335,6 @@ class Model:
             raise UserError(
                 f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
-
-
-def _reads_layers_apart() -> bool:
-    """Whether generation here is faster with the decoder's layers apart (see `llama.unstack`)."""
-    return jax.default_backend() == "cpu"
-
-
-def _apart(params: Params) -> Params:
-    decoder = params["decoder"]
-    return params if is_unstacked(decoder["layers"]) else params | {"decoder": unstack(decoder)}
-
-
-def _read(leaves: Params) -> Params:
-    """A checkpoint's leaves as arrays; layers that are to be apart are read apart, so that nothing is there twice."""
-    if not _reads_layers_apart():
-        return lazy.read(leaves, jnp.asarray)
-    found: dict[str, Any] = {}
-    for path, leaf in flatten(leaves).items():
-        start, layers, end = path.partition("decoder/layers/")
-        if layers and not start:
-            found |= {f"{layers}{n}/{end}": jnp.asarray(part) for n, part in enumerate(leaf.parts())}
-        else:
-            found[path] = jnp.asarray(leaf.read())
-    return unflatten(found)
 
 
 def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:

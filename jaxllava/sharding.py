@@ -118,6 +118,23 @@ def _on_one_torus(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
+def local_mesh(weights: int) -> Mesh | None:
+    """A mesh of this host's devices to answer with; None where there is one device.
+
+    A model of `weights` bytes is cut over as few devices as leave half of each one's memory to caches and pixels (along
+    `tensor`: in decoding, FSDP would gather all of it for every token), and stands as often as that leaves room for.
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return None
+    limit = ((devices[0].memory_stats() or {}) if devices[0].platform != "cpu" else {}).get("bytes_limit")
+    parts = 1
+    while limit and parts < len(devices) and weights / parts > limit / 2:
+        parts *= 2
+    parts = parts if len(devices) % parts == 0 else len(devices)
+    return make_mesh((len(devices) // parts, 1, parts), devices)
+
+
 def is_tpu(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "tpu"
 

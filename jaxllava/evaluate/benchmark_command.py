@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, checkpoint: Path) -> bool:
         jax.process_count(),
     )
     weights = identity.of_folder(checkpoint)
-    model = api.load(checkpoint, args.template, dtype=args.dtype)
+    model = api.load(checkpoint, args.template, dtype=args.dtype, mesh="local")
     how = Asking(batch_size=args.batch_size, frames=args.frames)
     with bar("asking") as report:
         shown = report if hosts.is_first() else lambda *given: None

@@ -192,7 +192,7 @@ def result(
             scored = task.score(rows)
             figures = {name: estimate.to_dict() for name, estimate in scored.figures.items()}
             problems |= scored.problems
-        except ValueError as error:
+        except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
             why_none = f"no figure: {error}"
     named = lambda groups: {k: {"count": len(v), "first": v[:_NAMED]} for k, v in groups.items()}
     return {

@@ -18,8 +18,10 @@ from input_pipeline.encoding import encode, encode_prompt
 from input_pipeline.errors import UserError
 from input_pipeline.images import preprocess
 from input_pipeline.types import Turn
+from jaxllava import sharding
 from jaxllava.api import Model
 from jaxllava.models.clip import ClipConfig, normalise
+from jaxllava.sharding import local_mesh, make_mesh
 from jaxllava.weights import orbax
 from tests.jaxllava import tiny_models as tiny
 
@@ -277,3 +279,55 @@ def test_the_end_of_a_scored_answer_is_the_templates(model: Model) -> None:
     tail = sum(float(logs[i - 1, whole.tokens[i]]) for i in range(len(whole) - extra, len(whole)))
     np.testing.assert_allclose(sums[0], expected - tail, atol=1e-4)
     assert counts[0] == count - extra
+
+
+def test_a_model_cut_over_devices_answers_the_same(model: Model, tmp_path: Path) -> None:
+    orbax.save_model(tmp_path / "own", model.params, model.config, model.tokenizer, model.template)
+    prompts = ["the red ball", "is it on the left or is it on the right", "like"]
+    images = [_image(0), None, [_image(8), _image(9)]]
+    candidates = ["red", "the blue box is on the left", "3 of 10"]
+    expected = model.generate(prompts, images, max_new_tokens=8)
+    scores = model.score(prompts, images, candidates)
+    ids = np.array([[7, 8, 9]])
+    # Two of tensor: six heads and two of keys divide by it. Three prompts are four rows over the data axis.
+    cut = jaxllava.load(tmp_path / "own", mesh=make_mesh((2, 1, 2), jax.devices()[:4]))
+    kernel = cut.params["decoder"]["layers"]["mlp"]["up_proj"]["kernel"]
+    assert kernel.addressable_shards[0].data.size * 2 == kernel.size
+    assert cut.generate(prompts, images, max_new_tokens=8) == expected
+    np.testing.assert_allclose(cut.score(prompts, images, candidates), scores, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(cut.logits(ids), model.logits(ids), rtol=0, atol=2e-5)
+
+
+def test_a_mesh_to_answer_with_leaves_room_for_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_mesh(10**9).shape == {
+        "data": 8,
+        "fsdp": 1,
+        "tensor": 1,
+    }  # memory of a CPU is not the devices'
+
+    class Chip:
+        platform = "tpu"
+
+        def memory_stats(self) -> dict[str, int]:
+            return {"bytes_limit": 16 * 10**9}
+
+    chips = [Chip() for _ in range(4)]
+    monkeypatch.setattr(jax, "local_devices", lambda: chips)
+    monkeypatch.setattr(sharding, "make_mesh", lambda shape, devices: shape)
+    assert [local_mesh(n * 10**9) for n in (7, 14, 30, 90)] == [(4, 1, 1), (2, 1, 2), (1, 1, 4), (1, 1, 4)]
+    monkeypatch.setattr(jax, "local_devices", lambda: chips[:1])
+    assert local_mesh(14 * 10**9) is None
+
+
+def test_candidates_of_each_prompt(model: Model) -> None:
+    prompts, images = ["<image>\nwhich colour", "how many"], [_image(3), None]
+    own = [["red", "the blue box"], ["3", "4", "5 of 10"]]
+    got = model.score(prompts, images, own, end=False)
+    assert got.shape == (2, 3) and got[0, 2] == -np.inf
+    for row, prompt, image, texts in zip(got, prompts, images, own, strict=True):
+        alone = model.score([prompt], [image], texts, end=False)[0]
+        np.testing.assert_allclose(row[: len(texts)], alone, rtol=0, atol=2e-5)
+    with pytest.raises(UserError, match="1 lists of candidates for 2"):
+        model.score(prompts, images, own[:1])
+    with pytest.raises(UserError, match="no candidates for a prompt"):
+        model.score(prompts, images, [["a"], []])
