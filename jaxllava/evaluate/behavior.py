@@ -150,12 +150,10 @@ def expectation(scores: np.ndarray, values: np.ndarray, widths: np.ndarray | flo
 
     Widths make sums over an uneven grid stand for those over all values: each value for its neighbourhood.
     """
-    finite = np.isfinite(scores).all(axis=1)
+    finite = np.asarray(np.isfinite(scores).all(axis=1))
     shifted = np.where(finite[:, None], scores, 0.0)
     weights = np.exp(shifted - shifted.max(axis=1, keepdims=True)) * widths
-    means: np.ndarray = weights @ values / weights.sum(axis=1)
-    means[~finite] = np.nan
-    return means
+    return np.where(finite, weights @ values / weights.sum(axis=1), np.nan)
 
 
 def _numbers(slot: str, form: str, grid: np.ndarray, scale: float, each: bool = False) -> Pass:
