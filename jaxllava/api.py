@@ -172,6 +172,14 @@ class Model:
         hidden = self.module.apply({"params": params}, tokens, positions, segments, pixels, index)
         return self.module.apply({"params": params}, hidden, method="logits")  # type: ignore[return-value]
 
+    def length(self, prompt: Prompt, sizes: Sequence[tuple[int, int]] = (), answer: str = "") -> int:
+        """Positions that a prompt with the start of an answer takes; `config.decoder.max_positions` go in.
+
+        Args: sizes: (width, height) of its pictures, which are not needed themselves.
+        """
+        ((turns, _),) = self._reader.inputs([prompt], [[b""] * len(sizes)])
+        return len(self._reader.encoded(0, turns, answer, self._reader.spliced(sizes)[0]).tokens)
+
     # ------------------------------------------------------------ generation
 
     def generate(

@@ -111,11 +111,24 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "--json", nargs="?", const="-", metavar="FILE", help="JSON, to a file or in place of text"
     )
 
-    add = command("evaluate", "Score a model on held-out behaviour: comments, likes, and plaza's truths.")
-    add.add_argument("--model", type=Path, required=True)
+    add = command(
+        "evaluate",
+        "Score checkpoints on held-out reactions (comments, likes, replay) and compare the first with the others.",
+    )
+    add.add_argument(
+        "--checkpoint",
+        "--model",
+        action="append",
+        required=True,
+        metavar="[NAME=]DIR",
+        help="model folder; may be given several times, the first is compared with each of the others",
+    )
     add.add_argument("--data", type=Path, required=True, help="records folder of a prepared data set")
-    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic and memorability as well")
+    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")
     add.add_argument("--limit", type=int, default=400, help="held-out posts to use")
+    add.add_argument(
+        "--out", type=Path, help="folder for the results of every item; given again, the command goes on"
+    )
     add.add_argument("--json", type=Path, help="also write the figures here")
 
     add = command("generate", "Answer a prompt about an image.")

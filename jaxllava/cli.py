@@ -167,19 +167,15 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
-    from jaxllava import api
-    from jaxllava.evaluate import plaza
+    _check_file("--json", args.json)
+    from jaxllava.evaluate import behavior_command, behavior_text
     from jaxllava.progress import bar
 
-    _check_file("--json", args.json)
-    heldout = plaza.load_heldout(args.data, args.gold, args.limit, args.limit)
-    model = api.load(args.model)
     with bar("evaluating") as report:
-        found = plaza.estimates(plaza.evaluate(model, heldout, report))
-    for task, estimate in found.items():
-        print(f"{task:<20} {estimate.mean:8.3f}  [{estimate.low:.3f}, {estimate.high:.3f}]  n={estimate.n}")
+        found = behavior_command.run(args.data, args.checkpoint, args.out, args.limit, args.gold, report)
+    print(behavior_text.text(found))
     if args.json:
-        args.json.write_text(json.dumps({k: e.to_dict() for k, e in found.items()}, indent=1))
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -253,6 +249,12 @@ COMMANDS = {
 }
 
 
+def _goes_on(argv: Sequence[str]) -> bool:
+    """Whether a command that is given again goes on where it stopped."""
+    keeps = any(item.split("=")[0] == "--out" for item in argv)
+    return bool(argv) and (argv[0] in RESUMED or (argv[0] == "evaluate" and keeps))
+
+
 def _leave_out_absent_tpu() -> None:
     """jax looks for a TPU wherever libtpu is installed (for `plan`): seconds, and lines of complaint, without one."""
     devices = ("/dev/accel0", "/dev/vfio", "/dev/nvidia0", "/dev/kfd")
@@ -287,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Preempted as error:
         print(f"\nstopped by SIGTERM, {error}; the same command goes on from here", file=sys.stderr)
     except KeyboardInterrupt:
-        rest = "; the same command goes on from here" if argv[:1] and argv[0] in RESUMED else ""
+        rest = "; the same command goes on from here" if _goes_on(argv) else ""
         print(f"\ninterrupted{rest}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 

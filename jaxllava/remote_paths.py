@@ -17,6 +17,8 @@ def refuse(command: str, args: argparse.Namespace, overrides: Sequence[str]) -> 
     """UserError where a path among the flags, or a value of `--config.key=value`, is one of a bucket."""
     for name, value in vars(args).items():
         for path in value if isinstance(value, list) else [value]:
+            if name == "checkpoint":  # [NAME=]DIR
+                path = Path(str(path).partition("=")[2] or str(path))
             if isinstance(path, Path) and _REMOTE.match(str(path)):
                 raise UserError(f"jaxllava {command}: --{name.replace('_', '-')} {_url(str(path))} {_REMEDY}")
     for item in overrides:

@@ -9,6 +9,7 @@ The parts of results.json that are read here:
     differences  {other arm: {metric: {"mean", "low", "high", "n"} | null}}: behavior minus the other arm
     chance       {metric: number}
     seeds        [int, ...]
+    treated      the arm that is compared with the others, where it is not behavior
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ METRICS: dict[str, Metric] = {
     "likes_r2": Metric("Like rate", "R²", True, "number"),
     "comment_perplexity": Metric("Comments", "perplexity", False, "ratio"),
     "stage2": Metric("Visual QA", "accuracy", True, "share"),
+    "top_comment_perplexity": Metric("Top comment", "perplexity", False, "ratio"),
+    "comments_perplexity": Metric("All comments", "perplexity", False, "ratio"),
+    "like_rate_r2": Metric("Like rates", "R²", True, "number"),
+    "like_rate_spearman": Metric("Like rate ranks", "Spearman's ρ", True, "number"),
+    "told_memorability_r2": Metric("Told memorability", "R²", True, "number"),
+    "told_memorability_spearman": Metric("Told memorability ranks", "Spearman's ρ", True, "number"),
+    "replay_pearson": Metric("Replay graphs", "Pearson's r", True, "number"),
+    "replay_spearman": Metric("Replay graph ranks", "Spearman's ρ", True, "number"),
+    "overlap_f": Metric("Comment overlap", "ROUGE-L F", True, "number"),
+    "overlap_gain": Metric("Overlap above another post's", "ROUGE-L F", True, "number"),
+    # Parts of what stands above: shown, and not judged once more.
+    "overlap_precision": Metric("Overlap precision", "ROUGE-L", None, "number"),
+    "overlap_recall": Metric("Overlap recall", "ROUGE-L", None, "number"),
+    "overlap_other_post": Metric("Overlap with another post's", "ROUGE-L F", None, "number"),
 }
 
 # The arms in the order they are shown, and what each was trained on.
@@ -89,6 +104,11 @@ class Comparison:
     other: str
     outcome: Outcome
     difference: Estimate | None
+
+
+def treated_of(results: Mapping[str, Any]) -> str:
+    """The arm that the others are compared with."""
+    return str(results.get("treated", TREATED))
 
 
 def metric_of(name: str) -> Metric:
@@ -139,20 +159,20 @@ def _cell(cell: Any, where: str) -> Estimate | None:
 
 
 def compare(results: Mapping[str, Any]) -> list[Comparison]:
-    """Returns behavior against every other arm in every metric whose better direction is known."""
-    arms = arms_of(results)
+    """Returns the treated arm against every other in every metric whose better direction is known."""
+    arms, treated = arms_of(results), treated_of(results)
     for other in results.get("differences") or {}:
         if other not in arms:
             raise UserError(f"results.json: differences has {other!r}, but the arms are {', '.join(arms)}.")
     out = []
     for metric in metrics_of(results):
         higher = metric_of(metric).higher
-        own = estimate(results, TREATED, metric) if TREATED in arms else None
+        own = estimate(results, treated, metric) if treated in arms else None
         if own is None or higher is None:
             continue
         for other in arms:
             rival = estimate(results, other, metric)
-            if other == TREATED or rival is None:
+            if other == treated or rival is None:
                 continue
             paired = difference(results, metric, other)
             if paired is not None:
@@ -172,16 +192,18 @@ def tally(comparisons: Sequence[Comparison], other: str) -> dict[Outcome, int]:
 
 def verdict(results: Mapping[str, Any]) -> list[str]:
     """Returns plain sentences: the whole first, then each opponent, each metric, and the cautions."""
-    comparisons = compare(results)
+    comparisons, treated = compare(results), treated_of(results)
     if not comparisons:
-        return [f"There is no verdict: it needs the arm {TREATED!r} and another arm with a metric in common."]
+        return [f"There is no verdict: it needs the arm {treated!r} and another arm with a metric in common."]
     metrics = list(dict.fromkeys(c.metric for c in comparisons))
     rivals = list(dict.fromkeys(c.other for c in comparisons))
     by_metric = {m: {c.other: c for c in comparisons if c.metric == m} for m in metrics}
     beaten = [m for m in metrics if all(c.outcome == "win" for c in by_metric[m].values())]
 
     whom = f"all of {_list(rivals)}" if len(rivals) > 1 else rivals[0]
-    sentences = [_headline(beaten, metrics, whom)]
+    # Of an arm that a user names it is not known what it was trained on.
+    subject = "Training on the audience's real reactions" if "treated" not in results else treated
+    sentences = [_headline(subject, beaten, metrics, whom)]
     for rival in rivals:
         count = tally(comparisons, rival)
         total = sum(count.values())
@@ -193,25 +215,20 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
     return sentences + _cautions(results, metrics, by_metric)
 
 
-def _headline(beaten: list[str], metrics: list[str], whom: str) -> str:
+def _headline(subject: str, beaten: list[str], metrics: list[str], whom: str) -> str:
     if len(beaten) == len(metrics):
-        return (
-            f"Training on the audience's real reactions won on every metric ({len(metrics)}), against {whom}."
-        )
+        return f"{subject} won on every metric ({len(metrics)}), against {whom}."
     if beaten:
         return (
-            f"Training on the audience's real reactions won on {len(beaten)} of {len(metrics)} metrics "
+            f"{subject} won on {len(beaten)} of {len(metrics)} metrics "
             f"({_list([_name(m) for m in beaten])}), against {whom}; on the others it did not."
         )
-    return (
-        f"Training on the audience's real reactions did not win: on none of {len(metrics)} metrics "
-        f"is it shown to be better than {whom}."
-    )
+    return f"{subject} did not win: on none of {len(metrics)} metrics is it shown to be better than {whom}."
 
 
 def _metric_sentence(results: Mapping[str, Any], metric: str, cells: Mapping[str, Comparison]) -> str:
-    spec = metric_of(metric)
-    own = estimate(results, TREATED, metric)
+    spec, treated = metric_of(metric), treated_of(results)
+    own = estimate(results, treated, metric)
     assert own is not None  # compare() made a cell of it
     groups: dict[Outcome, list[str]] = {"win": [], "loss": [], "open": []}
     for other, cell in cells.items():
@@ -223,7 +240,7 @@ def _metric_sentence(results: Mapping[str, Any], metric: str, cells: Mapping[str
     }
     said = [phrases[outcome] + _list(names) for outcome, names in groups.items() if names]
     unit = f"{spec.detail} " if spec.detail else ""
-    return f"{spec.label}: {TREATED} has {unit}{spec.value(own.mean)}, {'; '.join(said)}."
+    return f"{spec.label}: {treated} has {unit}{spec.value(own.mean)}, {'; '.join(said)}."
 
 
 def _evidence(results: Mapping[str, Any], spec: Metric, cell: Comparison) -> str:
@@ -257,11 +274,11 @@ def _cautions(
     level = []
     for metric in metrics:
         chance = (results.get("chance") or {}).get(metric)
-        own = estimate(results, TREATED, metric)
+        own = estimate(results, treated_of(results), metric)
         if chance is not None and own is not None and metric_of(metric).higher and own.low <= chance:
             level.append(_name(metric))
     if level:
-        out.append(f"On {_list(level)}, {TREATED} is not shown to be better than chance.")
+        out.append(f"On {_list(level)}, {treated_of(results)} is not shown to be better than chance.")
     if len(results.get("seeds") or [0]) < 2:
         out.append(
             "One training seed: the intervals cover the choice of test items, not the luck of a training "

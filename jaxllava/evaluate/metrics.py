@@ -2,7 +2,8 @@
 
 Every metric takes one value per *item* (post, question, image) and returns an `Estimate`: the value on all
 items, and the percentile bootstrap interval over items (Efron and Tibshirani 1993, section 13.3). The metrics
-are those of Behavior-LLaVA: accuracy, Spearman's rho (memorability), R2 (like rates), perplexity (comments).
+are those of Behavior-LLaVA: accuracy, Spearman's rho (memorability), R2 (like rates), perplexity (comments); and
+the mean of what an item has by itself, such as the correlation within its replay graph.
 """
 
 from __future__ import annotations
@@ -44,23 +45,24 @@ class Estimate:
 # --- statistics: columns [..., n] -> values [...]; NaN where a resample does not define the value ---
 
 
-def _accuracy(correct: Array) -> Array:
-    return correct.mean(axis=-1)
+def _mean(values: Array) -> Array:
+    return values.mean(axis=-1)
 
 
 def _spearman(predicted: Array, true: Array) -> Array:
     # Average ranks for ties, then Pearson's correlation of the ranks.
-    x = stats.rankdata(predicted, axis=-1)
-    y = stats.rankdata(true, axis=-1)
-    x = x - x.mean(axis=-1, keepdims=True)
-    y = y - y.mean(axis=-1, keepdims=True)
-    x_norm = np.sqrt((x * x).sum(axis=-1))
-    y_norm = np.sqrt((y * y).sum(axis=-1))
+    return _pearson(stats.rankdata(predicted, axis=-1), stats.rankdata(true, axis=-1))
+
+
+def _pearson(predicted: Array, true: Array) -> Array:
+    x = predicted - predicted.mean(axis=-1, keepdims=True)
+    y = true - true.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rho = (x * y).sum(axis=-1) / (x_norm * y_norm)
-    # A constant prediction ranks nothing: a model's (bad) answer, scored 0. A constant truth is no test.
-    rho = np.where(x_norm == 0, 0.0, rho)
-    return np.where(y_norm == 0, np.nan, rho)
+        r = (x * y).sum(axis=-1) / np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+    # A constant prediction says nothing: a model's (bad) answer, scored 0. A constant truth is no test. Both are found
+    # by range: the mean of n equal floats may be off a bit.
+    r = np.where(np.ptp(predicted, axis=-1) == 0, 0.0, r)
+    return np.where(np.ptp(true, axis=-1) == 0, np.nan, r)
 
 
 def _r2(predicted: Array, true: Array) -> Array:
@@ -86,7 +88,7 @@ def accuracy(
     outside = np.flatnonzero((columns[0] < 0) | (columns[0] > 1))
     if outside.size:
         raise ValueError(f"accuracy: {_item(outside[0], ids)}: {columns[0][outside[0]]} is not in [0, 1]")
-    return _estimate(_accuracy, columns, seed, resamples, "accuracy")
+    return _estimate(_mean, columns, seed, resamples, "accuracy")
 
 
 def spearman(
@@ -103,6 +105,22 @@ def spearman(
     """
     columns = _columns("spearman", {"predicted": predicted, "true": true}, ids)
     return _estimate(_spearman, columns, seed, resamples, "spearman")
+
+
+def mean(
+    values: ArrayLike, *, ids: Sequence[str] | None = None, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Returns the mean of `values` [n], of figures that an item has by itself (`correlations`, an overlap)."""
+    return _estimate(_mean, _columns("mean", {"values": values}, ids), seed, resamples, "mean")
+
+
+def correlations(predicted: ArrayLike, true: ArrayLike) -> tuple[float, float]:
+    """Returns Pearson's and Spearman's correlation within one item, both [n]: of a graph and its prediction.
+
+    A constant prediction scores 0; for a constant truth both are NaN. No interval: `mean` makes one over items.
+    """
+    columns = _columns("correlations", {"predicted": predicted, "true": true}, None)
+    return float(_pearson(*columns)), float(_spearman(*columns))
 
 
 def r2(
@@ -160,7 +178,8 @@ def _check_perplexity(columns: tuple[Array, ...], ids: Sequence[str] | None) -> 
 
 
 _STATISTICS: dict[str, Statistic] = {
-    "accuracy": _accuracy,
+    "accuracy": _mean,
+    "mean": _mean,
     "spearman": _spearman,
     "r2": _r2,
     "perplexity": _perplexity,
@@ -182,8 +201,8 @@ def paired_difference(
     to decide by: overlap of the two arms' own intervals does not show that they are equal.
 
     Args:
-        metric: "accuracy", "spearman", "r2" or "perplexity".
-        first: the columns that the metric takes, each [n]: (correct,), (predicted, true) or
+        metric: "accuracy", "mean", "spearman", "r2" or "perplexity".
+        first: the columns that the metric takes, each [n]: (correct,), (values,), (predicted, true) or
             (log_probability, tokens).
         second: the same for the other arm, same items in the same order.
         ids: names of the items for error messages.

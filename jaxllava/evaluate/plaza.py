@@ -1,8 +1,8 @@
-"""What a model knows of held-out posts: likes, comments, and, on plaza, mood, topic, memorability and stage 2.
+"""What a model knows of plaza's held-out posts, whose truths are known: mood, topic, memorability, stage 2.
 
-Protocols as in Behavior-LLaVA section 4: next-token log-probabilities over the task's words (mood, topic,
-memorability), R2 of the like percentage, perplexity of the true top comment. Per-item values are kept, so that arms
-are compared on the same items.
+Protocols as in Behavior-LLaVA section 4: next-token log-probabilities over the task's words. Likes and the top comment
+are here as the quickstart reports them; `behavior` has them, and more, for any records. Per-item values are kept, so
+that arms are compared on the same items.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import records
+from input_pipeline.behavior import answers, templates
 from input_pipeline.errors import UserError
 from input_pipeline.plaza.questions import MEMORABILITY_QUESTION, MOOD_QUESTION, TOPIC_QUESTION
 from input_pipeline.types import Record
 from jaxllava.api import Model
 from jaxllava.evaluate import metrics
+from jaxllava.evaluate.behavior import expectation
 
 Progress = Callable[[int, int], None]
 Columns = dict[str, list[list[float]]]  # task -> the columns that its metric takes
@@ -114,34 +116,46 @@ def _read_gold(path: Path) -> dict[str, Any]:
     return truth
 
 
-def answer_before(record: Record, text: str) -> str:
-    """The start of a record's answer up to `text` (without the space in front, which is the next token's)."""
-    answer = record.conversations[1].text
-    position = answer.find(text)
-    if position < 0:
-        raise ValueError(f"record {record.id}: {text!r} is not in its answer")
-    return answer[:position]
+class NotFinite(UserError):
+    """A model whose scores are no numbers: nothing may be chosen by them."""
 
 
-def top_comment(record: Record) -> str:
-    """The first comment of the answer's list, as it is written there."""
-    answer = record.conversations[1].text
-    return answer.split('1. "', 1)[1].split('"\n', 1)[0].removesuffix('"')
+def evaluate(
+    model: Model,
+    heldout: Heldout,
+    progress: Progress | None = None,
+    tasks: Sequence[str] | None = None,
+) -> Columns:
+    """The tasks that `heldout` can answer, or of these `tasks` alone, on one model: each task's per-item columns, as
+    its metric takes them.
 
-
-def evaluate(model: Model, heldout: Heldout, progress: Progress | None = None) -> Columns:
-    """The tasks that `heldout` can answer, on one model: each task's per-item columns, as its metric takes them."""
+    Raises: NotFinite, with the posts' ids.
+    """
     columns: Columns = {}
-    for name in heldout.tasks:
+    chosen = [name for name in heldout.tasks if tasks is None or name in tasks]
+    for name in chosen:
         columns[name] = TASKS[name].run(model, heldout)
         if progress:
-            progress(len(columns), len(heldout.tasks))
+            progress(len(columns), len(chosen))
     return columns
+
+
+def _finite(scores: np.ndarray, posts: Sequence[Record]) -> np.ndarray:
+    """The scores [N] or [N, C] as they are."""
+    bad = np.flatnonzero(~np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
+    if len(bad):
+        names = ", ".join(posts[i].id for i in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        raise NotFinite(
+            f"{len(bad)} of {len(posts)} posts got scores that are not finite ({names}); is the checkpoint's training "
+            "sound?"
+        )
+    return scores
 
 
 def _ask(model: Model, posts: Sequence[Record], question: str, words: Sequence[str]) -> np.ndarray:
     images = [record.images[0] for record in posts]
-    return model.score([f"<image>\n{question}"] * len(posts), images, list(words))  # [N, words]
+    scores = model.score([f"<image>\n{question}"] * len(posts), images, list(words))  # [N, words]
+    return _finite(scores, posts)
 
 
 def _classify(model: Model, heldout: Heldout, *, question: str, key: str) -> list[list[float]]:
@@ -153,27 +167,35 @@ def _classify(model: Model, heldout: Heldout, *, question: str, key: str) -> lis
 
 def _memorability(model: Model, heldout: Heldout) -> list[list[float]]:
     scores = _ask(model, heldout.posts, MEMORABILITY_QUESTION, [str(d) for d in range(10)])
-    return [_expectation(scores, np.arange(10) / 9), [t["memorability"] for t in heldout.truths]]
+    predicted = expectation(scores, np.arange(10) / 9)
+    return [predicted.tolist(), [t["memorability"] for t in heldout.truths]]
+
+
+def _before(record: Record, part: str) -> tuple[str, str]:
+    """(a record's answer up to the first of its parts of that name, the part itself)"""
+    answer = record.conversations[1].text
+    parts = answers.split(templates.get(record.meta["template"]), answer, record.meta["behaviors"])
+    span = parts[part][0]
+    return answer[: span.start], span.of(answer)
 
 
 def _likes(model: Model, heldout: Heldout) -> list[list[float]]:
     posts = heldout.liked
     rates = [float(record.meta["like_rate"]) for record in posts]
-    prefixes = [answer_before(r, f"{100 * rate:.1f}%") for r, rate in zip(posts, rates, strict=True)]
+    prefixes = [_before(record, "percent")[0] for record in posts]
     questions = [record.conversations[0].text for record in posts]
     images = [record.images[0] for record in posts]
     scores = model.score(questions, images, [f"{v}.0%" for v in LIKE_GRID], answer_prefix=prefixes)
-    return [_expectation(scores, np.asarray(LIKE_GRID) / 100), rates]
+    return [expectation(_finite(scores, posts), np.asarray(LIKE_GRID) / 100).tolist(), rates]
 
 
 def _comments(model: Model, heldout: Heldout) -> list[list[float]]:
     posts = heldout.commented
-    comments = [top_comment(record) for record in posts]
-    prefixes = [answer_before(r, comment) for r, comment in zip(posts, comments, strict=True)]
+    prefixes, comments = zip(*(_before(record, "comments") for record in posts), strict=True)
     questions = [record.conversations[0].text for record in posts]
     images = [record.images[0] for record in posts]
     sums, counts = model.loglikelihood(questions, images, comments, answer_prefix=prefixes)
-    return [sums.tolist(), counts.tolist()]
+    return [_finite(sums, posts).tolist(), counts.tolist()]
 
 
 def _stage2(model: Model, heldout: Heldout) -> list[list[float]]:
@@ -194,12 +216,6 @@ TASKS = {
     "comment_perplexity": Task("perplexity", "commented", _comments),
     "stage2": Task("accuracy", "questions", _stage2),
 }
-
-
-def _expectation(scores: np.ndarray, values: np.ndarray) -> list[float]:
-    """The mean of `values` under softmax(scores [N, len(values)])."""
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return (weights @ values / weights.sum(axis=1)).tolist()
 
 
 def estimates(columns: Columns) -> dict[str, metrics.Estimate]:

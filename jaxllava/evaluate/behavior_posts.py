@@ -1,0 +1,152 @@
+"""Held-out posts as the evaluation asks for them: where an answer tells what, and which posts cannot be scored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from input_pipeline import records
+from input_pipeline.behavior import answers, templates
+from input_pipeline.behavior.rules import SOURCES
+from input_pipeline.errors import UserError
+from input_pipeline.images import ImageError, open_image
+from input_pipeline.records import RecordSource
+from input_pipeline.tokenizer import IMAGE_TOKEN
+from input_pipeline.types import Record
+
+SPLIT = "behavior_heldout"
+Problems = dict[str, list[str]]  # what is wrong -> the posts, by id
+
+
+@dataclass(frozen=True)
+class Post:
+    """One held-out record without its pictures, which stay on disk.
+
+    `id` is 'source/post id'; `sizes` are (width, height) of its pictures; `parts` say where in `answer` what is told
+    (see `answers.split`).
+    """
+
+    id: str
+    source: str
+    question: str
+    answer: str
+    parts: answers.Parts
+    like_rate: float | None
+    index: int  # in the split
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def comments(self) -> list[str]:
+        """The comments as the answer has them, the most popular first."""
+        return [span.of(self.answer) for span in self.parts.get("comments", ())]
+
+
+@dataclass(frozen=True)
+class HeldoutPosts:
+    """Posts to score, and those that were passed over, by reason."""
+
+    posts: list[Post]
+    split: RecordSource
+    left_out: Problems = field(default_factory=dict)
+
+    def pictures(self, post: Post) -> list[bytes]:
+        """The encoded pictures of one of the posts."""
+        return list(self.split[post.index].images)
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources present, in the order of `rules.SOURCES`."""
+        present = {post.source for post in self.posts}
+        return [source for source in SOURCES if source in present]
+
+
+def load(data: Path, limit: int) -> HeldoutPosts:
+    """The first `limit` posts of the split behavior_heldout that can be scored.
+
+    Posts before the last of them that tell nothing, have no picture that can be read, hold a video, come twice or do
+    not follow their template are passed over, counted and named.
+
+    Raises: UserError where the data set has no such split or none of its posts can be scored.
+    """
+    if limit < 1:
+        raise UserError(f"--limit {limit}: at least 1 held-out post is needed")
+    if SPLIT not in records.splits(data):
+        raise UserError(
+            f"{data}: no split {SPLIT}: prepare it with the arm behavior and --config.heldout_fraction above 0"
+        )
+    split = records.open_split(data, SPLIT)
+    posts: list[Post] = []
+    left_out: Problems = defaultdict(list)
+    known: set[str] = set()
+    for index in range(len(split)):
+        record: Record = split[index]
+        name = _name(record)
+        try:
+            post = _read(record, index)
+            if post.id in known:
+                raise _Unfit("comes twice")
+        except _Unfit as error:
+            left_out[str(error)].append(name)
+            continue
+        known.add(post.id)
+        posts.append(post)
+        if len(posts) == limit:
+            break
+    if not posts:
+        raise UserError(
+            f"{data}: of {len(split)} held-out posts none can be scored: {told(left_out) or 'it is empty'}"
+        )
+    return HeldoutPosts(posts, split, dict(left_out))
+
+
+class _Unfit(Exception):
+    """Why a record is passed over."""
+
+
+def _name(record: Record) -> str:
+    return f"{_source(record)}/{record.meta.get('post_id') or record.id}"
+
+
+def _source(record: Record) -> str:
+    source = record.meta.get("source")
+    return source if source in SOURCES else "other"
+
+
+def _read(record: Record, index: int) -> Post:
+    if record.videos:
+        raise _Unfit("is a video, and there is no video model yet")
+    behaviors = record.meta.get("behaviors")
+    if not behaviors:
+        raise _Unfit("tells no reaction")
+    if [turn.role for turn in record.conversations] != ["human", "gpt"]:
+        raise _Unfit("is not one question and one answer")
+    question, answer = (turn.text for turn in record.conversations)
+    if not record.images:
+        raise _Unfit("has no picture")
+    if question.count(IMAGE_TOKEN) != len(record.images):
+        raise _Unfit(f"has other than one {IMAGE_TOKEN} for each picture")
+    try:
+        sizes = tuple(open_image(image).size for image in record.images)
+    except ImageError as error:
+        raise _Unfit(f"has a picture that cannot be read ({error.reason})") from None
+    name = str(record.meta.get("template"))
+    if name not in templates.TEMPLATES:
+        raise _Unfit(f"was written by a template {name!r} that is not known")
+    try:
+        parts = answers.split(templates.get(name), answer, behaviors)
+    except ValueError:
+        raise _Unfit(f"does not follow its template {name}") from None
+    rate = record.meta.get("like_rate")
+    return Post(_name(record), _source(record), question, answer, parts, rate, index, sizes)
+
+
+def told(problems: Mapping[str, Iterable[str]], most: int = 3) -> str:
+    """Problems in words: how many posts each has, and the first of them."""
+    said = []
+    for reason, ids in problems.items():
+        unique = list(dict.fromkeys(ids))
+        rest = ", ..." if len(unique) > most else ""
+        said.append(f"{len(unique)} {reason} ({', '.join(unique[:most])}{rest})")
+    return "; ".join(said)
