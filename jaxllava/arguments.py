@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -60,6 +60,12 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--text", type=Path, help="JSON lines with a 'text' field")
     add.add_argument("--workers", type=int, help="processes (default 1); the records do not depend on it")
     add.add_argument("--runner", help="a Beam runner other than the local one, such as FlinkRunner")
+    add.add_argument("--task", help="in place of raw posts: the training split of this benchmark")
+    add.add_argument("--data-root", type=Path, help="folder of the benchmarks' folders (--task)")
+    add.add_argument("--frames", type=int, default=4, help="of a video (--task; default 4)")
+    add.add_argument(
+        "--fraction", type=float, default=1.0, help="of the training questions (--task; default 1)"
+    )
 
     add = command(
         "download",
@@ -111,25 +117,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "--json", nargs="?", const="-", metavar="FILE", help="JSON, to a file or in place of text"
     )
 
-    add = command(
-        "evaluate",
-        "Score checkpoints on held-out reactions (comments, likes, replay) and compare the first with the others.",
-    )
-    add.add_argument(
-        "--checkpoint",
-        "--model",
-        action="append",
-        required=True,
-        metavar="[NAME=]DIR",
-        help="model folder; may be given several times, the first is compared with each of the others",
-    )
-    add.add_argument("--data", type=Path, required=True, help="records folder of a prepared data set")
-    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")
-    add.add_argument("--limit", type=int, default=400, help="held-out posts to use")
-    add.add_argument(
-        "--out", type=Path, help="folder for the results of every item; given again, the command goes on"
-    )
-    add.add_argument("--json", type=Path, help="also write the figures here")
+    _evaluate(command)
 
     add = command("generate", "Answer a prompt about an image.")
     add.add_argument("--model", type=Path, required=True)
@@ -205,6 +193,46 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "--image-tokens", type=int, help="positions of an image, where there is no --model (sample, tokens)"
     )
     return parser, made
+
+
+def _evaluate(command: Callable[[str, str], Parser]) -> None:
+    add = command(
+        "evaluate",
+        "Score checkpoints on benchmarks (--tasks), or on held-out reactions (--data) against one another.",
+    )
+    add.add_argument(
+        "--checkpoint",
+        "--model",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="model folder; with --data it may be given several times, the first is compared with each of the others",
+    )
+    add.add_argument("--out", type=Path, help="folder for every answer; given again, the command goes on")
+    add.add_argument("--limit", type=int, help="questions of a task (default all), posts (default 400)")
+    add.add_argument(
+        "--list", action="store_true", help="show the benchmarks, and with --data-root which are ready"
+    )
+    add.add_argument("--tasks", help="benchmarks or families of them, joined by commas; all")
+    add.add_argument("--data-root", type=Path, help="folder of the benchmarks' folders")
+    add.add_argument(
+        "--setting",
+        default="zero-shot",
+        help="whose reported figures to show: zero-shot, fine-tuned, ... with story",
+    )
+    add.add_argument("--frames", type=int, default=4, help="of a video (default 4)")
+    add.add_argument("--batch-size", type=int, default=16)
+    add.add_argument("--template", help="prompt template, in place of the model's own")
+    add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    add.add_argument("--restart", action="store_true", help="throw away the answers that --out holds")
+    add.add_argument(
+        "--distributed",
+        action="store_true",
+        help="every host of a pod or job answers its share of the questions",
+    )
+    add.add_argument("--data", type=Path, help="records folder of a prepared data set")
+    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")
+    add.add_argument("--json", type=Path, help="also write the figures of --data here")
 
 
 def _post_sources(add: argparse.ArgumentParser) -> None:

@@ -47,6 +47,11 @@ def _quickstart(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
+    if args.task:
+        from jaxllava.evaluate import command
+
+        command.prepare_task(args)
+        return
     from input_pipeline.prepare import prepare
     from input_pipeline.recipe import with_sources
     from jaxllava import config_files
@@ -167,15 +172,9 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
-    _check_file("--json", args.json)
-    from jaxllava.evaluate import behavior_command, behavior_text
-    from jaxllava.progress import bar
+    from jaxllava.evaluate import command
 
-    with bar("evaluating") as report:
-        found = behavior_command.run(args.data, args.checkpoint, args.out, args.limit, args.gold, report)
-    print(behavior_text.text(found))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1))
+    command.evaluate(args)
 
 
 def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -251,7 +250,7 @@ COMMANDS = {
 
 def _goes_on(argv: Sequence[str]) -> bool:
     """Whether a command that is given again goes on where it stopped."""
-    keeps = any(item.split("=")[0] == "--out" for item in argv)
+    keeps = any(item.split("=")[0] in ("--out", "--tasks") for item in argv)
     return bool(argv) and (argv[0] in RESUMED or (argv[0] == "evaluate" and keeps))
 
 

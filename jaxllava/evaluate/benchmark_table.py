@@ -97,7 +97,9 @@ def _incomplete(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{found['count']} lines of the release left out: {reason} ({found['first'][0]})")
     for reason, found in result["problems"].items():
         lines.append(
-            f"{found['count']} answers: {reason}, scored as the official scorer does ({found['first'][0]})"
+            f"{found['count']} answers: {reason} ({', '.join(found['first'][:1]) or 'no id'})"
+            if found["count"]
+            else reason
         )
     return lines
 

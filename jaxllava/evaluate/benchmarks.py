@@ -179,7 +179,7 @@ def result(
             why = str(answers.rows.get(item.id, {}).get("error", "not asked"))
             unanswered.setdefault(why.split(":")[0], []).append(f"{item.id}: {why}")
     empty = [item.id for item in asked if answers.rows.get(item.id, {}).get("answer") == ""]
-    problems = {"empty answers": empty} if empty else {}
+    problems: dict[str, list[str]] = {}
     figures: dict[str, Any] = {}
     why_none = ""
     if task.score is None:
@@ -194,6 +194,8 @@ def result(
             problems |= scored.problems
         except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
             why_none = f"no figure: {error}"
+    if empty and not any("empty" in what for what in problems):
+        problems["empty"] = empty
     named = lambda groups: {k: {"count": len(v), "first": v[:_NAMED]} for k, v in groups.items()}
     return {
         "task": task.name,
@@ -224,9 +226,11 @@ def _write_files(task: Task, asked: Sequence[Item], answers: Answers, folder: Pa
             "question_id": r.id,
             "prompt": r.meta["prompt"],
             "text": r.answer,
+            "answer_id": answer_files.digest([r.id, checkpoint]),  # LLaVA's are random
             "model_id": checkpoint,
             "metadata": {},
         }
+        | r.meta.get("line", {})
         for r in rows
     ]
     path = folder / "llava_answers.jsonl"

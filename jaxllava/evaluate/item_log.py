@@ -6,6 +6,7 @@ The first line says of what the rest are results; a file of anything else is nev
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ class ItemLog:
         path: of the file; its folder is made.
         header: {kind of thing: {"name": for messages, ...}}: all but the names has to be as in the file.
         keys: the fields that tell a row from the others.
+        remedy: for the message where the file is of something else; "" names another --out.
+
+    A row that cannot be read is as one that is not there. What is behind the last line end was being written when the
+    run ended, and is cut off.
 
     Raises: UserError where the file holds results of another header, or is no such file.
     """
@@ -31,8 +36,10 @@ class ItemLog:
         path: Path | None,
         header: Mapping[str, Mapping[str, Any]],
         keys: Sequence[str] = ("id", "number"),
+        remedy: str = "",
     ) -> None:
         self.path, self.keys = path, tuple(keys)
+        self._remedy = remedy or f"give another --out, or remove {path.parent if path else ''}"
         header = json.loads(json.dumps(header))  # as a file gives it back
         self.rows: dict[tuple[Any, ...], Row] = {}
         if path is None:
@@ -44,13 +51,14 @@ class ItemLog:
             path.write_text(json.dumps(header) + "\n")
             return
         first, *rest = whole.decode("utf-8", "replace").splitlines()
-        self._check(_parsed(path, 1, first), header)
-        for number, line in enumerate(rest, 2):
-            row = _parsed(path, number, line)
-            try:
+        head = _parsed(first)
+        if head is None:
+            raise UserError(f"{path}: line 1 does not say of what the results are; {self._remedy}")
+        self._check(head, header)
+        for line in rest:
+            row = _parsed(line)
+            if row is not None and all(key in row for key in self.keys):
                 self.rows[self._key(row)] = row
-            except KeyError as error:
-                raise UserError(f"{path}: line {number} has no {error}; {_remedy(path)}") from None
         if len(whole) < len(data):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
@@ -64,7 +72,7 @@ class ItemLog:
             if not isinstance(held, dict) or _unnamed(held) != _unnamed(wanted):
                 raise UserError(
                     f"{self.path}: holds results of {kind} {_described(held)}, and this run is of "
-                    f"{kind} {_described(wanted)}; {_remedy(self.path)}"
+                    f"{kind} {_described(wanted)}; {self._remedy}"
                 )
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -74,21 +82,17 @@ class ItemLog:
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             with self.path.open("a") as file:
                 file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
         self.rows |= {self._key(row): row for row in rows}
 
 
-def _remedy(path: Path | None) -> str:
-    return f"give another --out, or remove {path.parent if path else ''}"
-
-
-def _parsed(path: Path, number: int, line: str) -> Row:
+def _parsed(line: str) -> Row | None:
     try:
         row = json.loads(line)
     except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise UserError(f"{path}: line {number} is no result of an evaluation; {_remedy(path)}")
-    return row
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _unnamed(part: Mapping[str, Any]) -> dict[str, Any]:

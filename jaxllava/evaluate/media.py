@@ -1,4 +1,6 @@
-"""The pictures of a question, opened before the model is asked: one that cannot be read costs its own question only."""
+"""The pictures of a question, opened before the model is asked: one that cannot be read costs its own question
+only.
+"""
 
 from __future__ import annotations
 

@@ -220,9 +220,12 @@ def test_a_run_that_was_stopped_goes_on(model, data, tmp_path, monkeypatch):
         run(model, data, tmp_path / "cut")
     path = tmp_path / "cut" / "toy" / "answers-0000.jsonl"
     assert len(path.read_text().splitlines()) == 1 + 4
-    path.write_bytes(path.read_bytes() + b'{"id": "q8", "ans')  # killed in the middle of a line
+    first = path.read_text().splitlines()
+    # One line is damaged, and the process was killed in the middle of another.
+    damaged = "\n".join([*first[:2], first[2][:20], *first[3:]]) + "\n" + '{"id": "q8", "ans'
+    path.write_text(damaged)
     again = run(model, data, tmp_path / "cut")[0]
-    assert len(asked) == 2 + 2  # what was answered is not asked again
+    assert len(asked) == 2 + 2  # three answers are there, six questions are two batches
     drop = lambda r: {k: v for k, v in r.items() if k != "seconds"}
     assert drop(again) == drop(whole)
     assert Answers(path.parent, Answers(tmp_path / "whole" / "toy", {}).identity).rows.keys() == {
@@ -233,7 +236,8 @@ def test_a_run_that_was_stopped_goes_on(model, data, tmp_path, monkeypatch):
 def test_answers_of_another_checkpoint_are_refused(model, data, tmp_path):
     run(model, data, tmp_path / "out")
     with pytest.raises(
-        UserError, match=r"checkpoint was weights, is others\); use another --out, or --restart"
+        UserError,
+        match=r"checkpoint \(is weights\), .* of checkpoint \(is others\); use another --out, or --restart",
     ):
         run(model, data, tmp_path / "out", checkpoint="others")
     found = run(model, data, tmp_path / "out", checkpoint="others", restart=True)[0]
@@ -244,7 +248,7 @@ def test_changed_questions_are_refused(model, data, tmp_path):
     run(model, data, tmp_path / "out")
     path = data / "toy" / "questions.jsonl"
     path.write_text(path.read_text().replace("What colour", "Which colour"))
-    with pytest.raises(UserError, match="questions was"):
+    with pytest.raises(UserError, match="holds results of questions"):
         run(model, data, tmp_path / "out")
 
 

@@ -6,10 +6,23 @@ import itertools
 from collections.abc import Sequence
 
 from input_pipeline.errors import UserError, nearest
+from jaxllava.evaluate.tasks import (
+    gqa,
+    llava_bench,
+    mm_vet,
+    mmbench,
+    mme,
+    pope,
+    science_qa,
+    seed_bench,
+    textvqa,
+    vizwiz,
+    vqav2,
+)
 from jaxllava.evaluate.tasks.task import Task
 
-_MODULES: tuple[tuple[Task, ...], ...] = ()
-TASKS: dict[str, Task] = {task.name: task for task in itertools.chain(*_MODULES)}
+_LLAVA = (llava_bench, science_qa, pope, mme, gqa, vqav2, textvqa, vizwiz, mmbench, seed_bench, mm_vet)
+TASKS: dict[str, Task] = {task.name: task for task in itertools.chain(*(module.TASKS for module in _LLAVA))}
 
 
 def families() -> list[str]:
