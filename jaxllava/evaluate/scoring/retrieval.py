@@ -177,8 +177,12 @@ def hvu_retrieval(rows: Sequence[Answered]) -> Scored:
 
     def overall(*table: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = [table[at].sum(axis=-1) / table[at + 1].sum(axis=-1) for at in range(0, len(table), 2)]
-        return 100 * np.nanmean(means, axis=0)
+            means = np.stack(
+                [table[at].sum(axis=-1) / table[at + 1].sum(axis=-1) for at in range(0, len(table), 2)]
+            )
+            # A resample without a category's videos: the mean is over the others.
+            drawn = np.isfinite(means)
+            return 100 * np.where(drawn, means, 0).sum(axis=0) / drawn.sum(axis=0)
 
     figure = metrics.estimate(overall, columns, name="overall", unit="videos")
     return Scored({"overall": figure, **found}, dict(problems))
