@@ -40,11 +40,29 @@ def test_map_is_scikit_learns():
 
 def test_map_resamples_as_weights_do():
     generator = np.random.default_rng(1)
-    scores, true = generator.integers(0, 4, 25) / 3, (generator.random(25) < 0.4).astype(float)
-    weights = generator.integers(0, 3, (4, 25)).astype(np.float32)
-    got = retrieval._weighted_precision(scores, true, weights)
-    want = [average_precision_score(true, scores, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+    for levels in (1, 3, 1000):  # one rank for all, ties, none
+        scores, true = generator.integers(0, levels, 25) / levels, generator.random(25) < 0.4
+        weights = generator.integers(0, 3, (25, 4)).astype(float)
+        got = retrieval._weighted_precision(scores, true, weights)
+        want = [average_precision_score(true, scores, sample_weight=column) for column in weights.T]
+        np.testing.assert_allclose(got, want)
+
+
+def test_maps_interval_holds_its_value_where_tags_are_rare():
+    generator = np.random.default_rng(2)
+    meta = {"candidates": ["a", "b", "c"], "categories": ["scene", "scene", "object"]}
+    rows = [
+        Answered(
+            str(at),
+            [tag for tag in "abc" if generator.random() < 0.05 or at == 7],
+            None,
+            tuple(generator.random(3)),
+            meta,
+        )
+        for at in range(200)
+    ]
+    for figure in retrieval.hvu_map(rows).figures.values():
+        assert figure.low < figure.mean < figure.high
 
 
 def test_map_refuses_what_it_cannot_rank():
