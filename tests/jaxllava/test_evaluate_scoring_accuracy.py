@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -119,7 +119,7 @@ def test_f1_of_answers_that_are_no_label():
 
 
 def test_numbers_by_hand():
-    rows = answered([(1, 2), (2, 2.0), (3, "about 3."), (4, "3")])
+    rows = answered([(1, 2), (2, np.float32(2)), (3, "about 3."), (4, "3")])
     got = accuracy.spearman(rows).figures
     assert list(got) == ["spearman", "mse", "pearson", "r2"]
     assert got["mse"].mean == 0.5
@@ -168,6 +168,7 @@ def test_lvu_targets():
         accuracy.lvu_like_ratio(answered([(90, 0.8), (0.5, 0.5)]))
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=12), st.randoms()
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
@@ -102,6 +102,7 @@ def plain_average_precision(predicted, true, least):
 WINDOW = st.tuples(st.integers(0, 30), st.integers(1, 20)).map(lambda pair: [pair[0], pair[0] + pair[1]])
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(WINDOW, min_size=1, max_size=4),
     st.lists(WINDOW, min_size=1, max_size=6),
@@ -154,6 +155,7 @@ def test_highlights_without_scores_miss_and_are_named():
         moments.highlight_detection([highlight("1", [7], [[4, 4, 4]], [1])])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=2, max_size=12))
 def test_clip_precision_is_scikit_learns_curve_interpolated(clips):
     true = np.array([clip[0] for clip in clips], float)

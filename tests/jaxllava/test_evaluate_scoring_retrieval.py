@@ -54,15 +54,16 @@ def test_maps_interval_holds_its_value_where_tags_are_rare():
     rows = [
         Answered(
             str(at),
-            [tag for tag in "abc" if generator.random() < 0.05 or at == 7],
+            [tag for tag in "abc" if generator.random() < 0.05 * (tag != "c") or at == 7],
             None,
             tuple(generator.random(3)),
             meta,
         )
         for at in range(200)
     ]
+    # Its own category has one rare tag, which many resamples lack.
     for figure in retrieval.hvu_map(rows).figures.values():
-        assert figure.low < figure.mean < figure.high
+        assert figure.low <= figure.mean <= figure.high and figure.low < figure.high
 
 
 def test_map_refuses_what_it_cannot_rank():

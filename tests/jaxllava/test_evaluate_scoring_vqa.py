@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline.errors import UserError
@@ -165,6 +165,7 @@ def test_gqa_by_hand():
 WORDS = st.lists(st.sampled_from(["two", "a", "dont", "red,", "1,000", "x-y", "No.", "the", "?"]), max_size=5)
 
 
+@settings(max_examples=40, deadline=None)
 @given(WORDS)
 def test_normalised_texts_are_in_lower_case_without_articles(words):
     for rule in (vqa.official, vqa.m4c):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline.errors import UserError
@@ -182,6 +182,7 @@ def test_mme_refuses_what_is_no_pair():
         yes_no.mme([Answered("x", "yes", "yes")])
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["Yes", "No", "?"]), st.sampled_from(["Yes", "No", ""])),

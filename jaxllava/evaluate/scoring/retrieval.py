@@ -70,16 +70,23 @@ def hvu_map(rows: Sequence[Answered], *, resamples: int = 500) -> Scored:
         each.setdefault(str(categories[at]), []).append(
             _weighted_precision(scores[:, at], true[:, at] > 0, weights)
         )
-    # A resample without a tag's videos says nothing on that tag: the mean is over the others.
-    means = {category: 100 * np.nanmean(values, axis=0) for category, values in sorted(each.items())}
-    overall = np.mean(list(means.values()), axis=0)
+    means = {category: 100 * _mean_of_defined(np.stack(values)) for category, values in sorted(each.items())}
+    overall = _mean_of_defined(np.stack(list(means.values())))
     found = {}
     for name, values in {"overall": overall, **means}.items():
         # A video drawn twice raises the precision at its own rank, so that resampled values lie too high, by far
         # where tags are rare. Their spread is what is wanted: they are moved to have the value for their mean.
-        spread = values[1:] - values[1:].mean() + values[0]
+        drawn = values[1:][np.isfinite(values[1:])]
+        spread = drawn - drawn.mean() + values[0] if drawn.size else drawn
         found[name] = metrics.interval(float(values[0]), spread, len(rows), "videos")
     return Scored(found, dict(problems))
+
+
+def _mean_of_defined(values: Array) -> Array:
+    """Returns the mean over the first axis of what is not NaN: a tag or category that a resample lacks has no part."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
 
 
 def _weighted_precision(scores: Array, true: np.ndarray, weights: Array) -> Array:
@@ -182,12 +189,8 @@ def hvu_retrieval(rows: Sequence[Answered]) -> Scored:
 
     def overall(*table: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = np.stack(
-                [table[at].sum(axis=-1) / table[at + 1].sum(axis=-1) for at in range(0, len(table), 2)]
-            )
-            # A resample without a category's videos: the mean is over the others.
-            drawn = np.isfinite(means)
-            return 100 * np.where(drawn, means, 0).sum(axis=0) / drawn.sum(axis=0)
+            means = [table[at].sum(axis=-1) / table[at + 1].sum(axis=-1) for at in range(0, len(table), 2)]
+        return 100 * _mean_of_defined(np.stack(means))
 
     figure = metrics.estimate(overall, columns, name="overall", unit="videos")
     return Scored({"overall": figure, **found}, dict(problems))
