@@ -143,7 +143,7 @@ def _bleu(name: str, counts: Array, order: int) -> Estimate:
 
 
 def overlap(rows: Sequence[Answered]) -> Scored:
-    """ "sacreBLEU" (13a tokens, exponential smoothing), then "rouge1", "rouge2", "rougeL" (F, no stemming); percent.
+    """sacreBLEU (13a tokens, exponential smoothing), then ROUGE-1, -2 and -L (F, no stemming), in percent.
 
     BLEU is of the corpus; its interval resamples the items' counts. Of several references ROUGE takes the best.
     """
