@@ -6,6 +6,7 @@ import math
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,7 @@ def _numbers(
         except ValueError as error:
             raise broken(benchmark, row, f"its truth {truth:g} is {error}") from None
         value = number_in(row.answer) if isinstance(row.answer, str) else row.answer
-        if value is None or isinstance(value, bool) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             problems.note("no finite number in the answer: left out", row.id)
             continue
         try:

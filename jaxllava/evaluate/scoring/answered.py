@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, TypeVar
 
 from input_pipeline.errors import UserError
@@ -95,7 +96,7 @@ def text(benchmark: str, row: Answered, problems: Problems, consequence: str) ->
 
 def number(benchmark: str, row: Answered, value: Any, what: str) -> float:
     """Returns a finite number; a UserError names the question otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise broken(benchmark, row, f"its {what} is {value!r}, not a finite number")
     return float(value)
 

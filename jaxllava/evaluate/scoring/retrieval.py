@@ -22,7 +22,7 @@ PICKS = 5
 # --- mAP over videos (HVU's own metric) ---
 
 
-def hvu_map(rows: Sequence[Answered], *, resamples: int = metrics.RESAMPLES) -> Scored:
+def hvu_map(rows: Sequence[Answered], *, resamples: int = 500) -> Scored:
     """HVU's mAP in percent: per tag the average precision over videos, averaged over a category's tags.
 
     "overall" is the mean of the categories, as in HVU's and Behavior-LLaVA's tables. Every row has the same tags in
@@ -32,7 +32,7 @@ def hvu_map(rows: Sequence[Answered], *, resamples: int = metrics.RESAMPLES) -> 
 
     Args:
         rows: one per video.
-        resamples: of the interval, over videos.
+        resamples: of the interval, over videos; each ranks every tag's videos anew.
     """
     check("HVU", rows)
     tags = list(meta("HVU", rows[0], "candidates"))
@@ -62,37 +62,49 @@ def hvu_map(rows: Sequence[Answered], *, resamples: int = metrics.RESAMPLES) -> 
     if len(used) < len(tags):
         problems[f"{len(tags) - len(used)} of {len(tags)} tags occur in no video: left out"] = []
     generator = np.random.default_rng(0)
-    weights = np.ones((resamples + 1, len(rows)), dtype=np.float32)  # row 0: the videos themselves
+    weights = np.ones((len(rows), resamples + 1))  # the first: the videos themselves
     for at in range(1, resamples + 1):
-        weights[at] = np.bincount(generator.integers(0, len(rows), len(rows)), minlength=len(rows))
+        weights[:, at] = np.bincount(generator.integers(0, len(rows), len(rows)), minlength=len(rows))
     each: dict[str, list[Array]] = {}
     for at in used:
         each.setdefault(str(categories[at]), []).append(
-            _weighted_precision(scores[:, at], true[:, at], weights)
+            _weighted_precision(scores[:, at], true[:, at] > 0, weights)
         )
-    # A resample without a tag's videos says nothing on that tag: the mean is over the others.
-    means = {category: 100 * np.nanmean(values, axis=0) for category, values in sorted(each.items())}
-    overall = np.mean(list(means.values()), axis=0)
-    found = {
-        name: metrics.interval(float(values[0]), values[1:], len(rows), "videos")
-        for name, values in {"overall": overall, **means}.items()
-    }
+    means = {category: 100 * _mean_of_defined(np.stack(values)) for category, values in sorted(each.items())}
+    overall = _mean_of_defined(np.stack(list(means.values())))
+    found = {}
+    for name, values in {"overall": overall, **means}.items():
+        # A video drawn twice raises the precision at its own rank, so that resampled values lie too high, by far
+        # where tags are rare. Their spread is what is wanted: they are moved to have the value for their mean.
+        drawn = values[1:][np.isfinite(values[1:])]
+        spread = drawn - drawn.mean() + values[0] if drawn.size else drawn
+        found[name] = metrics.interval(float(values[0]), spread, len(rows), "videos")
     return Scored(found, dict(problems))
 
 
-def _weighted_precision(scores: Array, true: Array, weights: np.ndarray) -> Array:
-    """Returns the average precision of one tag under each weighting of the videos [resamples, n]: [resamples].
+def _mean_of_defined(values: Array) -> Array:
+    """Returns the mean over the first axis of what is not NaN: a tag or category that a resample lacks has no part."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
+
+
+def _weighted_precision(scores: Array, true: np.ndarray, weights: Array) -> Array:
+    """Returns the average precision of one tag under each weighting of the videos [n, resamples]: [resamples].
 
     Equal scores share a rank, so that a video drawn twice is what scikit-learn's `sample_weight` makes of it.
     """
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # of its rank
-    drawn = weights[:, order]
-    seen = np.cumsum(drawn, axis=1, dtype=np.float64)[:, last]
-    hits = np.cumsum(drawn * true[order], axis=1, dtype=np.float64)[:, last]
-    gained = np.diff(hits, axis=1, prepend=0)
+    rank = np.append(0, np.cumsum(np.diff(scores[order]) != 0))  # [n]
+    positive = rank[true[order]]  # the ranks that hold a positive, rising
+    ranks = np.unique(positive)
+    # What is seen and gained from one such rank to the next: sums over a few stretches, not n running sums.
+    ends = np.searchsorted(rank, ranks, side="right")
+    seen = np.cumsum(np.add.reduceat(weights[order[: ends[-1]]], np.append(0, ends[:-1]), axis=0), axis=0)
+    gained = np.add.reduceat(weights[order[true[order]]], np.searchsorted(positive, ranks), axis=0)
+    hits = np.cumsum(gained, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(gained > 0, gained * hits / seen, 0).sum(axis=1) / hits[:, -1]
+        return np.where(gained > 0, gained * hits / seen, 0).sum(axis=0) / hits[-1]
 
 
 # --- five of thirty tags (Video-4096, Behavior-LLaVA) ---
@@ -178,7 +190,7 @@ def hvu_retrieval(rows: Sequence[Answered]) -> Scored:
     def overall(*table: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             means = [table[at].sum(axis=-1) / table[at + 1].sum(axis=-1) for at in range(0, len(table), 2)]
-        return 100 * np.nanmean(means, axis=0)
+        return 100 * _mean_of_defined(np.stack(means))
 
     figure = metrics.estimate(overall, columns, name="overall", unit="videos")
     return Scored({"overall": figure, **found}, dict(problems))

@@ -143,7 +143,7 @@ def _bleu(name: str, counts: Array, order: int) -> Estimate:
 
 
 def overlap(rows: Sequence[Answered]) -> Scored:
-    """ "sacreBLEU" (13a tokens, exponential smoothing), then "rouge1", "rouge2", "rougeL" (F, no stemming); percent.
+    """sacreBLEU (13a tokens, exponential smoothing), then ROUGE-1, -2 and -L (F, no stemming), in percent.
 
     BLEU is of the corpus; its interval resamples the items' counts. Of several references ROUGE takes the best.
     """
@@ -188,6 +188,6 @@ def _sacrebleu(*columns: Array) -> Array:
         precision = np.where(matches > 0, matches / totals, 0.5**missed / totals)
         score = 100 * np.exp(np.log(precision).mean(axis=0))
         penalty = np.where(length < reference, np.exp(1 - reference / length), 1.0)
-    # No match at all, or an order without n-grams: 0.
-    defined = (totals > 0).all(axis=0) & (matches > 0).any(axis=0) & (length > 0)
-    return np.where(defined, score * penalty, 0.0)
+        # No match at all, or an order without n-grams: 0.
+        defined = (totals > 0).all(axis=0) & (matches > 0).any(axis=0) & (length > 0)
+        return np.where(defined, score * penalty, 0.0)
