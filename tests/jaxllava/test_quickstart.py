@@ -62,7 +62,7 @@ def test_evaluate_gives_the_quickstart_s_own_figures(run, capsys):
     cli.main(
         ["evaluate", *data, "--gold", str(workdir / "plaza/gold.json"), "--limit", "6", "--json", str(out)]
     )
-    figures = json.loads(out.read_text())["checkpoints"]["model"]["figures"]
+    figures = json.loads(out.read_text())["checkpoints"]["base"]["figures"]
     expected = results["by_seed"]["base"][0]
     for task in ("mood", "topic", "memorability", "stage2"):
         assert figures[task] == expected[task]
