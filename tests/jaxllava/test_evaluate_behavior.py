@@ -36,15 +36,16 @@ def record(name: str, origin: str, template: str, told=EVERYTHING, **known) -> R
     )
     spec = samples.behavior(post, templates.get(template), told)
     assert spec is not None
-    return samples.load(spec, lambda _: png(hash(name) % 100))
+    return samples.load(spec, lambda _: png(ord(name)))
 
 
 GOOD = [
     record("a", "reddit", "reddit_image_v1", like_rate=0.9, comments=("so nice cups", "red boats")),
-    record("b", "reddit", "reddit_image_v1", like_rate=0.5, comments=("blue stars are nice",)),
+    record("b", "reddit", "reddit_image_v1", like_rate=0.5, comments=("blue stars are nice and soothing here",)),
     record("c", "youtube", "youtube_thumbnail_v1", like_rate=0.021, comments=("What is this", "Nice boats")),
     record("d", "youtube", "replay_v1", replay=(0.1, 0.5, 0.3)),
-    record("e", "table", "image_behavior_v1_unmarked", content="warm", like_rate=0.25, comments=("two red cups",)),
+    record("e", "table", "image_behavior_v1_unmarked", content="warm", like_rate=0.25,
+           comments=("two red cups are nice and soothing",)),
     record("f", "youtube", "replay_v1", replay=(0.2, 0.2, 0.2)),
     record("g", "youtube", "replay_v1", replay=(0.1, 0.9)),
 ]  # fmt: skip

@@ -48,6 +48,23 @@ def test_spearman_of_a_constant_prediction_is_zero():
     assert (got.mean, got.low, got.high) == (0, 0, 0)
 
 
+def test_correlations_within_an_item():
+    x, y = np.random.default_rng(0).normal(size=(2, 12))
+    pearson, spearman = metrics.correlations(x, y)
+    assert pearson == pytest.approx(stats.pearsonr(x, y)[0])
+    assert spearman == pytest.approx(stats.spearmanr(x, y)[0])
+    assert metrics.correlations([0.1] * 3, [1, 2, 3]) == (0, 0)
+    assert np.isnan(metrics.correlations([1, 2, 3], [0.1] * 3)).all()
+
+
+def test_the_mean_of_any_numbers():
+    got = metrics.mean([-1.0, 2.0, 5.0])
+    assert got.mean == 2
+    assert -1 <= got.low <= 2 <= got.high <= 5
+    paired = metrics.paired_difference("mean", [[1.0, 2.0, 4.0]], [[0.0, 1.0, 3.0]])
+    assert (paired.mean, paired.low, paired.high) == pytest.approx((1, 1, 1))
+
+
 def test_perplexity_pools_tokens():
     # 1 token at 1/2 and 3 tokens at 1/8 in all: exp((ln 2 + ln 8) / 4) = 2. The mean of per-item values is 2
     # here as well; the second case tells them apart: exp((ln 4 + 3 ln 2) / 4) = 2.38 against (4 + 2) / 2 = 3.

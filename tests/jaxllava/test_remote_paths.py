@@ -19,7 +19,7 @@ TRAIN = ["train", "--workdir", "run"]
             ["generate", "--model", "m", "--prompt", "x", "--image", "gs://shed/a.png"],
             "--image gs://shed/a.png is",
         ),
-        (["evaluate", "--model", "gs://shed/m", "--data", "d"], "--model gs://shed/m is"),
+        (["evaluate", "--checkpoint", "a=gs://shed/m", "--data", "d"], "--checkpoint gs://shed/m is"),
     ],
 )
 def test_a_path_in_a_bucket_is_refused(words, named, capsys, tmp_path, monkeypatch):
