@@ -76,6 +76,7 @@ class JaxLlava(lmms):
         for name, value in (("frames", frames), ("max_images", max_images)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"--model_args: {name} is {value!r}; it must be at least 1.")
+        _keep_likelihoods()
         self.batch_size = int(batch_size)
         self.failed: dict[str, str] = {}  # reasons by request
         self._answering = load(
@@ -301,6 +302,26 @@ class JaxLlava(lmms):
                 f"{len(self.failed)} requests could not be read and were answered with nothing, which their tasks "
                 f"score: {named}{'; ...' if len(self.failed) > _NAMED else ''}"
             )
+
+
+def _keep_likelihoods() -> None:
+    """Lets likelihoods through lmms-eval's evaluator, where this version would not.
+
+    Up to 0.7.3 (no release is newer) it makes a string of every output that is not text, (loss, greedy) too, and the
+    scoring of multiple choice then fails, whatever the model. From its cache the pair comes as a list.
+    """
+    from lmms_eval import evaluator  # pyright: ignore[reportMissingImports]
+
+    unwrap = evaluator.unwrap_generation_output
+    if unwrap((0.0, True))[0] == (0.0, True):
+        return
+
+    def keep(output: Any) -> tuple[Any, Any]:
+        if isinstance(output, (tuple, list)) and len(output) == 2 and isinstance(output[0], float):
+            return tuple(output), None
+        return unwrap(output)
+
+    evaluator.unwrap_generation_output = keep
 
 
 class JaxLlavaChat(JaxLlava):

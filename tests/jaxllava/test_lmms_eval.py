@@ -23,6 +23,7 @@ from tests.jaxllava import tiny_models as tiny
 pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: pip install 'jaxllava[lmms-eval]'")
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
+TASKS = ["tiny_written", "tiny_cut", "tiny_chosen", "tiny_rounds"]
 CHOICES = ["red", "the blue box is on the left", "3 of 10", "green"]
 # Two pictures, one, none; and questions of unequal lengths, so that order and padding matter.
 QUESTIONS = [
@@ -111,7 +112,9 @@ def folder(own: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "utils.py").write_text(UTILS)
     answers = _answers(own)
     stop = max(answers, key=len)[4:6]  # in the middle of an answer
-    likeliest = own.score([q for q, _ in QUESTIONS], _pictures(), CHOICES, end=False).argmax(axis=1)
+    likeliest = own.score([q for q, _ in QUESTIONS], _pictures(), CHOICES, end=False, batch_size=4).argmax(
+        axis=1
+    )
     rows: list[dict[str, Any]] = [
         {"id": i, "question": question, "pictures": [png(n) for n in numbers], "choices": CHOICES}
         for i, (question, numbers) in enumerate(QUESTIONS)
@@ -155,12 +158,19 @@ def harness(folder: Path):
     return made.create_from_arg_string(f"pretrained={folder / 'model'},batch_size=4", {"batch_size": 1})
 
 
+@pytest.fixture(scope="module")
+def evaluated(folder: Path, harness: Any) -> dict[str, Any]:
+    return _evaluate(folder, TASKS, harness, use_cache=str(folder / "cache"), model_args="x=1")
+
+
 def _pictures() -> list[list[bytes]]:
     return [[png(number) for number in numbers] for _, numbers in QUESTIONS]
 
 
 def _answers(own: Model, **changes: Any) -> list[str]:
-    return own.generate([q for q, _ in QUESTIONS], _pictures(), **{"max_new_tokens": 12, **changes})
+    return own.generate(
+        [q for q, _ in QUESTIONS], _pictures(), **{"max_new_tokens": 12, "batch_size": 4, **changes}
+    )
 
 
 def _evaluate(folder: Path, tasks: list[str], model: Any, **arguments: Any) -> dict[str, Any]:
@@ -179,8 +189,10 @@ def _said(found: dict[str, Any], task: str) -> list[Any]:
     return [sample["filtered_resps"][0] for sample in found["samples"][task]]
 
 
-def test_generation_and_choices_are_those_of_our_own_calls(own: Model, folder: Path, harness: Any) -> None:
-    found = _evaluate(folder, ["tiny_written", "tiny_cut", "tiny_chosen"], harness)
+def test_generation_and_choices_are_those_of_our_own_calls(
+    own: Model, folder: Path, harness: Any, evaluated: dict[str, Any]
+) -> None:
+    found = evaluated
     answers = _answers(own)
     assert _said(found, "tiny_written") == answers and len(set(answers)) > 4
     assert found["results"]["tiny_written"]["right,none"] == 1.0
@@ -189,27 +201,28 @@ def test_generation_and_choices_are_those_of_our_own_calls(own: Model, folder: P
     assert _said(found, "tiny_cut") == cut != answers
     # Its gold is what `score` finds likeliest: lmms-eval takes the least of what it is given.
     assert found["results"]["tiny_chosen"]["acc,none"] == 1.0
-    sums = own.score([q for q, _ in QUESTIONS], _pictures(), CHOICES, end=False)
+    sums = own.score([q for q, _ in QUESTIONS], _pictures(), CHOICES, end=False, batch_size=4)
     by_length = (sums / [len(text) for text in CHOICES]).argmax(axis=1)
     assert found["results"]["tiny_chosen"]["acc_norm,none"] == np.mean(by_length == sums.argmax(axis=1))
-    losses = [[loss for loss, _ in sample["filtered_resps"]] for sample in found["samples"]["tiny_chosen"]]
-    np.testing.assert_allclose(losses, -sums, rtol=1e-5, atol=1e-4)
+    told = np.array([sample["filtered_resps"] for sample in found["samples"]["tiny_chosen"]])  # [N, C, 2]
+    np.testing.assert_allclose(told[..., 0], -sums, rtol=1e-5, atol=1e-4)
+    greedy = own.continuations([q for q, _ in QUESTIONS], _pictures(), [CHOICES] * len(QUESTIONS))[2]
+    np.testing.assert_array_equal(told[..., 1], greedy)
     assert not harness.failed
 
 
-def test_another_run_compiles_nothing(folder: Path, harness: Any) -> None:
-    run = lambda: _evaluate(folder, ["tiny_written", "tiny_chosen"], harness)
-    run()
+def test_another_run_compiles_nothing(folder: Path, harness: Any, evaluated: dict[str, Any]) -> None:
     sizes = lambda: (generation._decode._cache_size(), generation._score._cache_size())
     before = sizes()
-    run()
+    found = _evaluate(folder, ["tiny_written", "tiny_chosen"], harness)
     assert sizes() == before
+    assert _said(found, "tiny_written") == _said(evaluated, "tiny_written")
 
 
 def test_mean_loss_counts_the_end(own: Model, folder: Path) -> None:
     from jaxllava.lmms.model import JaxLlava
 
-    model = JaxLlava(str(folder / "model"), batch_size=8, reduction="mean")
+    model = JaxLlava(str(folder / "model"), batch_size=4, reduction="mean")
     found = _evaluate(folder, ["tiny_chosen"], model)
     for number in (0, 2):
         question, pictures = QUESTIONS[number][0], _pictures()[number]
@@ -218,23 +231,8 @@ def test_mean_loss_counts_the_end(own: Model, folder: Path) -> None:
         np.testing.assert_allclose(got, -sums / counts, rtol=1e-5, atol=1e-5)
 
 
-def test_greedy_is_what_generation_writes(own: Model) -> None:
-    """A continuation cut from the greedy answer is greedy; with one other token anywhere it is not."""
-    prompts, images = ["which colour", "box"], [png(0), png(5)]
-    answers = own.generate(prompts, images, max_new_tokens=6)
-    candidates = [[text, text + "é", "é" + text] for text in answers]
-    sums, counts, greedy = own.continuations(prompts, images, candidates)
-    assert counts[:, 0].min() >= 2
-    # The longest greedy beginning of the answer whose tokens are the generated ones.
-    np.testing.assert_array_equal(greedy, [[True, False, False]] * 2)
-    np.testing.assert_allclose(
-        sums[:, 0], own.loglikelihood(prompts, images, answers)[0], rtol=1e-6, atol=1e-5
-    )
-
-
-def test_rounds(own: Model, folder: Path, harness: Any) -> None:
-    found = _evaluate(folder, ["tiny_rounds"], harness)
-    said = _said(found, "tiny_rounds")
+def test_rounds(own: Model, evaluated: dict[str, Any]) -> None:
+    said = _said(evaluated, "tiny_rounds")
     assert [len(rounds) for rounds in said] == [1 + i % 2 for i in range(len(QUESTIONS))]
     first = _answers(own, max_new_tokens=8)
     assert [rounds[0] for rounds in said] == first
@@ -242,20 +240,23 @@ def test_rounds(own: Model, folder: Path, harness: Any) -> None:
     assert said[1][1] == second[0]
 
 
-def test_cached_answers_are_used(folder: Path, harness: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    run = lambda: _evaluate(
-        folder, ["tiny_written", "tiny_chosen"], harness, use_cache=str(tmp_path), model_args="x=1"
-    )
-    monkeypatch.setattr("lmms_eval.caching.response_cache._FUNC_ADDR_RE", __import__("re").compile(" at 0x.*"))
-    first = run()
+def test_cached_answers_are_used(
+    folder: Path, harness: Any, evaluated: dict[str, Any], monkeypatch: Any
+) -> None:
     calls: list[int] = []
-    for name in ("generate_until", "loglikelihood"):
+    for name in ("generate_until", "generate_until_multi_round", "loglikelihood"):
         monkeypatch.setattr(harness, name, lambda requests: calls.append(len(requests)))
-    assert run()["results"] == first["results"] and not calls
+    found = _evaluate(folder, TASKS, harness, use_cache=str(folder / "cache"), model_args="x=1")
+    assert found["results"] == evaluated["results"] and not calls
 
 
-def test_bad_requests_are_named_and_counted(folder: Path, own: Model, harness: Any, capsys: Any) -> None:
+def test_bad_requests_are_named_and_counted(folder: Path, own: Model, harness: Any) -> None:
+    from loguru import logger  # pyright: ignore[reportMissingImports]
+
     from jaxllava.lmms.model import JaxLlava
+
+    said_loudly: list[str] = []
+    sink = logger.add(said_loudly.append, level="ERROR", format="{message}")
 
     found = _evaluate(folder, ["bad_written"], harness)
     said = _said(found, "bad_written")
@@ -263,21 +264,34 @@ def test_bad_requests_are_named_and_counted(folder: Path, own: Model, harness: A
     assert harness.failed.keys() == {"task bad_written, doc 1", "task bad_written, doc 2"}
     assert "cannot" in harness.failed["task bad_written, doc 1"]
     assert "the model has 512 places" in harness.failed["task bad_written, doc 2"]
-    assert "2 requests could not be read" in capsys.readouterr().out
+    logger.remove(sink)
+    assert "2 requests could not be read" in said_loudly[-1]
     with pytest.raises(UserError, match="2 of 4 requests cannot be read: task bad_chosen, doc 1: "):
         _evaluate(folder, ["bad_chosen"], harness)
     with pytest.raises(UserError, match="2 of 4 requests cannot be read"):
         _evaluate(folder, ["bad_written"], JaxLlava(str(folder / "model"), strict=True))
 
 
-def test_an_answer_gets_the_places_that_are_left(own: Model) -> None:
-    rows = own.read(["red", "how many people like the red ball"], [png(0), None])
-    limits = [3, 9]
-    for seed in (0, 1):
-        together = own.answer(rows, limits, temperature=1.0, seed=seed)
-        assert [len(own.tokenizer(text)["input_ids"]) <= n + 1 for text, n in zip(together, limits, strict=True)]
-    greedy = own.answer(rows, limits)
-    assert greedy == [own.answer([row], n)[0] for row, n in zip(rows, limits, strict=True)]
+def test_an_answer_gets_the_places_that_are_left(own: Model, folder: Path) -> None:
+    """A task may ask for more new tokens than the model has places; lmms-eval's do, up to 49152."""
+    from lmms_eval import models  # pyright: ignore[reportMissingImports]
+
+    model = models.get_model("jaxllava")(str(folder / "model"), batch_size=2)
+    prompts = ["red " * 468, "red " * 460]
+    rows = own.read(prompts)
+    left = [512 - len(row[0]) for row in rows]
+    assert 0 < left[0] < left[1] < 60
+    model.task_dict = {"t": {"test": [{}, {}]}}
+    requests = [_request(i, prompt, {"max_new_tokens": 49152}) for i, prompt in enumerate(prompts)]
+    assert model.generate_until(requests) == own.answer(rows, left)
+    assert own.answer(rows, left)[0] == own.answer(rows, left[0])[0] != own.answer(rows, left[0] - 5)[0]
+
+
+def _request(doc_id: int, context: str, given: dict[str, Any]) -> Any:
+    from lmms_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+
+    metadata = {"task": "t", "doc_id": doc_id, "repeats": 1}
+    return Instance("generate_until", (context, given, None, doc_id, "t", "test"), 0, metadata)
 
 
 def test_messages_keep_pictures_in_place(own: Model, folder: Path) -> None:
@@ -342,7 +356,9 @@ def test_pictures_of_every_kind(tmp_path: Path) -> None:
     read = lambda visual, most=None: prompt_of(Ask("t", 0, "what", lambda: visual), 4, most)[1]
     frames = read([str(path)])
     # 24 frames: the first, the 8th, the 16th and the last, as np.linspace(0, 23, 4) rounds down.
-    assert [round(np.asarray(frame).mean(), -1) for frame in frames] == pytest.approx([0, 70, 150, 230], abs=10)
+    assert [round(np.asarray(frame).mean(), -1) for frame in frames] == pytest.approx(
+        [0, 70, 150, 230], abs=10
+    )
     assert len(read({"type": "video", "url": str(path)})) == 4
     picture = Image.new("RGB", (4, 4))
     assert read([[picture, png(0)], {"bytes": png(1), "path": None}]) == [picture, png(0), png(1)]
