@@ -332,5 +332,5 @@ def continuations(
     taken = np.zeros(counts.shape, bool)
     if greedy:
         taken = np.concatenate([np.asarray(taken) for _, taken in parts], axis=1)[:, :total]  # [B, C, T]
-        taken = (taken | ~real).all(axis=2)
+        taken = np.asarray((taken | ~real).all(axis=2))
     return np.where(real, logs, 0.0).sum(axis=2), counts, taken

@@ -17,6 +17,7 @@ def read_frames(path: str | Path, count: int) -> list[Image.Image]:
     """
     try:
         import av
+        from av.error import FFmpegError
     except ImportError:
         raise UserError("videos need PyAV: pip install 'jaxllava[lmms-eval]', or pip install av") from None
     if not Path(path).is_file():
@@ -31,7 +32,7 @@ def read_frames(path: str | Path, count: int) -> list[Image.Image]:
             found = [
                 frame.to_image() for number, frame in enumerate(container.decode(stream)) if number in wanted
             ]
-    except (av.FFmpegError, IndexError, ValueError) as error:
+    except (FFmpegError, IndexError, ValueError) as error:
         raise UserError(f"video {path}: cannot be read: {in_one_line(error)}") from error
     if not found:
         raise UserError(f"video {path}: holds no frames")

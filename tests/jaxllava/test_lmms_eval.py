@@ -97,7 +97,8 @@ metric_list:
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Model:
     tokenizer = tiny.tokenizer_in(tmp_path_factory.mktemp("tokenizer"))
-    config = tiny.llava_for(tokenizer)
+    config = tiny.llava_for(tokenizer, vision=tiny.VISION.replace(layers=2))
+    config = config.replace(decoder=config.decoder.replace(layers=1))  # what is compiled here takes the time
     return Model(config, jax.tree.map(jnp.asarray, tiny.random_params(config)), tokenizer, "v1_bare")
 
 
