@@ -200,22 +200,48 @@ class Model:
         """
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
+        rows = self.read(prompts, images, answer_prefix)
+        self._check_lengths([len(tokens) + max_new_tokens for tokens, _, _ in rows])
+        return self.answer(rows, max_new_tokens, temperature, top_p, seed, batch_size)
+
+    def read(
+        self, prompts: Sequence[Prompt], images: Pictures = None, answer_prefix: str | Sequence[str] = ""
+    ) -> list[Row]:
+        """Prompts as the model takes them, (tokens [L], image_index [L], views uint8 [m, H, W, 3]) each, for `answer`.
+
+        Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
+        """
         prefixes = _per_prompt(answer_prefix, len(prompts))
-        rows = [
+        return [
             self._reader.row(i, turns, pictures, prefixes[i])
             for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images))
         ]
-        self._check_lengths([len(tokens) + max_new_tokens for tokens, _, _ in rows])
+
+    def answer(
+        self,
+        rows: Sequence[Row],
+        max_new_tokens: int | Sequence[int] = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 16,
+    ) -> list[str]:
+        """`generate` for rows that were read, each with a limit of its own if a sequence is given."""
+        rows = list(rows)
+        limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         answers = [""] * len(rows)
         ending = get_template(self.template).parts.answer[1].strip()
         key = jax.random.key(seed)
+        full = min(batch_size, len(rows))
         for number, chosen in enumerate(_batches(rows, batch_size)):
+            batch = self._stack([rows[i] for i in chosen], full)
+            padded = [*chosen, *[chosen[-1]] * (len(batch.tokens) - len(chosen))]
             with self._context():
                 tokens, counts = generation.generate(
                     self.module,
                     self._params,
-                    self._stack([rows[i] for i in chosen], min(batch_size, len(rows))),
-                    max_new_tokens=max_new_tokens,
+                    batch,
+                    max_new_tokens=[limits[i] for i in padded],
                     end_ids=self._end_ids,
                     temperature=temperature,
                     top_p=top_p,
@@ -257,7 +283,7 @@ class Model:
         longest = max(map(len, own), default=0)
         # The last one stands in for what a row lacks: its score is thrown away.
         filled = [row + row[-1:] * (longest - len(row)) for row in own]
-        sums, counts = self._continuations(prompts, images, filled, answer_prefix, end, batch_size)
+        sums, counts, _ = self._continuations(prompts, images, filled, answer_prefix, end, batch_size)
         found = sums if reduction == "sum" else sums / np.maximum(counts, 1)
         for row, texts in zip(found, own, strict=True):
             row[len(texts) :] = -np.inf
@@ -279,10 +305,31 @@ class Model:
         """
         if len(answers) != len(prompts):
             raise UserError(f"loglikelihood: {len(prompts)} prompts, {len(answers)} answers.")
-        sums, counts = self._continuations(
+        sums, counts, _ = self._continuations(
             prompts, images, [[a] for a in answers], answer_prefix, end, batch_size
         )
         return sums[:, 0], counts[:, 0]
+
+    def continuations(
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures,
+        candidates: Sequence[Sequence[str]],
+        answer_prefix: str | Sequence[str] = "",
+        *,
+        end: bool = False,
+        batch_size: int = 16,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `score`, of candidates of each prompt's own, and what is greedy; each prompt and image is run once.
+
+        Args: candidates: one list a prompt, all of the same length C.
+        Returns (sums of token log-probs float64 [N, C] in nats, token counts int [N, C], bool [N, C]: whether greedy
+        generation writes the candidate, that is whether each of its tokens is the likeliest there).
+        """
+        if len(candidates) != len(prompts) or len({len(own) for own in candidates}) > 1:
+            raise UserError("continuations: give each prompt a list of candidates, all of the same length.")
+        own = [list(texts) for texts in candidates]
+        return self._continuations(prompts, images, own, answer_prefix, end, batch_size, greedy=True)
 
     def _continuations(
         self,
@@ -292,9 +339,10 @@ class Model:
         answer_prefix: str | Sequence[str],
         end: bool | None,
         batch_size: int,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        greedy: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not len(prompts):
-            return np.zeros((0, 0)), np.zeros((0, 0), int)
+            return np.zeros((0, 0)), np.zeros((0, 0), int), np.zeros((0, 0), bool)
         prefixes = _per_prompt(answer_prefix, len(prompts))
         if end is None:
             end = any(_one_begins_another(set(texts)) for texts in {tuple(texts) for texts in candidates})
@@ -318,15 +366,15 @@ class Model:
             tails.append([other[shared:] for other in whole])
         self._check_lengths([len(r[0]) + max(map(len, t)) for r, t in zip(rows, tails, strict=True)])
         sums = np.zeros((len(rows), len(tails[0])))
-        counts = np.zeros(sums.shape, int)
+        counts, taken = np.zeros(sums.shape, int), np.zeros(sums.shape, bool)
         for chosen in _batches(rows, batch_size):
             full = min(batch_size, len(rows))
             batch = self._stack([rows[i] for i in chosen], full)
             padded = [tails[i] for i in chosen] + [tails[chosen[-1]]] * (len(batch.tokens) - len(chosen))
             with self._context():
-                found = generation.score(self.module, self._params, batch, padded)
-            sums[chosen], counts[chosen] = (part[: len(chosen)] for part in found)
-        return sums, counts
+                found = generation.continuations(self.module, self._params, batch, padded, greedy)
+            sums[chosen], counts[chosen], taken[chosen] = (part[: len(chosen)] for part in found)
+        return sums, counts, taken
 
     def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
         if self._mesh is None:

@@ -146,6 +146,7 @@ def _decode(
     batch, width = prompts.tokens.shape
     hidden, cache, lengths = _prefill(model, params, prompts, width + new_slots)
     slots = jnp.arange(width + new_slots)
+    limit = jnp.broadcast_to(limit, (batch,))
     valid = jnp.pad(jnp.asarray(prompts.valid), ((0, 0), (0, new_slots)), constant_values=True)
 
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
@@ -157,13 +158,13 @@ def _decode(
     # Step t holds the token that goes to place t: written out, and not yet run through the model.
     def running(state: tuple) -> jax.Array:
         step, _, done, _, _ = state
-        return (step < limit) & ~jnp.all(done)
+        return (step < jnp.max(limit)) & ~jnp.all(done)
 
     def advance(state: tuple) -> tuple:
         step, hidden, done, out, cache = state
         token = jnp.where(done, end_ids[0], choose(hidden, step))
         out = out.at[:, step].set(token)
-        done = done | jnp.isin(token, end_ids)
+        done = done | jnp.isin(token, end_ids) | (step + 1 >= limit)
         embeds = apply(token[:, None], None, None, method="embed")  # [B, 1, D]
         mask = valid & (slots <= width + step)  # [B, S]
         hidden, cache = apply(
@@ -194,31 +195,32 @@ def generate(
     params: Params,
     prompts: Prompts,
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     end_ids: Sequence[int],
     temperature: float = 0.0,
     top_p: float = 1.0,
     key: jax.Array | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Continues each prompt until one of `end_ids` (there may be none) or `max_new_tokens`.
+    """Continues each prompt until one of `end_ids` (there may be none) or `max_new_tokens`, one number or one a row.
 
     Args: temperature 0 is greedy; otherwise `key` decides the draw, which depends on the row's place in the
-    batch. Returns (tokens int32 [B, max_new_tokens], filled with the first end id behind the end; counts int32 [B] of
-    tokens before the end).
+    batch. Returns (tokens int32 [B, the most new tokens], filled with the first end id behind the end; counts int32
+    [B] of tokens before the end).
     """
+    most = max_new_tokens if isinstance(max_new_tokens, int) else max(max_new_tokens)
     tokens, counts = _decode(
         params,
         prompts,
-        jnp.int32(max_new_tokens),
+        jnp.asarray(max_new_tokens, jnp.int32),
         jax.random.key(0) if key is None else key,
         jnp.float32(temperature if temperature > 0 else 1.0),
         jnp.float32(top_p),
         jnp.asarray(list(end_ids) or [-1], jnp.int32),
         model=model,
-        new_slots=bucket(max_new_tokens),
+        new_slots=bucket(most),
         greedy=temperature <= 0,
     )
-    return np.asarray(tokens)[:, :max_new_tokens], np.asarray(counts)
+    return np.asarray(tokens)[:, :most], np.asarray(counts)
 
 
 @partial(jax.jit, static_argnames=("model", "slots"))
@@ -228,7 +230,7 @@ def _start(
     return _prefill(model, params, prompts, slots)
 
 
-@partial(jax.jit, static_argnames=("model",))
+@partial(jax.jit, static_argnames=("model", "greedy"))
 def _score(
     params: Params,
     hidden: jax.Array,
@@ -238,8 +240,10 @@ def _score(
     candidates: jax.Array,
     *,
     model: LlavaModel,
-) -> jax.Array:
-    """Log-probs f32 [B, C, T] of candidates int [B, C, T] after a row's prefilled prompt; junk on padding.
+    greedy: bool,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Of candidates int [B, C, T] after a row's prefilled prompt: log-probs f32 [B, C, T], and if `greedy` whether each
+    token is the one that greedy generation takes there, bool [B, C, T]. Junk on padding.
 
     All candidates of a row stand one after another behind the prompt in the same cache, and the mask hides
     them from each other: the prompt's keys and values are neither recomputed nor copied.
@@ -247,10 +251,13 @@ def _score(
     apply = _applied(model, params)
     batch, count, length = candidates.shape
     width = valid.shape[1]
-    first = jax.nn.log_softmax(apply(hidden, method="logits"))  # [B, V]
-    first = jnp.take_along_axis(first, candidates[:, :, 0], axis=1)[:, :, None]  # [B, C, 1]
+    logits = apply(hidden, method="logits")  # [B, V]
+    first = jnp.take_along_axis(jax.nn.log_softmax(logits), candidates[:, :, 0], axis=1)[
+        :, :, None
+    ]  # [B, C, 1]
+    taken = candidates[:, :, :1] == _first_greatest(logits)[:, None, None] if greedy else None  # [B, C, 1]
     if length == 1:
-        return first
+        return first, taken
     fed = length - 1  # the last token of a candidate predicts nothing that is asked for
     total = count * fed
     tokens = candidates[:, :, :-1].reshape(batch, total)
@@ -269,15 +276,20 @@ def _score(
     embeds = apply(tokens, None, None, method="embed")
     out, _ = apply(embeds, positions, cache, width, mask, method="extend")
 
-    def pick(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def pick(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array | None]:
         hidden, target = pair  # [B, D], [B]
-        logs = jax.nn.log_softmax(apply(hidden, method="logits"))
-        return jnp.take_along_axis(logs, target[:, None], axis=1)[:, 0]
+        logits = apply(hidden, method="logits")
+        logs = jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1)[:, 0]
+        return logs, target == _first_greatest(logits) if greedy else None
 
     # A few positions at a time: all logits at once would be [B, C * T, V].
     targets = candidates[:, :, 1:].reshape(batch, total)
-    later = jax.lax.map(pick, (out.swapaxes(0, 1), targets.T), batch_size=min(64, total))  # [C * fed, B]
-    return jnp.concatenate([first, later.T.reshape(batch, count, fed)], axis=2)
+    later = jax.lax.map(pick, (out.swapaxes(0, 1), targets.T), batch_size=min(64, total))  # [C * fed, B] each
+    return jax.tree.map(
+        lambda one, rest: jnp.concatenate([one, rest.T.reshape(batch, count, fed)], axis=2),
+        (first, taken),
+        later,
+    )
 
 
 def score(
@@ -288,6 +300,18 @@ def score(
     Args: candidates[b][c]: token ids int [n >= 1] of candidate c after prompt b; C is the same for all rows.
     Returns (sums float64 [B, C] in nats, token counts int [B, C]); sums / counts is the mean per token.
     """
+    sums, counts, _ = continuations(model, params, prompts, candidates, greedy=False)
+    return sums, counts
+
+
+def continuations(
+    model: LlavaModel,
+    params: Params,
+    prompts: Prompts,
+    candidates: list[list[np.ndarray]],
+    greedy: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `score`, and bool [B, C]: whether greedy generation would write the candidate (all False if not `greedy`)."""
     counts = np.array([[len(tokens) for tokens in row] for row in candidates])  # [B, C]
     longest = int(counts.max())
     length = longest if longest < 2 else bucket(longest, 2)
@@ -300,9 +324,13 @@ def score(
     slots = prompts.tokens.shape[1] + at_once * (length - 1)
     hidden, cache, lengths = _start(params, prompts, model=model, slots=slots)
     parts = [
-        _score(params, hidden, cache, lengths, jnp.asarray(prompts.valid), part, model=model)
+        _score(params, hidden, cache, lengths, jnp.asarray(prompts.valid), part, model=model, greedy=greedy)
         for part in np.split(padded, padded.shape[1] // at_once, axis=1)
     ]
-    logs = np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, :total]  # [B, C, T]
+    logs = np.concatenate([np.asarray(logs, np.float64) for logs, _ in parts], axis=1)[:, :total]  # [B, C, T]
     real = np.arange(length) < counts[:, :, None]
-    return np.where(real, logs, 0.0).sum(axis=2), counts
+    taken = np.zeros(counts.shape, bool)
+    if greedy:
+        taken = np.concatenate([np.asarray(taken) for _, taken in parts], axis=1)[:, :total]  # [B, C, T]
+        taken = np.asarray((taken | ~real).all(axis=2))
+    return np.where(real, logs, 0.0).sum(axis=2), counts, taken

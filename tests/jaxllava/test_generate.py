@@ -278,6 +278,40 @@ def test_scores_equal_the_full_forward_pass(params) -> None:
     np.testing.assert_allclose(alone[:, 0], expected[:, 0], rtol=1e-5, atol=2e-5)
 
 
+def test_greedy_continuations_are_what_generation_writes(params, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    written, _ = generation.generate(MODEL, params, prompts, max_new_tokens=5, end_ids=())
+    other = lambda tokens, place: np.where(np.arange(len(tokens)) == place, (tokens + 1) % 101, tokens)
+    candidates = [
+        [row, row[:1], row[:3], other(row, 0), other(row, 4), other(row[:3], 2), other(row[:1], 0)]
+        for row in written
+    ]
+    monkeypatch.setattr(generation, "MAX_CANDIDATE_SLOTS", 8)  # several passes over the cache
+    sums, counts, greedy = generation.continuations(MODEL, params, prompts, candidates)
+    np.testing.assert_array_equal(greedy, [[True] * 3 + [False] * 4] * 3)
+    scored, lengths = generation.score(MODEL, params, prompts, candidates)
+    np.testing.assert_allclose(sums, scored, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(counts, lengths)
+    single = generation.continuations(MODEL, params, prompts, [[row[1], row[6]] for row in candidates])[2]
+    np.testing.assert_array_equal(single, [[True, False]] * 3)
+
+
+def test_each_row_has_its_own_limit(params) -> None:
+    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    whole, _ = generation.generate(MODEL, params, prompts, max_new_tokens=9, end_ids=())
+    limits = [2, 9, 5]
+    for ends in ((), (int(whole[1, 3]),)):
+        alike = [
+            generation.generate(MODEL, params, prompts, max_new_tokens=limit, end_ids=ends)
+            for limit in limits
+        ]
+        tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=limits, end_ids=ends)
+        assert tokens.shape == (3, 9)
+        for i, (expected, lengths) in enumerate(alike):
+            assert counts[i] == lengths[i]
+            np.testing.assert_array_equal(tokens[i, : counts[i]], expected[i, : counts[i]])
+
+
 def test_scores_in_several_passes(params, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     candidates = [[rng.integers(6, 101, size=n).astype(np.int32) for n in (2, 4, 1, 3, 4)] for _ in ROWS]
