@@ -159,7 +159,7 @@ class Task:
         folder: under --data-root.
         split: the split that is scored.
         needs: of each split the files that `load` reads and the folders of its media, as patterns under `folder`. They decide
-            whether the task is ready.
+            whether the task is ready. "a|b" is one or the other, where a release is around in several layouts.
         get: what to get and from where, in a sentence or two, for those who have nothing yet.
         load: (folder, split) to items and what was rejected, in a stable order. It raises UserError where a file as a whole
             is not what it should be.
@@ -193,7 +193,8 @@ class Task:
     def missing(self, root: Path, split: str = "") -> list[str]:
         """The patterns of `needs` that nothing under root/folder matches; none: the task is ready."""
         folder = root / self.folder
-        return [p for p in self.needs[split or self.split] if not any(folder.glob(p))]
+        found = lambda pattern: any(any(folder.glob(one)) for one in pattern.split("|"))
+        return [pattern.replace("|", " or ") for pattern in self.needs[split or self.split] if not found(pattern)]
 
 
 @dataclass(frozen=True)
