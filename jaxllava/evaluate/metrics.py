@@ -234,21 +234,72 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
 # --- the bootstrap ---
 
 
+def estimate(
+    statistic: Statistic,
+    columns: dict[str, ArrayLike],
+    *,
+    name: str,
+    ids: Sequence[str] | None = None,
+    unit: str = "items",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Returns any statistic's value on all rows of the columns, and its bootstrap interval over the rows.
+
+    Args:
+        statistic: takes the columns in their order, each [..., n], and returns [...]; NaN where undefined.
+        columns: name -> [n] finite numbers; one row is what counts together (an item, a picture, a pair).
+        name: of the figure, for error messages.
+        ids: names of the rows for error messages.
+        unit: what a row is; it becomes the Estimate's `unit`.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    return _estimate(statistic, _columns(name, columns, ids), seed, resamples, name, unit)
+
+
+def draws(
+    statistic: Statistic,
+    columns: dict[str, ArrayLike],
+    *,
+    name: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Array:
+    """Returns the statistic on resampled rows, [resamples]: for figures that add independent parts."""
+    return _draws(statistic, _columns(name, columns, None), seed, resamples)
+
+
+def interval(value: float, values: Array, n: int, unit: str = "items") -> Estimate:
+    """Returns the value with the percentile interval of its resampled `values` [resamples]."""
+    # A resample can draw equal truths only and then defines no value: it says nothing about the interval.
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return Estimate(value, value, value, n, unit)
+    tail = (1 - LEVEL) / 2 * 100
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high), n, unit)
+
+
 def _estimate(
-    statistic: Statistic, columns: tuple[Array, ...], seed: int, resamples: int, name: str
+    statistic: Statistic,
+    columns: tuple[Array, ...],
+    seed: int,
+    resamples: int,
+    name: str,
+    unit: str = "items",
 ) -> Estimate:
     n = len(columns[0])
     value = float(statistic(*columns))
     if not np.isfinite(value):
-        raise ValueError(f"{name} is undefined on these {n} items: it needs two or more that differ in truth")
-    values = np.concatenate([statistic(*block) for block in _resample(columns, seed, resamples)])
-    # A resample can draw equal truths only and then defines no value: it says nothing about the interval.
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return Estimate(value, value, value, n)
-    tail = (1 - LEVEL) / 2 * 100
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return Estimate(value, float(low), float(high), n)
+        raise ValueError(
+            f"{name} is undefined on these {n} {unit}: it needs two or more that differ in truth"
+        )
+    return interval(value, _draws(statistic, columns, seed, resamples), n, unit)
+
+
+def _draws(statistic: Statistic, columns: tuple[Array, ...], seed: int, resamples: int) -> Array:
+    return np.concatenate([statistic(*block) for block in _resample(columns, seed, resamples)])
 
 
 def _resample(columns: tuple[Array, ...], seed: int, resamples: int) -> Iterator[tuple[Array, ...]]:
