@@ -1,7 +1,7 @@
 """Reads the small files in which benchmarks are released: tables, JSON, lines of text, whatever wrote them.
 
-A bad record never ends a reading: it is yielded as Rejected, with the file and the line (of JSON: the place in the list)
-where it stood. A file that as a whole is not what it should be raises UserError.
+A bad record never ends a reading: it is yielded as Rejected, with the file and the line (of JSON: the place
+in the list) where it stood. A file that as a whole is not what it should be raises UserError.
 """
 
 from __future__ import annotations
@@ -94,11 +94,12 @@ def table(
     optional: Mapping[str, Sequence[str]] | None = None,
     quote: str = '"',
 ) -> Iterator[tuple[str, dict[str, str]] | Rejected]:
-    """('file:line', {our name: cell}) of a table with a header, separated by commas, semicolons, tabs or blanks.
+    """('file:line', {our name: cell}) of a table with a header, separated by commas, semicolons, tabs or
+    blanks.
 
-    Which of them is told by the header. `columns` and `optional` give for each of our names the names that the release's
-    columns go by; names are compared without case, and cells come without the blanks around them. A cell of an optional
-    column that is not there is "".
+    Which of them is told by the header. `columns` and `optional` give for each of our names the names that
+    the release's columns go by; names are compared without case, and cells come without the blanks around
+    them. A cell of an optional column that is not there is "".
     """
     content = text(path)
     header_line = next((line for line in content.splitlines() if line.strip()), "")
@@ -181,7 +182,7 @@ def needed(folder: Path, *patterns: str) -> Path:
 
 
 def word_of(names_of: Mapping[str, Sequence[str]]) -> Callable[[str], str]:
-    """A function from a release's name of a class to ours, "" where there is none; case, blanks and _ - do not count."""
+    """A function from a release's name of a class to ours, else ""; case, blanks and signs do not count."""
     plain = lambda name: "".join(c for c in name.lower() if c.isalnum())
     known = {plain(other): word for word, others in names_of.items() for other in (word, *others)}
     return lambda name: known.get(plain(name), "")

@@ -194,7 +194,9 @@ class Task:
         """The patterns of `needs` that nothing under root/folder matches; none: the task is ready."""
         folder = root / self.folder
         found = lambda pattern: any(any(folder.glob(one)) for one in pattern.split("|"))
-        return [pattern.replace("|", " or ") for pattern in self.needs[split or self.split] if not found(pattern)]
+        return [
+            pattern.replace("|", " or ") for pattern in self.needs[split or self.split] if not found(pattern)
+        ]
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,9 @@ def read(task: Task, root: Path, split: str = "") -> Questions:
     if not items:
         reasons = Counter({reason: len(where) for reason, where in rejected.items()}).most_common(3)
         why = "; ".join(f"{count} {reason} (first: {rejected[reason][0]})" for reason, count in reasons)
-        raise UserError(f"task {task.name}: no question in {folder}, split {split}{': ' + why if why else ''}")
+        raise UserError(
+            f"task {task.name}: no question in {folder}, split {split}{': ' + why if why else ''}"
+        )
     return Questions(list(items.values()), rejected)
 
 
