@@ -82,7 +82,7 @@ def test_memcat_pictures_lie_under_their_categories(tmp_path):
     assert questions.items[1].truth == 0.75
     assert questions.rejected == {"no score": [f"{tmp_path}/memcat/memcat_image_data.csv:7"]}
     text(tmp_path / "memcat/memcat_image_data.csv", "image_file;category\na;b\n")
-    with pytest.raises(UserError, match="no column 'subcategory'.*Did you mean 'category'"):
+    with pytest.raises(UserError, match=r"no column 'subcategory'.*Did you mean 'category'"):
         read(TASKS["memcat"], tmp_path)
 
 
