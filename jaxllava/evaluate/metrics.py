@@ -8,7 +8,7 @@ are those of Behavior-LLaVA: accuracy, Spearman's rho (memorability), R2 (like r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -236,7 +236,7 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
 
 def estimate(
     statistic: Statistic,
-    columns: dict[str, ArrayLike],
+    columns: Mapping[str, ArrayLike],
     *,
     name: str,
     ids: Sequence[str] | None = None,
@@ -260,7 +260,7 @@ def estimate(
 
 def draws(
     statistic: Statistic,
-    columns: dict[str, ArrayLike],
+    columns: Mapping[str, ArrayLike],
     *,
     name: str,
     seed: int = 0,
@@ -312,7 +312,7 @@ def _resample(columns: tuple[Array, ...], seed: int, resamples: int) -> Iterator
         yield tuple(column[index] for column in columns)
 
 
-def _columns(name: str, columns: dict[str, ArrayLike], ids: Sequence[str] | None) -> tuple[Array, ...]:
+def _columns(name: str, columns: Mapping[str, ArrayLike], ids: Sequence[str] | None) -> tuple[Array, ...]:
     """Checks that the columns are finite vectors of one length; errors name the column and the item."""
     arrays = {key: np.asarray(column, dtype=np.float64) for key, column in columns.items()}
     n = len(ids) if ids is not None else next(iter(arrays.values())).size

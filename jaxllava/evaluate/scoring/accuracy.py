@@ -46,7 +46,9 @@ def top1(rows: Sequence[Answered], *, clubbed: Mapping[str, str] | None = None) 
             missing = [gold for gold in golds if gold not in clubbed]
             if missing:
                 raise broken("accuracy", row, f"its label {missing[0]!r} is in no group")
-            right_clubbed.append(clubbed.get(answer) in [clubbed[gold] for gold in golds])
+            right_clubbed.append(
+                answer is not None and clubbed.get(answer) in [clubbed[gold] for gold in golds]
+            )
     found = {"accuracy": figures.percent("accuracy", right)}
     if clubbed is not None:
         found["accuracy clubbed"] = figures.percent("accuracy clubbed", right_clubbed)
@@ -272,6 +274,7 @@ def lvu_view_count(rows: Sequence[Answered]) -> Scored:
 def lvu_like_ratio(rows: Sequence[Answered]) -> Scored:
     """LVU's like_ratio: the mean squared error of 10 x likes / (likes + dislikes).
 
-    Truths and answers are likes / (likes + dislikes), in [0, 1]. LVU's public code learns ten times the share less a constant, the training mean.
+    Truths and answers are likes / (likes + dislikes), in [0, 1]. LVU's public code learns ten times that less a
+    constant, the training mean.
     """
     return _numbers("LVU like_ratio", rows, "mse", _tenfold_share)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from input_pipeline.errors import UserError
 from jaxllava.evaluate.metrics import Estimate
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def number(benchmark: str, row: Answered, value: Any, what: str) -> float:
     return float(value)
 
 
-def groups(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+def groups(keys: Iterable[Key]) -> dict[Key, list[int]]:
     """Returns key -> the positions that have it, in the order of first occurrence."""
-    found: dict[Hashable, list[int]] = {}
+    found: dict[Key, list[int]] = {}
     for index, key in enumerate(keys):
         found.setdefault(key, []).append(index)
     return found

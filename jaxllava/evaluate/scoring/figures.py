@@ -65,11 +65,12 @@ def summed(units: Sequence[Hashable], *columns: Array) -> list[Array]:
     """Returns each column, [n], summed within its units: [units], in the order of first occurrence."""
     position = {key: index for index, key in enumerate(groups(units))}
     index = np.array([position[key] for key in units])
-    return [np.bincount(index, weights=column, minlength=len(position)) for column in columns]
+    counted = (np.bincount(index, weights=column, minlength=len(position)) for column in columns)
+    return [np.asarray(column, dtype=np.float64) for column in counted]
 
 
 def total(
-    name: str, parts: Mapping[str, tuple[metrics.Statistic, dict[str, ArrayLike]]], unit: str
+    name: str, parts: Mapping[str, tuple[metrics.Statistic, Mapping[str, ArrayLike]]], unit: str
 ) -> Estimate:
     """Returns the sum of the parts' statistics; each part's rows are resampled within the part.
 

@@ -98,14 +98,14 @@ def pope(rows: Sequence[Answered]) -> Scored:
             each = [statistic(*counts[at : at + 4]) for at in range(0, len(counts), 4)]
             return np.mean(each, axis=0)
 
-        found[name] = metrics.estimate(average, dict(columns), name=name, unit=unit)
+        found[name] = metrics.estimate(average, columns, name=name, unit=unit)
     if len(categories) > 1:
         for category in sorted(map(str, categories)):
             own = [columns[f"{category} {cell}"] for cell in range(4)]
             asked = np.sum(own, axis=0) > 0
             own = {f"{cell}": column[asked] for cell, column in enumerate(own)}
             for name, statistic in _POPE_FIGURES.items():
-                found[f"{name}/{category}"] = metrics.estimate(statistic, dict(own), name=name, unit=unit)
+                found[f"{name}/{category}"] = metrics.estimate(statistic, own, name=name, unit=unit)
     return Scored(found, dict(problems))
 
 
