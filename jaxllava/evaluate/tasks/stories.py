@@ -23,12 +23,12 @@ NOTE = (
 )
 
 
-def choice(options: Sequence[str], what: str) -> str:
+def choice(options: Sequence[str], what: str, mark: str = ", ") -> str:
     """Video-4096's question: 'Given {topics} identify the most relevant topic ... answer with just the most
     relevant topic.', which is all that its author's thesis prints.
     """
     return (
-        f"Given {', '.join(options)} identify the most relevant {what} "
+        f"Given {mark.join(options)} identify the most relevant {what} "
         f"and answer with just the most relevant {what}."
     )
 
