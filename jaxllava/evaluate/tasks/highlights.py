@@ -78,14 +78,10 @@ def load_highlights(folder: Path, split: str) -> Iterator[Item | Rejected]:
             yield found
             continue
         where, row = found
-        ids, scores = row.get("relevant_clip_ids"), row.get("saliency_scores")
-        hidden = ids is None and scores is None
-        if not hidden and not (
-            _is_table([ids], len(ids or ())) and _is_table(scores, 3) and len(scores) == len(ids)
-        ):
-            yield Rejected(where, "relevant_clip_ids and saliency_scores do not fit")
+        people = _people(row)
+        if isinstance(people, str):
+            yield Rejected(where, people)
             continue
-        people = {} if hidden else dict(zip(ids, scores, strict=True))
         prompt = (
             f'From 0 (very bad) to 4 (very good), how well does this clip show "{row["query"].strip()}"? '
             "Answer with one digit."
@@ -93,8 +89,18 @@ def load_highlights(folder: Path, split: str) -> Iterator[Item | Rejected]:
         video = media.locate(folder / "videos", str(row["vid"]))
         for clip in range(int(row["duration"] / CLIP)):
             stretch = Clip(video, clip * CLIP, (clip + 1) * CLIP)
-            truth = None if hidden else people.get(clip, [0, 0, 0])
+            truth = None if people is None else people.get(clip, [0, 0, 0])
             yield Item(f"{row['qid']}/{clip}", prompt, (stretch,), truth, meta=_meta(row) | {"clip": clip})
+
+
+def _people(row: dict[str, Any]) -> dict[int, list[float]] | str | None:
+    """{clip: what three people gave it}; None where it is hidden, and what is wrong where it does not fit."""
+    ids, scores = row.get("relevant_clip_ids"), row.get("saliency_scores")
+    if ids is None and scores is None:
+        return None
+    if not _is_table(scores, 3) or not isinstance(ids, list) or not _is_table([ids], len(scores or ())):
+        return "relevant_clip_ids and saliency_scores do not fit"
+    return dict(zip(map(int, ids), scores or (), strict=True))
 
 
 def _is_table(rows: Any, width: int) -> bool:

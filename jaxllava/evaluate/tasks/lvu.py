@@ -238,7 +238,7 @@ _SWAPPED = "The paper's cells of Behavior-LLaVA for scene and relationship are s
 
 def _reported(name: str, higher: bool) -> dict[str, Reported]:
     story, tuned = _FIGURES[name]
-    supervised = dict(zip(_SUPERVISED, tuned, strict=True))
+    supervised: dict[str, float] = dict(zip(_SUPERVISED, tuned, strict=True))
     best = max(supervised, key=lambda system: supervised[system] * (1 if higher else -1))
     note = _SWAPPED if name in ("scene", "relationship") else ""
     return {

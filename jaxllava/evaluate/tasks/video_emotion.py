@@ -12,7 +12,7 @@ The answer is the likeliest of the data set's emotion words. Layouts, as public 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,17 @@ def _reported(
     zero: tuple[float, float, float],
     tuned: tuple[float, float, float],
     before: tuple[float | None, ...],
+    more: Mapping[str, float] | None = None,
     note: str = "",
-    **more: float,
 ) -> dict[str, Reported]:
     systems = ("LLaMA-VID", "Ad-LLaVA", "Behavior-LLaVA")
     others = {name: value for name, value in zip(_BEFORE, before, strict=True) if value is not None}
     return {
         "zero-shot": Reported({"random": random, **dict(zip(systems, zero, strict=True))}, note=note),
         "fine-tuned": Reported(
-            {**dict(zip(systems, tuned, strict=True)), **others, **more}, best="Zhang et al. 2023", note=note
+            {**dict(zip(systems, tuned, strict=True)), **others, **(more or {})},
+            best="Zhang et al. 2023",
+            note=note,
         ),
     }
 
@@ -185,7 +187,7 @@ TASKS: tuple[Task, ...] = (
             (37.33, 37.66, 49.33),
             (57.9, 57.8, 58.4),
             before=(58.2, 55.3, 54.2, 57.3, 55.6),
-            **{"eMOTIONS (Wu 2023)": 53.12},
+            more={"eMOTIONS (Wu 2023)": 53.12},
         ),
         note="Without a list all videos are tested.",
     ),
