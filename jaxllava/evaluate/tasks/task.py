@@ -159,7 +159,7 @@ class Task:
         folder: under --data-root.
         split: the split that is scored.
         needs: of each split the files that `load` reads and the folders of its media, as patterns under `folder`. They decide
-            whether the task is ready. "a|b" is one or the other, where a release is around in several layouts.
+            whether the task is ready.
         get: what to get and from where, in a sentence or two, for those who have nothing yet.
         load: (folder, split) to items and what was rejected, in a stable order. It raises UserError where a file as a whole
             is not what it should be.
@@ -191,7 +191,10 @@ class Task:
     note: str = ""
 
     def missing(self, root: Path, split: str = "") -> list[str]:
-        """The patterns of `needs` that nothing under root/folder matches; none: the task is ready."""
+        """The patterns of `needs` that nothing under root/folder matches; none: the task is ready.
+
+        "a|b" asks for one or the other: releases are around in several layouts.
+        """
         folder = root / self.folder
         found = lambda pattern: any(any(folder.glob(one)) for one in pattern.split("|"))
         return [
