@@ -72,6 +72,7 @@ def test_every_clip_is_a_question(root):
     video = root / "qvhighlights/videos/aaa_0.0_8.0.mp4"
     assert questions.items[1].media == (Clip(video, 2, 4),)
     assert [i.truth for i in questions.items[:4]] == [[0, 0, 0], [4, 4, 4], [3, 2, 1], [0, 0, 0]]
+    assert questions.items[5].meta["group"] == "2"  # a part of the questions has whole queries
     assert len(open_media(questions.items[1].media, 1)) == 1
     assert not need_ends(HIGHLIGHTS, questions.items)
     taught = [HIGHLIGHTS.finetune.answer(i) for i in read(HIGHLIGHTS, root, "train").items[:3]]

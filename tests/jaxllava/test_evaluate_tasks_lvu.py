@@ -11,7 +11,7 @@ import pytest
 
 from input_pipeline.errors import UserError
 from jaxllava.evaluate.scoring.answered import Answered
-from jaxllava.evaluate.tasks import lvu, stories
+from jaxllava.evaluate.tasks import lvu
 from jaxllava.evaluate.tasks.task import candidates_of, need_ends, read
 from tests.jaxllava.benchmark_fixtures import lvu as release
 from tests.jaxllava.benchmark_fixtures.small_media import frames, text
@@ -83,21 +83,6 @@ def test_view_count_is_the_logarithm(root):
     assert figure(TASKS["view_count"], questions, answers)[1].mean == pytest.approx(1)
     assert TASKS["view_count"].finetune.answer(questions.items[1]) == "30,000 views"
     assert TASKS["view_count"].protocol.candidates[0] == "10 views"
-
-
-def test_stories_go_into_every_question(tmp_path):
-    release.write(tmp_path)
-    told = {id: f"A  story\nof {id}." for id in release.VIDEOS[:3]}
-    text(tmp_path / "lvu" / stories.FILE, json.dumps(told))
-    questions = read(TASKS["genre"], tmp_path)
-    assert [i.prompt.split(" Story : ")[1] for i in questions.items] == [
-        f"A story of {id}." for id in release.VIDEOS[:3]
-    ]
-    assert list(questions.rejected) == ["no story in stories.json"]
-    assert len(read(TASKS["like_ratio"], tmp_path).items) == 3
-    text(tmp_path / "lvu" / stories.FILE, json.dumps({"a": 1}))
-    with pytest.raises(UserError, match=r"stories\.json: not an object of texts"):
-        read(TASKS["genre"], tmp_path)
 
 
 def test_a_table_of_other_columns_is_named(tmp_path):

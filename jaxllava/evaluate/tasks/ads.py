@@ -1,11 +1,11 @@
 """Advertisement videos: topic, sentiment, persuasion strategy, action and reason (Behavior-LLaVA section 4,
 table "Ads").
 
-Two releases, asked as Video-4096 does (a choice among labels, with a story where there is one):
+Two releases, asked as Video-4096 does (a choice among labels):
 
 - Hussain et al. 2017, annotations_videos.zip of https://people.cs.pitt.edu/~kovashka/ads:
-  video/cleaned_result/ video_{Topics,Sentiments}_clean.json, {YouTube id: number of the class, from 1}, and
-  video/raw_result/ video_QA_{Action,Reason}_raw.json, {YouTube id: [five statements]}. Numbers can be texts,
+  video/cleaned_result/video_{Topics,Sentiments}_clean.json, {YouTube id: number of the class, from 1}, and
+  video/raw_result/video_QA_{Action,Reason}_raw.json, {YouTube id: [five statements]}. Numbers can be texts,
   or lists of all annotators' choices (as in the pictures' release), of which the commonest counts;
   abbreviations of classes are read as well. Lists of the classes, Topics_List.txt (UTF-16) and
   Sentiments_List.txt, are used where they are there.
@@ -30,7 +30,7 @@ from typing import Any
 from input_pipeline.errors import UserError
 from jaxllava.evaluate import media
 from jaxllava.evaluate.scoring import accuracy
-from jaxllava.evaluate.tasks import releases, stories
+from jaxllava.evaluate.tasks import releases, video4096
 from jaxllava.evaluate.tasks.ads_figures import reported
 from jaxllava.evaluate.tasks.task import Choose, Item, Rejected, Task
 
@@ -163,19 +163,15 @@ def _labelled(
 ) -> Iterator[Item | Rejected]:
     path = _file(folder, file)
     known = _numbers(folder, list_name, list(words))
-    tell = stories.teller(folder)
     for id, value in releases.json_value(path, dict).items():
         where = f"{path}:{id}"
         label = _commonest(value, known)
-        prompt = tell(where, id, question)
         if label is None:
             yield Rejected(where, "no class, or a tie of several")
         elif label not in words:
             yield Rejected(where, "unclear" if "unclear" in label else "unknown class")
-        elif isinstance(prompt, Rejected):
-            yield prompt
         else:
-            yield Item(id, prompt, (_video(folder, id),), words[label], meta={"label": label})
+            yield Item(id, question, (_video(folder, id),), words[label], meta={"label": label})
 
 
 def _video(folder: Path, id: str) -> Path:
@@ -195,7 +191,6 @@ def load_statements(kind: str, folder: Path, split: str) -> Iterator[Item | Reje
     everything = sorted({statement for statements in table.values() for statement in statements})
     if len(everything) < STATEMENTS:
         raise UserError(f"{path}: {len(everything)} different statements, where a choice needs {STATEMENTS}")
-    tell = stories.teller(folder)
     numbers = _statement_numbers()
     for id, own in table.items():
         where = f"{path}:{id}"
@@ -212,13 +207,8 @@ def load_statements(kind: str, folder: Path, split: str) -> Iterator[Item | Reje
             f"Given these statements on what an ad's viewer {_ASKED[kind]}:\n{listed}\n"
             "identify the most relevant statement for this ad and answer with just its number."
         )
-        prompt = tell(where, id, question)
-        if isinstance(prompt, Rejected):
-            yield prompt
-        else:
-            yield Item(
-                id, prompt, (_video(folder, id),), numbers[chosen.index(right)], meta={"statement": right}
-            )
+        meta = {"statement": right}
+        yield Item(id, question, (_video(folder, id),), numbers[chosen.index(right)], meta=meta)
 
 
 _ASKED = {"Action": "should do", "Reason": "should do it for"}
@@ -230,7 +220,7 @@ def _statement_numbers() -> tuple[str, ...]:
 
 def load_persuasion(folder: Path, split: str) -> Iterator[Item | Rejected]:
     of = releases.word_of(dict.fromkeys(STRATEGIES, ()))
-    tell, question = stories.teller(folder), stories.choice(STRATEGIES, "persuasion strategy")
+    question = video4096.choice(STRATEGIES, "persuasion strategy")
     for found in _strategies(folder):
         if isinstance(found, Rejected):
             yield found
@@ -239,15 +229,12 @@ def load_persuasion(folder: Path, split: str) -> Iterator[Item | Rejected]:
         match = _ID.search(link)
         id = match[1] if match else link
         truth = [of(name) for name in releases.names(labels)]
-        prompt = tell(where, id, question)
         if not id:
             yield Rejected(where, "no id or link of a video")
         elif not truth or "" in truth:
             yield Rejected(where, "no strategy" if not truth else "a strategy that is none of the twelve")
-        elif isinstance(prompt, Rejected):
-            yield prompt
         else:
-            yield Item(id, prompt, (_video(folder, id),), list(dict.fromkeys(truth)))
+            yield Item(id, question, (_video(folder, id),), list(dict.fromkeys(truth)))
 
 
 _LINKS = ("video_id", "youtube_id", "youtube_url", "video_url", "url", "link", "video", "id")
@@ -257,14 +244,7 @@ _LABELS = ("strategies", "persuasion_strategies", "persuasion_strategy", "persua
 
 def _strategies(folder: Path) -> Iterator[tuple[str, str, Any] | Rejected]:
     """('file:place', link or id, strategies)."""
-    tables = [
-        path
-        for pattern in ("*.csv", "*.tsv", "*.json", "*/*.csv", "*/*.json")
-        for path in sorted(folder.glob(pattern))
-    ]
-    path = next((path for path in tables if path.name != stories.FILE), None)
-    if path is None:
-        raise UserError(f"{folder} has no table of persuasion strategies, *.csv or *.json")
+    path = releases.needed(folder, "*.csv", "*.tsv", "*.json", "*/*.csv", "*/*.json")
     if path.suffix.lower() != ".json":
         for found in releases.table(path, {"link": _LINKS, "labels": _LABELS}):
             yield found if isinstance(found, Rejected) else (found[0], found[1]["link"], found[1]["labels"])
@@ -308,7 +288,7 @@ def _hussain(name: str, title: str, key: str, file: str, **rest: Any) -> Task:
 
 
 def _task(name: str, title: str, key: str, **rest: Any) -> Task:
-    note = " ".join(filter(None, (rest.pop("note", ""), stories.NOTE)))
+    note = " ".join(filter(None, (rest.pop("note", ""), video4096.NOTE)))
     return Task(
         name=name,
         family="ads",
@@ -335,7 +315,7 @@ TASKS: tuple[Task, ...] = (
             _TOPICS_FILE,
             "Topics_List.txt",
             TOPICS,
-            stories.choice(tuple(TOPICS.values()), "topic", "; "),
+            video4096.choice(tuple(TOPICS.values()), "topic", "; "),
         ),
         protocol=Choose(tuple(TOPICS.values())),
         note="Videos whose topic is unclear are rejected.",
@@ -350,7 +330,7 @@ TASKS: tuple[Task, ...] = (
             _SENTIMENTS_FILE,
             "Sentiments_List.txt",
             _WORDS,
-            stories.choice(tuple(SENTIMENTS), "sentiment"),
+            video4096.choice(tuple(SENTIMENTS), "sentiment"),
         ),
         protocol=Choose(tuple(SENTIMENTS)),
     ),
@@ -364,7 +344,7 @@ TASKS: tuple[Task, ...] = (
             _SENTIMENTS_FILE,
             "Sentiments_List.txt",
             SENTIMENTS,
-            stories.choice(GROUPS, "sentiment"),
+            video4096.choice(GROUPS, "sentiment"),
         ),
         protocol=Choose(GROUPS),
         note="Which sentiments a group holds is our reading: the paper names the groups only.",

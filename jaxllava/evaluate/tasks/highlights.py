@@ -90,7 +90,13 @@ def load_highlights(folder: Path, split: str) -> Iterator[Item | Rejected]:
         for clip in range(int(row["duration"] / CLIP)):
             stretch = Clip(video, clip * CLIP, (clip + 1) * CLIP)
             truth = None if people is None else people.get(clip, [0, 0, 0])
-            yield Item(f"{row['qid']}/{clip}", prompt, (stretch,), truth, meta=_meta(row) | {"clip": clip})
+            yield Item(
+                f"{row['qid']}/{clip}",
+                prompt,
+                (stretch,),
+                truth,
+                meta=_meta(row) | {"clip": clip, "group": str(row["qid"])},
+            )
 
 
 def _people(row: dict[str, Any]) -> dict[int, list[float]] | str | None:

@@ -25,7 +25,7 @@ from input_pipeline.errors import UserError
 from jaxllava.evaluate import media
 from jaxllava.evaluate.scoring import retrieval
 from jaxllava.evaluate.scoring.answered import Answered, Scored
-from jaxllava.evaluate.tasks import releases, stories
+from jaxllava.evaluate.tasks import releases, video4096
 from jaxllava.evaluate.tasks.task import Clip, Item, Media, Rank, Rejected, Reported, Task
 
 CATEGORIES = retrieval.CATEGORIES
@@ -69,7 +69,6 @@ def load(folder: Path, split: str) -> Iterator[Item | Rejected]:
     known = {tag for of_one in tags.values() for tag in of_one}
     path = releases.needed(folder, "HVU_Val*.csv", "MHVU_Val*.csv", "hvu_val*.csv", "*/*HVU_Val*.csv")
     columns = {"tags": ("Tags",), "id": ("youtube_id",), "start": ("time_start",), "end": ("time_end",)}
-    tell = stories.teller(folder)
     for found in releases.table(path, columns):
         if isinstance(found, Rejected):
             yield found
@@ -90,13 +89,9 @@ def load(folder: Path, split: str) -> Iterator[Item | Rejected]:
                 f"answer "
                 "with just the most relevant tags."
             )
-            prompt = tell(where, row["id"], question)
-            if isinstance(prompt, Rejected):
-                yield prompt
-                continue
             meta = {"candidates": list(words), "categories": [category for _, category in chosen]}
             truth = [word for (tag, _), word in zip(chosen, words, strict=True) if tag in own]
-            yield Item(id, prompt, (_video(folder, row["id"], start, end),), truth, words, meta=meta)
+            yield Item(id, question, (_video(folder, row["id"], start, end),), truth, words, meta=meta)
 
 
 def _video(folder: Path, id: str, start: float, end: float) -> Media:
@@ -165,7 +160,7 @@ def _task(category: str) -> Task:
             ),
         },
         note="The 30 tags are one of the video's own of each category, where it has any, and others, drawn "
-        "by the video's id. " + stories.NOTE,
+        "by the video's id. " + video4096.NOTE,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from jaxllava.evaluate import media
 from jaxllava.evaluate.scoring import accuracy
-from jaxllava.evaluate.tasks import releases, stories
+from jaxllava.evaluate.tasks import releases, video4096
 from jaxllava.evaluate.tasks.task import Choose, Expect, Finetune, Item, Rejected, Reported, Task
 
 # Task: what is asked for, and {the release's class: the words it is asked by}, in the order of the class ids.
@@ -106,7 +106,7 @@ def _views(count: int) -> str:
 
 def _question(name: str) -> str:
     what, classes = _CLASSES[name]
-    return stories.choice(tuple(classes.values()), what)
+    return video4096.choice(tuple(classes.values()), what)
 
 
 def _video(folder: Path, id: str) -> Path:
@@ -115,7 +115,7 @@ def _video(folder: Path, id: str) -> Path:
 
 def _class_items(name: str, folder: Path, split: str) -> Iterator[Item | Rejected]:
     _, classes = _CLASSES[name]
-    tell, question = stories.teller(folder), _question(name)
+    question = _question(name)
     rows = _csv_classes if (csv := _csv(folder, name, split)) else _json_classes
     path = csv or releases.needed(folder, f"annotation/{split}.json", f"{split}.json")
     for found in rows(path, name, list(classes)):
@@ -123,13 +123,10 @@ def _class_items(name: str, folder: Path, split: str) -> Iterator[Item | Rejecte
             yield found
             continue
         where, id, label = found
-        prompt = tell(where, id, question)
         if label not in classes:
             yield Rejected(where, f"unknown class {label!r}")
-        elif isinstance(prompt, Rejected):
-            yield prompt
         else:
-            yield Item(id, prompt, (_video(folder, id),), classes[label])
+            yield Item(id, question, (_video(folder, id),), classes[label])
 
 
 def _csv(folder: Path, name: str, split: str) -> Path | None:
@@ -158,7 +155,6 @@ def _json_classes(path: Path, name: str, known: list[str]) -> Iterator[tuple[str
 
 
 def _like_items(folder: Path, split: str) -> Iterator[Item | Rejected]:
-    tell = stories.teller(folder)
     columns = {"likes": ("like_count",), "dislikes": ("dislike_count",), "id": ("youtube_id",)}
     for where, row, counts in _counted("like_ratio", folder, split, columns, ("likes", "dislikes")):
         if row is None:
@@ -166,11 +162,10 @@ def _like_items(folder: Path, split: str) -> Iterator[Item | Rejected]:
         elif sum(counts) <= 0:
             yield Rejected(where, "neither likes nor dislikes")
         else:
-            yield _told(tell, folder, where, row["id"], LIKE_QUESTION, like_ratio(*counts))
+            yield Item(row["id"], LIKE_QUESTION, (_video(folder, row["id"]),), like_ratio(*counts))
 
 
 def _view_items(folder: Path, split: str) -> Iterator[Item | Rejected]:
-    tell = stories.teller(folder)
     columns = {"views": ("view_count",), "id": ("youtube_id",)}
     for where, row, counts in _counted("view_count", folder, split, columns, ("views",)):
         if row is None:
@@ -178,7 +173,7 @@ def _view_items(folder: Path, split: str) -> Iterator[Item | Rejected]:
         elif counts[0] <= 0:
             yield Rejected(where, "no views")
         else:
-            yield _told(tell, folder, where, row["id"], VIEW_QUESTION, math.log(counts[0]))
+            yield Item(row["id"], VIEW_QUESTION, (_video(folder, row["id"]),), math.log(counts[0]))
 
 
 def _counted(
@@ -196,13 +191,6 @@ def _counted(
             yield where, None, "no count"
         else:
             yield where, row, counts
-
-
-def _told(
-    tell: stories.Tell, folder: Path, where: str, id: str, question: str, truth: float
-) -> Item | Rejected:
-    prompt = tell(where, id, question)
-    return prompt if isinstance(prompt, Rejected) else Item(id, prompt, (_video(folder, id),), truth)
 
 
 def _taught_views(item: Item) -> str:
@@ -257,7 +245,7 @@ def _task(name: str, title: str, **rest: Any) -> Task:
             "protocol": Choose(tuple(_CLASSES[name][1].values())),
             "score": accuracy.top1,
             "finetune": Finetune(lambda item: item.truth),
-            "note": stories.NOTE,
+            "note": video4096.NOTE,
         }
     splits = ("train", "val", "test")
     return Task(
@@ -291,7 +279,7 @@ TASKS: tuple[Task, ...] = (
         protocol=Expect(tuple(value / 10 for value in range(100)), _LIKES),
         score=accuracy.mse,
         finetune=Finetune(_taught_likes),
-        note="The answer is the mean of 00 to 99 per cent under the words' probabilities. " + stories.NOTE,
+        note="The answer is the mean of 00 to 99 per cent under the words' probabilities. " + video4096.NOTE,
     ),
     _task(
         "view_count",
@@ -302,7 +290,7 @@ TASKS: tuple[Task, ...] = (
         score=accuracy.mse,
         finetune=Finetune(_taught_views),
         note="The answer is the mean of ln(views) over round numbers, 10 to 300 million, under their "
-        "probabilities. " + stories.NOTE,
+        "probabilities. " + video4096.NOTE,
     ),
     _task("director", "director"),
     _task("genre", "genre"),
