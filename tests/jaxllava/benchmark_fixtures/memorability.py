@@ -36,8 +36,8 @@ def sun_memorability(root: Path) -> None:
     from scipy.io import savemat
 
     data = root / "sun_memorability" / "Data"
-    (data / "Experiment data").mkdir(parents=True)
-    (data / "Image data").mkdir()
+    (data / "Experiment data").mkdir(parents=True, exist_ok=True)
+    (data / "Image data").mkdir(exist_ok=True)
     kinds = [("filepath", object), ("hits", object), ("misses", object)]
     rows = np.zeros((5, 1), kinds)
     for i, (hits, misses) in enumerate([(60, 20), (20, 60), (40, 40), (70, 10), (0, 0)]):
