@@ -199,9 +199,15 @@ class Task:
     note: str = ""
 
     def missing(self, root: Path, split: str = "") -> list[str]:
-        """The patterns of `needs` that nothing under root/folder matches; none: the task is ready."""
+        """The patterns of `needs` that nothing under root/folder matches; none: the task is ready.
+
+        "a|b" asks for one or the other: releases are around in several layouts.
+        """
         folder = root / self.folder
-        return [p for p in self.needs[split or self.split] if not any(folder.glob(p))]
+        found = lambda pattern: any(any(folder.glob(one)) for one in pattern.split("|"))
+        return [
+            pattern.replace("|", " or ") for pattern in self.needs[split or self.split] if not found(pattern)
+        ]
 
 
 @dataclass(frozen=True)
