@@ -7,22 +7,35 @@ from collections.abc import Sequence
 
 from input_pipeline.errors import UserError, nearest
 from jaxllava.evaluate.tasks import (
+    ads,
+    captions,
     gqa,
+    highlights,
+    hvu,
+    image_emotion,
     llava_bench,
+    lvu,
+    memorability,
     mm_vet,
     mmbench,
     mme,
     pope,
     science_qa,
     seed_bench,
+    text,
     textvqa,
+    video_emotion,
+    video_qa,
     vizwiz,
     vqav2,
 )
 from jaxllava.evaluate.tasks.task import Task
 
+_PAPER = (lvu, hvu, video_qa, ads, video_emotion, image_emotion, memorability, captions, text, highlights)
 _LLAVA = (llava_bench, science_qa, pope, mme, gqa, vqav2, textvqa, vizwiz, mmbench, seed_bench, mm_vet)
-TASKS: dict[str, Task] = {task.name: task for task in itertools.chain(*(module.TASKS for module in _LLAVA))}
+TASKS: dict[str, Task] = {
+    task.name: task for task in itertools.chain(*(module.TASKS for module in (*_PAPER, *_LLAVA)))
+}
 
 
 def families() -> list[str]:
