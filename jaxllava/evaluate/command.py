@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from input_pipeline.errors import UserError, nearest
-from jaxllava import hosts
-from jaxllava.evaluate import behavior_command, behavior_text, benchmark_table
+from jaxllava.evaluate import benchmark_table
 from jaxllava.evaluate.tasks import TASKS, choose
 from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
 from jaxllava.progress import bar
@@ -45,6 +44,8 @@ def _reactions(args: argparse.Namespace) -> None:
         raise UserError("evaluate --data: set --checkpoint DIR (several are compared: --checkpoint NAME=DIR)")
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise UserError(f"--json {args.json}: give a file in a folder that is there")
+    from jaxllava.evaluate import behavior_command, behavior_text
+
     limit = 400 if args.limit is None else args.limit
     with bar("evaluating") as report:
         found = behavior_command.run(args.data, args.checkpoint, args.out, limit, args.gold, report)
@@ -74,6 +75,8 @@ def _benchmarks(args: argparse.Namespace) -> None:
     if not questions:
         raise UserError("none of the tasks is ready; see above")
     ready = [task for task in tasks if task.name in questions]
+    from jaxllava import hosts  # not before: it takes seconds to import jax, and a slip is told at once
+
     if args.distributed or hosts.ENVIRONMENT[0] in os.environ:
         hosts.start()
     whole = _ask(args, ready, questions, checkpoint, root)
@@ -87,7 +90,7 @@ def _ask(
     """Whether every question has an answer."""
     import jax
 
-    from jaxllava import api, identity
+    from jaxllava import api, hosts, identity
     from jaxllava.evaluate import benchmarks
     from jaxllava.evaluate.ask import Asking
 
