@@ -36,13 +36,13 @@ def labels_of(workdir: Path, share: float, seed: int) -> Path:
 def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     """Trains, asks, trains on labels, asks again; returns (and leaves in `result_of`) the per-item columns.
 
-    {"arm", "seed", "zero_shot": Columns or null for a base that is asked once, "finetuned": {share: Columns}, "facts",
+    {"arm", "seed", "base": a hash of that model, "zero_shot": Columns or null for a base that is asked once, "finetuned": {share: Columns}, "facts",
     "seconds": {what: seconds}}. Raises UserError as `train` does.
     """
     from ml_collections import ConfigDict
 
     from configs.evidence import ARMS
-    from jaxllava import api
+    from jaxllava import api, identity
     from jaxllava.evaluate import evidence_labels, plaza
     from jaxllava.quickstart import Foundation, arm_stage, programs_kept_in, write_json
     from jaxllava.train import train
@@ -88,6 +88,7 @@ def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     result = {
         "arm": arm,
         "seed": seed,
+        "base": identity.of_folder(ground.base),
         "zero_shot": zero_shot,
         "finetuned": finetuned,
         "facts": facts,
