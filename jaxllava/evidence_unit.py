@@ -36,8 +36,8 @@ def labels_of(workdir: Path, share: float, seed: int) -> Path:
 def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     """Trains, asks, trains on labels, asks again; returns (and leaves in `result_of`) the per-item columns.
 
-    {"arm", "seed", "base": a hash of that model, "zero_shot": Columns or null for a base that is asked once, "finetuned": {share: Columns}, "facts",
-    "seconds": {what: seconds}}. Raises UserError as `train` does.
+    {"arm", "seed", "base": a hash of that model, "zero_shot": Columns, or null for a base that is asked once,
+    "finetuned": {share: Columns}, "facts", "seconds": {what: seconds}}. Raises UserError as `train` does.
     """
     from ml_collections import ConfigDict
 
