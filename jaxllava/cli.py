@@ -49,6 +49,7 @@ def _quickstart(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import config_files
+    from jaxllava.evaluate import evidence_text
     from jaxllava.evidence import evidence
 
     config = config_files.load(args.config, overrides)
@@ -58,8 +59,11 @@ def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
                 raise UserError(f"--{name} {given}: at least 1 is needed")
             config[name] = given
     found = evidence(config, args.workdir, args.only or "")
-    for line in found.lines:
-        print(line)
+    if found.results:
+        print("\n" + evidence_text.markdown(found.results))
+        print(f"page: {args.workdir / 'evidence.html'}\nfigures: {args.workdir / 'evidence.json'}")
+    if found.missing:
+        print(f"{len(found.missing)} units are still to be run: {', '.join(found.missing)}")
     for name, reason in found.failed.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
     if found.failed:

@@ -7,6 +7,7 @@ for the seeds that all arms have; the same command goes on where an earlier one 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import re
 import shutil
@@ -23,11 +24,11 @@ from input_pipeline import records
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.prepare import prepare
 from input_pipeline.types import Record
-from jaxllava import evidence_unit, side_by_side, sweep
-from jaxllava.evaluate import evidence_labels
+from jaxllava import evidence_unit, identity, side_by_side, sweep
+from jaxllava.evaluate import evidence_labels, evidence_page, evidence_results, evidence_text
 from jaxllava.evidence_unit import BASE
 from jaxllava.progress import Stages
-from jaxllava.quickstart import Foundation, claim, lay_foundation, programs_kept_in, write_json
+from jaxllava.quickstart import Foundation, claim, lay_foundation, machine, programs_kept_in, write_json
 
 _STAGES = 9
 _COMMENT = re.compile(r'^\d+\. "', re.MULTILINE)  # of an answer's list
@@ -40,7 +41,6 @@ class Outcome:
     failed: dict[str, str]
     missing: list[str]
     results: dict[str, Any] | None
-    lines: list[str]  # for the terminal
 
 
 def evidence(config: ConfigDict, workdir: Path, only: str = "") -> Outcome:
@@ -67,12 +67,13 @@ def evidence(config: ConfigDict, workdir: Path, only: str = "") -> Outcome:
         if "unfiltered" in config.arms:
             _prepare_unfiltered(config, ground, workdir, bar)
         write_labels(config, ground, workdir)
+        told = given(config, workdir, ground.data)
     with stages.stage("units", f"{len(mine)} arms and seeds, {jobs} at a time") as bar:
         failed = side_by_side.run_all(mine, jobs, bar)
     missing = [unit.name for unit in units if not unit.finished]
     with stages.stage("statistics", "comparing") as bar:
-        results = collect(config, workdir, ground, stages.seconds, jobs, bar)
-    return Outcome(failed, missing, results, [])
+        results = collect(config, workdir, ground, told, stages.seconds, jobs, bar)
+    return Outcome(failed, missing, results)
 
 
 def check(config: ConfigDict) -> None:
@@ -183,8 +184,15 @@ def write_labels(config: ConfigDict, ground: Foundation, workdir: Path) -> None:
 # --- what came of it -----------------------------------------------------------------------------------------
 
 
-def given(config: ConfigDict, workdir: Path, data: Path, arm: str) -> dict[str, Any]:
-    """What an arm was trained on: posts, the reactions that their answers tell, instruction samples of one pass."""
+def given(config: ConfigDict, workdir: Path, data: Path) -> dict[str, dict[str, Any]]:
+    """What each arm is trained on: posts, the reactions that their answers tell, instruction samples of one pass."""
+    path = workdir / "given.json"
+    if not path.exists():
+        write_json(path, {arm: _given(data, workdir, arm) for arm in config.arms})
+    return json.loads(path.read_text())
+
+
+def _given(data: Path, workdir: Path, arm: str) -> dict[str, Any]:
     kind, split, instruct = ARMS[arm]
     folder = data if kind == "clean" else workdir / "unfiltered" / "records"
     posts = records.open_split(folder, f"{split}_train")
@@ -197,28 +205,68 @@ def given(config: ConfigDict, workdir: Path, data: Path, arm: str) -> dict[str, 
         if "comments" in behaviors:
             told["comments"] += len(_COMMENT.findall(record.conversations[1].text))
     told["instruct"] = min(round(instruct * len(posts)), records.splits(folder)["instruct_train"])
-    return told | {"ratio": f"1:{instruct:g}" if instruct >= 1 else f"{1 / instruct:g}:1"}
+    return told
 
 
 def collect(
     config: ConfigDict,
     workdir: Path,
     ground: Foundation,
+    told: dict[str, dict[str, Any]],
     seconds: dict[str, float],
     jobs: int,
     progress: Callable[..., None],
 ) -> dict[str, Any] | None:
-    """The results of the seeds that all arms have, written as evidence.json, .md and .html; None if there is none."""
+    """The results of the seeds that all arms have, written as evidence.json, .md and .html; None if there is none.
+
+    Raises UserError for a unit that another base was trained for, which is no result of this experiment.
+    """
+    arms = (BASE, *config.arms)
     found: dict[tuple[str, int], dict[str, Any]] = {}
+    base = identity.of_folder(ground.base)
+    newest = 0.0
     for seed in range(config.seeds):
-        for arm in (BASE, *config.arms):
+        for arm in arms:
             path = evidence_unit.result_of(workdir, arm, seed)
-            if path.is_file():
-                found[arm, seed] = json.loads(path.read_text())
-    needed = lambda seed: [
-        arm for arm in (BASE, *config.arms) if arm != BASE or BASE in config.finetuned or not seed
+            if not path.is_file():
+                continue
+            found[arm, seed] = json.loads(path.read_text())
+            newest = max(newest, path.stat().st_mtime)
+            if found[arm, seed]["base"] != base:
+                raise UserError(
+                    f"{path}: trained from another base than {ground.base}; machines that share an experiment need "
+                    "copies of one folder with its base. Remove the file and its folder to have it trained again"
+                )
+    units = plan(config, workdir)
+    missing = [unit.name for unit in units if not unit.finished]
+    whole = [
+        seed
+        for seed in range(config.seeds)
+        if not any(unit.name.endswith(f"-seed{seed}") for unit in units if unit.name in missing)
     ]
-    whole = [seed for seed in range(config.seeds) if all((arm, seed) in found for arm in needed(seed))]
     if not whole or (BASE, 0) not in found:
         return None
-    return {"seeds": whole}
+    used = {key: unit for key, unit in found.items() if key[1] in whole or key == (BASE, 0)}
+    progress(0, 1, "intervals")
+    results = {
+        "date": datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "seeds": whole,
+        "missing": missing,
+        "jobs": jobs,
+        "minutes": round(sum(seconds.values()) / 60, 1),
+        "seconds": seconds,
+        "unit_seconds": {evidence_unit.name_of(*key): unit["seconds"] for key, unit in used.items()},
+        "chance": ground.heldout.chance(),
+        **evidence_results.compute(used, arms, whole),
+    }
+    for arm in arms:
+        own = dict(told[arm]) if arm in told else None
+        if own:
+            facts = used[arm, whole[0]]["facts"]["arm"]
+            own["passes"] = round(facts["steps"] * facts["batch"] / facts["rows"], 3)
+        results["arms"][arm]["given"] = own
+    write_json(workdir / "evidence.json", results)
+    (workdir / "evidence.md").write_text(evidence_text.markdown(results), encoding="utf-8")
+    evidence_page.write_html(results, workdir / "evidence.html")
+    return results

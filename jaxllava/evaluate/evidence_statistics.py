@@ -17,6 +17,9 @@ have a seed in common share no batch, so the seeds of the two arms are independe
 Welch's degrees of freedom. The p-value is of the same distribution: the interval leaves out zero where p < 0.05. It
 takes the seeds' values to be near normal. A sign-flip test over pairs of seeds would not, but with five its smallest
 two-sided p is 2/2^5 = 1/16, so that it can decide nothing; Student's paired t over the seeds is given beside ours.
+Perplexities are compared as their logarithms, in which the seeds' values are near normal: a mean over seeds is then
+the geometric mean, and a difference of two arms is a ratio.
+
 With one seed (the base is one model) there is no s: that arm's figure is over posts alone.
 """
 
@@ -35,17 +38,22 @@ from jaxllava.evaluate import metrics
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000
+LOGARITHMIC = frozenset({"perplexity"})
 _BLOCK = 250  # resamples at once: [seeds, 250, posts]
 _GRID = (np.arange(400) + 0.5) / 400  # of the quantiles of T
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric of one arm: of each seed [S], and of each seed on each draw of the posts [S, R]."""
+    """A metric of one arm: of each seed [S], and of each seed on each draw of the posts [S, R].
+
+    With `log` the values are logarithms of the metric's.
+    """
 
     seeds: Array
     drawn: Array
     posts: int
+    log: bool = False
 
     @property
     def mean(self) -> float:
@@ -54,7 +62,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Test:
-    """A difference with its interval and p-values.
+    """A difference with its interval and p-values; of logarithmic metrics that of the logarithms.
 
     paired_t: p of Student's t over the differences of equal seeds, posts taken as given; None where one arm has one
     seed. agreeing: of `seeds` differences of equal seeds so many have the sign of the mean.
@@ -67,6 +75,7 @@ class Test:
     paired_t: float | None
     agreeing: int
     seeds: int
+    log: bool = False
     holm: float = 1.0  # p, corrected for all comparisons of its family
 
     def to_dict(self) -> dict[str, float | int | None]:
@@ -96,7 +105,10 @@ def figure(
     for start in range(0, resamples, _BLOCK):
         index = rng.integers(0, count, (min(_BLOCK, resamples - start), count))  # [R', N]
         parts.append(value(*(column[:, index] for column in columns)))  # [S, R']
-    return Figure(seeds, np.concatenate(parts, axis=1), count)
+    drawn = np.concatenate(parts, axis=1)
+    if metric in LOGARITHMIC:
+        return Figure(np.log(seeds), np.log(drawn), count, log=True)
+    return Figure(seeds, drawn, count)
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class _Spread:
     def of(cls, first: Figure, second: Figure | None = None) -> _Spread:
         arms = [(1.0, first)] + ([(-1.0, second)] if second else [])
         mean = sum(sign * arm.mean for sign, arm in arms)
-        drawn = sum(sign * arm.drawn.mean(axis=0) for sign, arm in arms)
+        drawn = np.sum([sign * arm.drawn.mean(axis=0) for sign, arm in arms], axis=0)
         defined = np.isfinite(drawn)  # a draw of equal truths only says nothing
         drawn = drawn[defined]
         several = [arm for _, arm in arms if len(arm.seeds) > 1]
@@ -157,7 +169,9 @@ def estimate(found: Figure) -> metrics.Estimate:
     """The mean over seeds with its 95 % interval; `n` counts posts, `unit` says what the interval is over."""
     count = len(found.seeds)
     unit = f"posts, {count} seeds" if count > 1 else "posts"
-    return metrics.Estimate(found.mean, *_Spread.of(found).interval(), found.posts, unit)
+    values = (found.mean, *_Spread.of(found).interval())
+    mean, low, high = np.exp(values).tolist() if found.log else values
+    return metrics.Estimate(mean, low, high, found.posts, unit)
 
 
 def test(first: Figure, second: Figure) -> Test:
@@ -173,11 +187,11 @@ def test(first: Figure, second: Figure) -> Test:
     pairs = first.seeds - second.seeds  # an arm of one seed stands beside each of the other's
     paired = None
     if 1 not in counts:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = float(stats.ttest_1samp(pairs, 0.0).pvalue)
-        paired = found if np.isfinite(found) else 1.0  # all differences are zero
+        spread_of_pairs = float(pairs.std(ddof=1) / np.sqrt(len(pairs)))
+        away = abs(float(pairs.mean())) / spread_of_pairs if spread_of_pairs else 0.0
+        paired = float(2 * stats.t.sf(away, len(pairs) - 1))
     agreeing = int((np.sign(pairs) == np.sign(spread.mean)).sum())
-    return Test(spread.mean, *spread.interval(), spread.p(), paired, agreeing, max(counts))
+    return Test(spread.mean, *spread.interval(), spread.p(), paired, agreeing, max(counts), first.log)
 
 
 def holm(tests: Mapping[tuple[str, ...], Test]) -> dict[tuple[str, ...], Test]:
