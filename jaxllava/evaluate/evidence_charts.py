@@ -8,9 +8,9 @@ from html import escape
 
 from jaxllava.evaluate import charts
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 66, 12, 168
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 74, 12, 168
 _APART = 9  # user units between the arms at one place, so that intervals do not lie on one another
-_LINE = 13  # height of a label
+_LINE = 14  # height of a label
 
 
 @dataclass(frozen=True)

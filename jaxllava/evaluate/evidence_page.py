@@ -109,7 +109,7 @@ def _panel(results: text.Results, task: str, arms: Sequence[tuple[str, str]]) ->
         rows = [row for row in rows if row not in far]
     svg = charts.interval_chart(
         rows,
-        spec.tick,
+        lambda number: f"{number:,.0f}" if number >= 1000 else spec.tick(number),
         f"{spec.label}, {spec.detail}: " + ", ".join(f"{row.label} {row.text}" for row in rows),
         chance,
         f"chance {spec.tick(round(chance, 3))}" if chance is not None else "",

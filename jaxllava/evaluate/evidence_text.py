@@ -47,7 +47,7 @@ def shares_of(results: Results) -> list[str]:
 
 
 def percent(share: str) -> str:
-    return f"{100 * float(share):g} %"
+    return f"{100 * float(share):g}%"
 
 
 def tests_of(results: Results, task: str, share: str = "") -> dict[str, Mapping[str, Any]]:
