@@ -28,10 +28,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from jaxllava.evaluate import metrics
 
@@ -40,7 +41,6 @@ Array = NDArray[np.float64]
 RESAMPLES = 2000
 LOGARITHMIC = frozenset({"perplexity"})
 _BLOCK = 250  # resamples at once: [seeds, 250, posts]
-_GRID = (np.arange(400) + 0.5) / 400  # of the quantiles of T
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,19 @@ class _Spread:
         return cls(mean, deviations, float(np.sqrt(variances.sum())), float(freedom))
 
     def interval(self) -> tuple[float, float]:
-        deviations = self.deviations
-        if not deviations.size:
+        tail = (1 - metrics.LEVEL) / 2
+        if not self.deviations.size:
             return self.mean, self.mean
-        if self.error:
-            deviations = (deviations[:, None] + stats.t.ppf(_GRID, self.freedom) * self.error).ravel()
-        tail = (1 - metrics.LEVEL) / 2 * 100
-        low, high = np.percentile(deviations, [tail, 100 - tail])
-        return self.mean + float(low), self.mean + float(high)
+        if not self.error:
+            low, high = np.percentile(self.deviations, [100 * tail, 100 * (1 - tail)]).tolist()
+            return self.mean + low, self.mean + high
+        # The distribution of D + T is known: the mean of one Student's t about each D.
+        below = lambda x, share: stats.t.cdf((x - self.deviations) / self.error, self.freedom).mean() - share
+        reach = float(stats.t.isf(tail / 10, self.freedom)) * self.error
+        ends = (self.deviations.min() - reach, self.deviations.max() + reach)
+        low: Any = optimize.brentq(below, *ends, args=(tail,))
+        high: Any = optimize.brentq(below, *ends, args=(1 - tail,))
+        return self.mean + low, self.mean + high
 
     def p(self) -> float:
         """How often a true difference of zero would give one as far out as the mean, twice for the two sides."""
