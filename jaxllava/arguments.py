@@ -46,6 +46,16 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--seeds", type=int, help="train the arms this often, for intervals over seeds")
 
     add = command(
+        "evidence",
+        "Train the arms of the paper's ablations several times on the drawn feed, and say what that shows.",
+        config="evidence",
+    )
+    add.add_argument("--workdir", type=Path, default=Path("runs/evidence"))
+    add.add_argument("--seeds", type=int, help="train each arm this often (default 5)")
+    add.add_argument("--jobs", type=int, help="processes side by side (default: one for each core)")
+    add.add_argument("--only", metavar="I/N", help="of N machines this is the I-th (1 to N): every N-th arm")
+
+    add = command(
         "prepare", "Raw reactions and media to cleaned instruction records (ArrayRecord).", config="prepare"
     )
     add.add_argument(

@@ -22,6 +22,7 @@ from jaxllava.interrupts import Preempted
 INTERRUPTED = 130
 RESUMED = (
     "quickstart",
+    "evidence",
     "prepare",
     "download",
     "train",
@@ -44,6 +45,29 @@ def _quickstart(args: argparse.Namespace, overrides: list[str]) -> None:
     for sentence in report.verdict(results):
         print(f"- {sentence}")
     print(f"\nreport: {args.workdir / 'report.html'}\nresults: {args.workdir / 'results.json'}")
+
+
+def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava import config_files
+    from jaxllava.evaluate import evidence_text
+    from jaxllava.evidence import evidence
+
+    config = config_files.load(args.config, overrides)
+    for name in ("seeds", "jobs"):
+        if (given := getattr(args, name)) is not None:
+            if given < 1:
+                raise UserError(f"--{name} {given}: at least 1 is needed")
+            config[name] = given
+    found = evidence(config, args.workdir, args.only or "")
+    if found.results:
+        print("\n" + evidence_text.markdown(found.results))
+        print(f"page: {args.workdir / 'evidence.html'}\nfigures: {args.workdir / 'evidence.json'}")
+    if found.missing:
+        print(f"{len(found.missing)} units are still to be run: {', '.join(found.missing)}")
+    for name, reason in found.failed.items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
+    if found.failed:
+        raise SystemExit(1)
 
 
 def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -235,6 +259,7 @@ def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
 
 COMMANDS = {
     "quickstart": _quickstart,
+    "evidence": _evidence,
     "prepare": _prepare,
     "download": _download,
     "train": _train,

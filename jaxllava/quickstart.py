@@ -12,7 +12,8 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
 
 from configs import prepare as prepare_config
 from configs.quickstart import ARMS
@@ -42,15 +44,42 @@ from jaxllava.weights.checkpoint import Checkpoint
 STAGES = 15  # numbered lines on the terminal, without the repeats of --seeds
 
 
+@dataclass(frozen=True)
+class Foundation:
+    """What arms are compared on: one corpus, its records, one tokenizer, one base model, the same held-out posts."""
+
+    corpus: Path
+    data: Path  # records
+    tokenizer: PreTrainedTokenizerFast
+    model: LlavaConfig
+    base: Path
+    heldout: plaza_tasks.Heldout
+    runs: dict[str, Trained]  # the stages that led to the base
+
+    @property
+    def gold(self) -> Path:
+        return self.corpus / "gold.json"
+
+    @classmethod
+    def at(cls, workdir: Path, config: ConfigDict, runs: dict[str, Trained] | None = None) -> Foundation:
+        """What `lay_foundation` has laid there; nothing of it is checked."""
+        corpus, data = workdir / "plaza", workdir / "data" / "records"
+        tokenizer = load_tokenizer(workdir / "tokenizer")
+        _, model = model_configs(config, len(tokenizer), tokenizer)
+        gold, asked = corpus / "gold.json", config.evaluate
+        heldout = plaza_tasks.load_heldout(data, gold, asked.posts, asked.questions)
+        return cls(corpus, data, tokenizer, model, workdir / "models" / "base" / "model", heldout, runs or {})
+
+
 def quickstart(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Runs all stages; returns (and leaves in `workdir/results.json`) the results. See configs/quickstart.py."""
     workdir.mkdir(parents=True, exist_ok=True)
-    with _programs_kept_in(workdir / "compiled"):
+    with programs_kept_in(workdir / "compiled"):
         return _run_stages(config, workdir)
 
 
 @contextlib.contextmanager
-def _programs_kept_in(folder: Path) -> Iterator[None]:
+def programs_kept_in(folder: Path) -> Iterator[None]:
     """The arms run the same program: the second and third find it compiled. Nothing of it lasts beyond the block."""
     wanted = {
         "jax_compilation_cache_dir": str(folder.resolve()),
@@ -67,9 +96,8 @@ def _programs_kept_in(folder: Path) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    extra = 2 * len(ARMS) * (config.seeds - 1)
-    stages = Stages(STAGES + extra, workdir / "seconds.json")
+def lay_foundation(config: ConfigDict, workdir: Path, stages: Stages) -> Foundation:
+    """Corpus, cleaning, tokenizer, CLIP, decoder, stages 1 and 2: what is there already is taken as it is."""
     corpus, models = workdir / "plaza", workdir / "models"
 
     # -- data --------------------------------------------------------------------------------------------------
@@ -79,7 +107,7 @@ def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             shutil.rmtree(unfinished, ignore_errors=True)
             plaza.write(unfinished, config.seed, **config.plaza.to_dict(), progress=bar)
             unfinished.rename(corpus)
-        _claim(workdir / "quickstart.json", config)
+        claim(workdir / "quickstart.json", config, ("seed", "plaza", "vocab_size", "evaluate"))
     with stages.stage("prepare", "cleaning, writing records") as bar:
         prepare_config.fill(config.prepare, corpus / "raw")
         prepare(config.prepare, workdir / "data", progress=bar)
@@ -106,12 +134,17 @@ def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     aligned = run("align", "stage 1: projector", config.align)
     config.instruct.base = str(aligned)
-    base = run("base", "stage 2: objects, colours, counts", config.instruct)
+    run("base", "stage 2: objects, colours, counts", config.instruct)
+    return Foundation.at(workdir, config, runs)
+
+
+def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    extra = 2 * len(ARMS) * (config.seeds - 1)
+    stages = Stages(STAGES + extra, workdir / "seconds.json")
+    ground = lay_foundation(config, workdir, stages)
+    heldout, base, runs = ground.heldout, ground.base, ground.runs
 
     # -- the arms, from that one base --------------------------------------------------------------------------
-    heldout = plaza_tasks.load_heldout(
-        data, corpus / "gold.json", config.evaluate.posts, config.evaluate.questions
-    )
     columns: dict[str, list[plaza_tasks.Columns]] = {arm: [] for arm in ("base", *ARMS)}
 
     def judge(arm: str, name: str, folder: Path) -> None:
@@ -119,7 +152,7 @@ def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         with stages.stage(f"evaluate-{name}", f"evaluating {name}") as bar:
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
-                _write_json(path, plaza_tasks.evaluate(api.load(folder), heldout, bar))
+                write_json(path, plaza_tasks.evaluate(api.load(folder), heldout, bar))
             columns[arm].append(json.loads(path.read_text()))
 
     judge("base", "base", base)
@@ -127,10 +160,12 @@ def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     for seed in range(config.seeds):
         for arm in ARMS:
             name = arm if seed == 0 else f"{arm}-seed{seed}"
-            stage = config.arm.copy_and_resolve_references()
-            stage.update(stage=arm, base=str(base), seed=seed)
-            stage.mixture = ((f"{arm}_train", 1.0), ("instruct_train", 1.0))
-            folder = run(name, f"arm: {name}", stage)
+            stage = arm_stage(config, arm, ground.data, base, seed)
+            with stages.stage(name, f"arm: {name}") as bar:
+                runs[name] = train(
+                    stage, ground.model, ground.tokenizer, workdir / "models" / name, progress=bar
+                )
+            folder = runs[name].model
             folders.setdefault(arm, folder)
             judge(arm, name, folder)
 
@@ -161,27 +196,46 @@ def _run_stages(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "quarantine": quarantine(workdir / "data" / "quarantine.jsonl"),
         "samples": samples,
         "export": export,
-        "machine": f"{os.cpu_count()} x {platform.machine()} {platform.system()}, {jax.default_backend()}, "
-        f"jax {jax.__version__}, Python {platform.python_version()}",
+        "machine": machine(),
     }
-    _write_json(workdir / "results.json", results)
+    write_json(workdir / "results.json", results)
     report.write_html(results, workdir / "report.html")
     return results
 
 
-def _claim(path: Path, config: ConfigDict) -> None:
-    """Binds a workdir to what its corpus, tokenizer and evaluations were made with; `prepare` and `train` know theirs.
+def arm_stage(
+    config: ConfigDict,
+    name: str,
+    data: Path,
+    base: Path,
+    seed: int,
+    split: str = "",
+    instruct: float = 1.0,
+) -> ConfigDict:
+    """The stage of an arm: `split` (default: its own name) and `instruct` samples of stage 2 for each of its own."""
+    stage = config.arm.copy_and_resolve_references()
+    stage.update(stage=name, data=str(data), base=str(base), seed=seed)
+    stage.mixture = ((f"{split or name}_train", 1.0), ("instruct_train", instruct))
+    return stage
+
+
+def machine() -> str:
+    """One line on what the figures were made with."""
+    return (
+        f"{os.cpu_count()} x {platform.machine()} {platform.system()}, {jax.default_backend()}, "
+        f"jax {jax.__version__}, Python {platform.python_version()}"
+    )
+
+
+def claim(path: Path, config: ConfigDict, keys: Collection[str]) -> None:
+    """Binds a workdir to keys of the config of which nothing else notices a change; `prepare` and `train` know theirs.
 
     Called when the corpus is whole, so that a mistake in the command does not claim the folder.
     """
-    parts = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key in ("seed", "plaza", "vocab_size", "evaluate")
-    }
+    parts = {key: value for key, value in config.to_dict().items() if key in keys}
     flat = {key: repr(value) for key, value in flatten_dict(parts, sep=".").items()}
     if not path.exists():
-        _write_json(path, flat)
+        write_json(path, flat)
     saved = json.loads(path.read_text())
     if changed := sorted(key for key in flat.keys() | saved.keys() if flat.get(key) != saved.get(key)):
         raise UserError(
@@ -274,7 +328,7 @@ def _as_dicts(found: dict[str, metrics.Estimate]) -> dict[str, dict[str, Any]]:
     return {task: estimate.to_dict() for task, estimate in found.items()}
 
 
-def _write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any) -> None:
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(data, indent=1))
     unfinished.rename(path)

@@ -25,7 +25,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from input_pipeline.errors import UserError
 from jaxllava import config_files
@@ -36,6 +36,7 @@ LOG = "log.txt"  # what it printed
 INTERRUPTED = 130  # the exit code of a run that has saved its state
 _FIGURES = ("loss", "validation_loss", "tokens_per_second")
 _LONGEST = 100  # characters of a folder's name
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +155,7 @@ def run_name(changes: dict[str, Any]) -> str:
     return f"{name[:_LONGEST]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def share(runs: Sequence[Run], only: str) -> list[Run]:
+def share(runs: Sequence[Item], only: str) -> list[Item]:
     """The runs of machine I of N, for `I/N` with I from 1 to N: every N-th."""
     match = re.fullmatch(r"(\d+)/(\d+)", only)
     if not match or not 1 <= int(match[1]) <= int(match[2]):

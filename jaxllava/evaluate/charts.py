@@ -66,10 +66,12 @@ def interval_chart(
     reference: float | None = None,
     reference_text: str = "",
     log: bool = False,
+    label_width: int = _LABEL,
 ) -> str:
     """Returns a dot and its interval per row, and a dashed line at `reference` (chance, zero) where given.
 
-    With `log` the axis is logarithmic; all values have to be above zero then.
+    With `log` the axis is logarithmic; all values have to be above zero then. Labels longer than some ten letters need
+    more than the usual width.
     """
     values = [v for row in rows for v in (row.mean, row.low, row.high, *row.seeds)]
     if reference is not None:
@@ -79,7 +81,7 @@ def interval_chart(
     pad = (high - low) * 0.06 or max(abs(high) * 0.1, 0.05)
     low, high = low - pad, high + pad
     marks = log_ticks(math.exp(low), math.exp(high)) if log else ticks(low, high)
-    left, right = _LABEL, WIDTH - _VALUE - 8
+    left, right = label_width, WIDTH - _VALUE - 8
     top = 20 if reference_text else 8
     bottom = top + _ROW * len(rows)
     height = bottom + 22

@@ -186,6 +186,13 @@ _STATISTICS: dict[str, Statistic] = {
 }
 
 
+def statistic(metric: str) -> Statistic:
+    """The metric's plain value as a function of its columns [..., n] -> [...]; NaN where they do not define it."""
+    if metric not in _STATISTICS:
+        raise ValueError(f"no metric {metric!r}; one of {', '.join(_STATISTICS)}")
+    return _STATISTICS[metric]
+
+
 def paired_difference(
     metric: str,
     first: Sequence[ArrayLike],
@@ -209,9 +216,7 @@ def paired_difference(
         seed: of the resampling.
         resamples: how many.
     """
-    if metric not in _STATISTICS:
-        raise ValueError(f"no metric {metric!r}; one of {', '.join(_STATISTICS)}")
-    statistic = _STATISTICS[metric]
+    value = statistic(metric)
     width = len(first)
     named = {f"first[{i}]": column for i, column in enumerate(first)}
     named |= {f"second[{i}]": column for i, column in enumerate(second)}
@@ -226,7 +231,7 @@ def paired_difference(
         )
 
     def difference(*both: Array) -> Array:
-        return statistic(*both[:width]) - statistic(*both[width:])
+        return value(*both[:width]) - value(*both[width:])
 
     return _estimate(difference, columns, seed, resamples, f"paired difference of {metric}")
 
