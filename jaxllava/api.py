@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from jaxllava import candidates as candidates_lib
 from jaxllava import generate as generation
 from jaxllava import placement, sharding
 from jaxllava.models.llama import is_unstacked, stack
@@ -211,7 +211,7 @@ class Model:
 
         Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
         """
-        prefixes = _per_prompt(answer_prefix, len(prompts))
+        prefixes = candidates_lib.one_each(answer_prefix, len(prompts))
         return [
             self._reader.row(i, turns, pictures, prefixes[i])
             for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images))
@@ -279,7 +279,7 @@ class Model:
           with
             another ("1" and "10"), because the shorter one could then never be the less likely.
         """
-        own = _per_prompt_candidates(candidates, len(prompts))
+        own = candidates_lib.for_prompts(candidates, len(prompts))
         longest = max(map(len, own), default=0)
         # The last one stands in for what a row lacks: its score is thrown away.
         filled = [row + row[-1:] * (longest - len(row)) for row in own]
@@ -343,9 +343,12 @@ class Model:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not len(prompts):
             return np.zeros((0, 0)), np.zeros((0, 0), int), np.zeros((0, 0), bool)
-        prefixes = _per_prompt(answer_prefix, len(prompts))
+        prefixes = candidates_lib.one_each(answer_prefix, len(prompts))
         if end is None:
-            end = any(_one_begins_another(set(texts)) for texts in {tuple(texts) for texts in candidates})
+            end = any(
+                candidates_lib.one_begins_another(set(texts))
+                for texts in {tuple(texts) for texts in candidates}
+            )
         encoded: dict[tuple[Any, ...], np.ndarray] = {}
         rows, tails = [], []
         for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images)):
@@ -361,7 +364,7 @@ class Model:
                     encoded[key] = self._reader.finished(i, turns, prefixes[i] + text, end, places)
                 whole.append(encoded[key])
             # A token may span the border of prefix and candidate: what all spellings share is the prompt.
-            shared = min(_common(prompt.tokens, other) for other in whole)
+            shared = min(candidates_lib.common(prompt.tokens, other) for other in whole)
             rows.append((prompt.tokens[:shared], prompt.image_index[:shared], pixels))
             tails.append([other[shared:] for other in whole])
         self._check_lengths([len(r[0]) + max(map(len, t)) for r, t in zip(rows, tails, strict=True)])
@@ -393,42 +396,7 @@ class Model:
             )
 
 
-def _per_prompt(value: str | Sequence[str], count: int) -> list[str]:
-    values = [value] * count if isinstance(value, str) else list(value)
-    if len(values) != count:
-        raise UserError(f"answer_prefix: {len(values)} given for {count} prompts.")
-    return values
-
-
-def _per_prompt_candidates(
-    candidates: Sequence[str] | Sequence[Sequence[str]], count: int
-) -> list[list[str]]:
-    if not len(candidates):
-        raise UserError("score: no candidates were given.")
-    shared = [text for text in candidates if isinstance(text, str)]
-    if shared and len(shared) == len(candidates):
-        return [shared] * count
-    lists = [list(row) for row in candidates]
-    if shared or not all(lists):
-        raise UserError("score: no candidates for a prompt; give a list of texts, or such a list for each.")
-    if len(lists) != count:
-        raise UserError(f"score: {len(lists)} lists of candidates for {count} prompts.")
-    return lists
-
-
 def _batches(rows: list[Row], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of like size (images first, then tokens), so that little is padding."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i][2]), len(rows[i][0]), i))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def _common(first: np.ndarray, second: np.ndarray) -> int:
-    """Length of the common beginning of two id arrays."""
-    shorter = min(len(first), len(second))
-    differs = np.flatnonzero(first[:shorter] != second[:shorter])
-    return int(differs[0]) if len(differs) else shorter
-
-
-def _one_begins_another(texts: set[str]) -> bool:
-    ordered = sorted(texts)  # a beginning sorts directly in front of some text that it begins
-    return any(later.startswith(first) for first, later in itertools.pairwise(ordered))

@@ -7,7 +7,6 @@ device: `evaluate.ask` puts its questions to one.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.types import Turn
+from jaxllava.candidates import one_begins_another
 from jaxllava.evaluate.scoring.answered import Answered, Scored
 
 SETTINGS = ("zero-shot", "zero-shot with story", "fine-tuned", "fine-tuned with story")
@@ -264,8 +264,4 @@ def need_ends(task: Task, items: Sequence[Item]) -> bool:
 
     It has to where one candidate begins another ("1" and "10"): the shorter one could then never be the less likely.
     """
-    for candidates in {candidates_of(task, item) for item in items}:
-        ordered = sorted(set(candidates))
-        if any(later.startswith(first) for first, later in itertools.pairwise(ordered)):
-            return True
-    return False
+    return any(map(one_begins_another, {candidates_of(task, item) for item in items}))
