@@ -30,7 +30,7 @@ def root(tmp_path_factory):
 def test_videos_are_found_cut_or_whole(root):
     questions = read(TASKS["scene"], root)
     videos = root / "hvu" / "videos"
-    assert [(i.id, i.media[0]) for i in questions.items] == [
+    assert [(i.id, i.media[0]) for i in questions.items[:4]] == [
         ("vvvvvvvvvv1_10_20", videos / "vvvvvvvvvv1_10_20.npy"),
         ("vvvvvvvvvv2_0_10", videos / "vvvvvvvvvv2_000000_000010.npy"),
         ("vvvvvvvvvv3_0_2", Clip(videos / "vvvvvvvvvv3.mp4", 0.0, 2.0)),
@@ -39,8 +39,8 @@ def test_videos_are_found_cut_or_whole(root):
     assert all(len(open_media(item.media, 2)) == 2 for item in questions.items)
     path = root / "hvu" / "HVU_Val_V1.0.csv"
     assert questions.rejected == {
-        "no tag that the categories have": [f"{path}:6"],
-        "no time_start before a time_end": [f"{path}:7"],
+        "no tag that the categories have": [f"{path}:10"],
+        "no time_start before a time_end": [f"{path}:11"],
     }
 
 
@@ -48,10 +48,12 @@ def test_thirty_tags_five_of_each_category(root):
     first, *rest = read(TASKS["overall"], root).items
     assert Counter(first.meta["categories"]) == dict.fromkeys(release.CATEGORIES, 5)
     assert len(set(first.candidates)) == 30 and first.meta["candidates"] == list(first.candidates)
-    assert sorted(first.truth) == [f"{c} {k}" for c, k in zip(
-        ("action", "attribute", "concept", "event", "object", "scene"), "cefdba", strict=True)]  # fmt: skip
+    words = lambda tags: [tag.replace("_", " ") for tag in tags.split("|")]
+    assert sorted(first.truth) == sorted(words(release.VIDEOS[0][0].removesuffix("|nothing")))
     assert first.prompt.startswith(f"Given {', '.join(first.candidates)} identify the five tags")
-    assert len(rest[0].truth) == 2 and rest[1].truth == ["concept a"]  # one of the two scenes, and the object
+    assert len(rest[0].truth) == 2 and rest[1].truth == words(
+        release.of("concept", 0)
+    )  # one of the two scenes, and the object
     json.dumps(first.meta)
     assert read(TASKS["scene"], root).items == [first, *rest]  # every task and every run asks the same
     assert first.candidates != rest[0].candidates

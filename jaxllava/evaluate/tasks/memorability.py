@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from input_pipeline.errors import UserError
 from jaxllava.evaluate import media
 from jaxllava.evaluate.scoring import accuracy
 from jaxllava.evaluate.tasks import releases
-from jaxllava.evaluate.tasks.task import Expect, Finetune, Item, Media, Rejected, Reported, Task
+from jaxllava.evaluate.tasks.memorability_figures import reported
+from jaxllava.evaluate.tasks.task import Expect, Finetune, Item, Media, Rejected, Task
 
 DIGITS = tuple(f"{value:02d}" for value in range(100))
 
@@ -230,36 +231,6 @@ def load_lambda(folder: Path, split: str) -> Iterator[Item | Rejected]:
             yield Item(id, prompt, (folder / str(row.get("video_name")),), score, meta={"lambda": True})
 
 
-_PARTS = (
-    *("Henry 25 %", "Behavior-LLaVA 25 %"),
-    *("Henry 50 %", "Ad-LLaVA 50 %", "Behavior-LLaVA 50 %"),
-    *("Henry 75 %", "Behavior-LLaVA 75 %"),
-)
-
-
-def _reported(
-    human: float | None,
-    zero: tuple[float, float, float, float],
-    tuned: Mapping[str, float],
-    parts: Sequence[float],
-    best: str,
-    note: str = "",
-) -> dict[str, Reported]:
-    """`zero`: LLaMA-VID, Ad-LLaVA, Behavior-LLaVA, GPT-3.5. `parts`: in the order of `_PARTS`."""
-    told = ", ".join(f"{name} {value:.2f}" for name, value in zip(_PARTS, parts, strict=True))
-    people = {"human consistency": human} if human is not None else {}
-    systems = ("LLaMA-VID", "Ad-LLaVA", "Behavior-LLaVA", "GPT-3.5 (10-shot)")
-    return {
-        "zero-shot": Reported({**people, **dict(zip(systems, zero, strict=True))}, note=note),
-        "fine-tuned": Reported(
-            {**people, **tuned},
-            best=best,
-            note=f"On all training data. On parts of it: {told}. The paper's rows of gains at 25 % and 50 % "
-            "say over LLaMA-VID and are over Henry.",
-        ),
-    }
-
-
 def _task(name: str, title: str, **rest: Any) -> Task:
     return Task(
         name=name,
@@ -269,6 +240,7 @@ def _task(name: str, title: str, **rest: Any) -> Task:
         protocol=Expect(tuple(float(v) for v in range(100)), DIGITS),
         score=accuracy.spearman,
         tested=rest.pop("tested", "fixture"),
+        reported=reported(name),
         **rest,
     )
 
@@ -287,13 +259,6 @@ TASKS: tuple[Task, ...] = (
         "unpack it under lamem/ "
         "(splits/, images/).",
         load=load_lamem,
-        reported=_reported(
-            0.68,
-            (0.13, 0.14, 0.21, 0.29),
-            {"Behavior-LLaVA": 0.73, "Henry": 0.72, "ViTMem": 0.71},
-            (0.56, 0.67, 0.65, 0.67, 0.72, 0.71, 0.73),
-            "Henry",
-        ),
         tested="real data",
         finetune=Finetune(two_digits),
         note="The first of the five splits.",
@@ -306,13 +271,6 @@ TASKS: tuple[Task, ...] = (
         get="Get the images and data from https://gestaltrevision.be/projects/memcat (research only) and "
         "unpack them under memcat/.",
         load=load_memcat,
-        reported=_reported(
-            0.78,
-            (0.11, 0.13, 0.17, 0.18),
-            {"Behavior-LLaVA": 0.78, "Henry": 0.79, "ViTMem": 0.65},
-            (0.64, 0.72, 0.68, 0.65, 0.77, 0.75, 0.77),
-            "Henry",
-        ),
         note="The score is the release's, corrected for false alarms. " + _ALL_TESTED,
     ),
     _task(
@@ -329,13 +287,6 @@ TASKS: tuple[Task, ...] = (
         "(research only) and unpack "
         "it under sun_memorability/ (Data/).",
         load=load_sun,
-        reported=_reported(
-            0.75,
-            (0.05, 0.06, 0.13, 0.15),
-            {"Behavior-LLaVA": 0.74, "Henry": 0.76, "ViTMem": 0.63},
-            (0.59, 0.69, 0.67, 0.61, 0.73, 0.73, 0.74),
-            "Henry",
-        ),
         note="The score is the hit rate of Isola et al. " + _ALL_TESTED,
     ),
     _task(
@@ -351,13 +302,6 @@ TASKS: tuple[Task, ...] = (
         "memento10k/ "
         "(memento_*_data.json, videos/).",
         load=load_memento10k,
-        reported=_reported(
-            0.73,
-            (0.03, 0.06, 0.12, 0.07),
-            {"Behavior-LLaVA": 0.71, "Henry": 0.72, "ViTMem": 0.56},
-            (0.62, 0.68, 0.69, 0.69, 0.71, 0.74, 0.70),
-            "Henry",
-        ),
         finetune=Finetune(two_digits),
         note="The truths of the test split are not public: the validation split is scored.",
     ),
@@ -376,14 +320,6 @@ TASKS: tuple[Task, ...] = (
         "only) and put "
         "ground-truth_dev-set.csv and the videos (as videos/) under videomem/.",
         load=load_videomem,
-        reported=_reported(
-            0.61,
-            (0.05, 0.07, 0.08, 0.06),
-            {"Behavior-LLaVA": 0.60, "Henry": 0.60, "ViTMem": 0.51},
-            (0.49, 0.53, 0.55, 0.56, 0.59, 0.62, 0.60),
-            "Henry",
-            note="The gain over LLaMA-VID is 60 % (the paper prints 160).",
-        ),
         note="Short-term memorability, as the paper does not say which; of the development set, as the "
         "truths of the test set are "
         "not public. Models must not have been trained on it.",
@@ -401,14 +337,6 @@ TASKS: tuple[Task, ...] = (
         "https://multimediaeval.github.io "
         "(research only) and unpack it under mediaeval_memorability/ (train_set/, dev_set/ with Videos/).",
         load=load_mediaeval,
-        reported=_reported(
-            None,
-            (0.02, 0.04, 0.07, 0.06),
-            {"Behavior-LLaVA": 0.47, "Henry": 0.48},
-            (0.32, 0.44, 0.44, 0.43, 0.46, 0.49, 0.47),
-            "Henry",
-            note="The gain over LLaMA-VID is 250 % (the paper prints 350).",
-        ),
         finetune=Finetune(two_digits),
         note="Raw short-term scores of the development videos, as the paper does not say which and the "
         "truths of the test are not "
@@ -425,15 +353,6 @@ TASKS: tuple[Task, ...] = (
         "https://github.com/behavior-in-the-wild/ad-memorability (MIT) and the "
         "frames (research only) that its README names; put them under lambda/ (video_scenes/*.npy).",
         load=load_lambda,
-        reported=_reported(
-            0.61,
-            (0.05, 0.13, 0.16, 0.06),
-            {"Behavior-LLaVA": 0.52, "Henry": 0.52, "ViTMem": 0.08},
-            (0.28, 0.50, 0.40, 0.47, 0.51, 0.47, 0.50),
-            "Henry",
-            note="The gain over LLaMA-VID is 220 % (the paper prints 219). Human consistency is .55 "
-            "elsewhere in the thesis.",
-        ),
         tested="real data",
         note="The question is the release's, which describes the ad's scenes in words; its <image> stands in "
         "front, as the "

@@ -92,7 +92,6 @@ def table(
     path: Path,
     columns: Mapping[str, Sequence[str]],
     optional: Mapping[str, Sequence[str]] | None = None,
-    quote: str = '"',
 ) -> Iterator[tuple[str, dict[str, str]] | Rejected]:
     """('file:line', {our name: cell}) of a table with a header, separated by commas, semicolons, tabs or
     blanks.
@@ -101,37 +100,36 @@ def table(
     the release's columns go by; names are compared without case, and cells come without the blanks around
     them. A cell of an optional column that is not there is "".
     """
-    content = text(path)
-    header_line = next((line for line in content.splitlines() if line.strip()), "")
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in header_line), " ")
-    split = header_line.split() if delimiter == " " else next(csv.reader([header_line], delimiter=delimiter))
-    header = [_bare(name, quote).lower() for name in split]
+    rows = _rows(path)
+    _, header = next(rows, (0, []))
+    header = [name.lower() for name in header]
     place = {name: _column(header, names) for name, names in columns.items()}
     if missing := [columns[name][0] for name, at in place.items() if at is None]:
         raise UserError(f"{path}: no column {missing[0]!r}.{nearest(missing[0], header)}")
     place |= {name: _column(header, names) for name, names in (optional or {}).items()}
-    reader: Iterator[list[str]]
-    if delimiter == " ":
-        numbered = ((n, line.split()) for n, line in enumerate(content.splitlines(), 1))
-    else:
-        reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
-        numbered = ((reader.line_num, row) for row in reader)  # type: ignore[attr-defined]
-    first = True
-    for number, row in numbered:
-        if not any(cell.strip() for cell in row):
-            continue
-        if first:
-            first = False
-            continue
+    for where, row in rows:
         if len(row) < len(header):
-            yield Rejected(f"{path}:{number}", "too few cells")
+            yield Rejected(where, "too few cells")
         else:
-            at = lambda i, row=row: "" if i is None else _bare(row[i], quote)
-            yield f"{path}:{number}", {name: at(i) for name, i in place.items()}
+            yield where, {name: "" if at is None else row[at] for name, at in place.items()}
 
 
-def _bare(cell: str, quote: str) -> str:
-    return cell.strip().strip(quote).strip()
+def _rows(path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """('file:line', cells) of each row that is not empty, the header first."""
+    content = text(path)
+    header = next((line for line in content.splitlines() if line.strip()), "")
+    delimiter = next((mark for mark in (",", ";", "\t") if mark in header), "")
+    if not delimiter:
+        yield from ((where, line.split()) for where, line in lines(path))
+        return
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            cells = [cell.strip().strip('"').strip() for cell in row]
+            if any(cells):
+                yield f"{path}:{reader.line_num}", cells
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not a table ({error}); get the file anew") from None
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
