@@ -61,16 +61,18 @@ def run(
     is not answers, and it alone has results to return.
     """
     results = []
+    begun: set[Path] = set()
     for number, task in enumerate(tasks):
         found = questions[task.name]
         asked = limited(found.items, plan.limit)
         stories = read_stories(task, plan) if plan.setting.endswith("story") else None
         this = dataclasses.replace(how, stories=stories)
-        folder = plan.out / task.name
-        if plan.restart and plan.host == 0:
-            answer_files.remove(folder)
+        folder, kept = plan.out / task.name, plan.out / (task.answers or task.name)
+        if plan.restart and plan.host == 0 and kept not in begun:
+            answer_files.remove(kept)
+        begun.add(kept)
         _barrier(plan, f"{task.name} begins")
-        answers = Answers(folder, identity(task, found, model, checkpoint, this, plan), plan.host)
+        answers = Answers(kept, identity(task, found, model, checkpoint, this, plan), plan.host)
         _barrier(plan, f"{task.name} was read")  # or one host's first answers would change another's share
 
         def progress(done: int, total: int, name: str = task.name, number: int = number) -> None:
@@ -83,8 +85,9 @@ def run(
         seconds = time.monotonic() - started
         _barrier(plan, f"{task.name} was asked")
         if plan.host == 0:
-            final = Answers(folder, answers.identity) if plan.hosts > 1 else answers
+            final = Answers(kept, answers.identity) if plan.hosts > 1 else answers
             results.append(result(task, found, asked, final, plan) | {"seconds": round(seconds, 1)})
+            folder.mkdir(exist_ok=True)
             _write_json(folder / "result.json", results[-1])
             _write_files(task, asked, final, folder, checkpoint)
     return results

@@ -155,6 +155,21 @@ def test_a_model_does_one_task_of_each_kind(name: str, model, data: Path, tmp_pa
     assert result["figures"] or result["no figures"].startswith("needs a judge")
 
 
+def test_tasks_of_the_same_questions_ask_them_once(model, data: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    tasks = choose(["hvu"])
+    questions = {task.name: read(task, data) for task in tasks}
+    plan = Plan(data, tmp_path, restart=True)
+    asked: list[int] = []
+    score = api.Model.score
+    counted = lambda self, prompts, *args, **kwargs: asked.append(1) or score(self, prompts, *args, **kwargs)
+    monkeypatch.setattr(api.Model, "score", counted)
+    how = Asking(batch_size=4, frames=2)
+    results = benchmarks.run(tasks, questions, model, "weights", how, plan, lambda *given: None)
+    count = len(questions["hvu_scene"].items)
+    assert len(asked) == -(-count // 4) and [r["answered"] for r in results] == [count] * 7
+    assert len({json.dumps(r["figures"]) for r in results}) > 1
+
+
 @pytest.mark.slow
 def test_a_model_does_every_task(tiny_base: Path, data: Path, tmp_path: Path) -> None:
     tiny = api.load(tiny_base)

@@ -98,7 +98,7 @@ def test_a_second_run_changes_nothing(run):
 
 
 def test_a_unit_that_fails_is_named_and_another_go_mends_it(run, monkeypatch, capsys):
-    workdir, found = run
+    workdir, _ = run
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     lost = evidence_unit.result_of(workdir, "behavior", 0)
     kept = json.loads(lost.read_text())

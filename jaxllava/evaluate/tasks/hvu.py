@@ -134,6 +134,7 @@ def _task(category: str) -> Task:
         title=f"HVU {category}",
         metric="precision of five tags of thirty, %",
         folder="hvu",
+        answers="hvu",
         split="val",
         needs={
             "val": (

@@ -173,6 +173,7 @@ class Task:
         protocol: how an answer is got.
         score: answers (with truths) to figures, the headline first. None: a judge is needed, which `judge` names.
         submit: writes answers in the benchmark's own submission format into a folder; returns the file.
+        answers: tasks of one name here ask the very same questions, which are then asked once; "" shares with none.
         reported: figures by setting.
         tested: "real data" where part of the real release went through loader and scorer in the tests, else
         "fixture".
@@ -194,6 +195,7 @@ class Task:
     higher: bool = True
     submit: Callable[[Sequence[Answered], Path], Path] | None = None
     judge: str = ""
+    answers: str = ""
     reported: Mapping[str, Reported] = field(default_factory=dict)
     finetune: Finetune | None = None
     note: str = ""
