@@ -153,7 +153,7 @@ def prefix(template: Template, known: Facts) -> str:
 
 def percent(like_rate: float) -> str:
     """Returns a share in [0, 1] as the percentage that answers print, such as '62.5'."""
-    return f"{100 * like_rate:.1f}"
+    return f"{100 * like_rate + 0.0:.1f}"  # -0.0 is 0.0
 
 
 def shorten(text: str, words: int, mark: str = CUT) -> str:
@@ -269,7 +269,7 @@ class _Page:
 
     def _replay(self, known: Facts) -> list[dict[str, str]]:
         return [
-            {"number": str(number), "value": f"{value:.2f}"}
+            {"number": str(number), "value": f"{value + 0.0:.2f}"}
             for number, value in enumerate(known.replay[: self.template.limits.scenes], 1)
             if value is not None and _is_share(value)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from input_pipeline.behavior import answers, statements, templates
@@ -97,7 +97,8 @@ def test_every_template_says_where_its_parts_are(template):
     } == expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
+@example(Facts(like_rate=-0.0, replay=(-0.0,)), LISTING, {"likes", "replay"})
 @given(_FACTS, st.sampled_from(ALL), st.sets(st.sampled_from(sorted(BEHAVIORS))))
 def test_whatever_is_told_is_found(facts, template, wanted):
     statement = statements.write(template, facts, wanted)
@@ -109,7 +110,7 @@ def test_whatever_is_told_is_found(facts, template, wanted):
     assert texts.get("percent") == ([percent(facts.like_rate or 0.0)] if "likes" in told else None)
     comments = [text for raw in facts.comments if (text := shorten(raw, template.limits.comment_words))]
     assert texts.get("comments") == (comments if "comments" in told else None)
-    replay = [f"{v:.2f}" for v in facts.replay if v is not None and 0 <= v <= 1]
+    replay = [f"{v + 0.0:.2f}" for v in facts.replay if v is not None and 0 <= v <= 1]
     assert texts.get("replay") == (replay if "replay" in told else None)
     assert ("told_title" in texts, "score" in texts) == ("title" in told, "memorability" in told)
     content = statements.write(template, facts, ())
