@@ -10,6 +10,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ensure_env test
 cd "$ROOT"
+# lmms-eval for the test of our plugin, without what it asks for (675 MB, and a torchvision that fits no CPU build of
+# torch): the extra [test] has what is used.
+LMMS_EVAL="lmms-eval==0.7.3"
+if ! .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("lmms_eval") is None)'; then
+  echo "jaxllava: installing $LMMS_EVAL into .venv"
+  .venv/bin/python -m pip install --disable-pip-version-check --no-deps "$LMMS_EVAL" >>"$LOG" 2>&1 ||
+    echo "jaxllava: $LMMS_EVAL could not be installed; its tests are skipped (see $LOG)" >&2
+fi
 # Keeps pyright's downloads (a node runtime, where the machine has none) inside the checkout.
 export PYRIGHT_PYTHON_CACHE_DIR="${PYRIGHT_PYTHON_CACHE_DIR:-$ROOT/.venv-cache/pyright}"
 export PYRIGHT_PYTHON_IGNORE_WARNINGS=1

@@ -159,7 +159,7 @@ def _score(
     left = [task for task in wanted if plaza_log and (task,) not in plaza_log.rows]
     if not left and not behavior.missing(heldout.posts, logs):
         return
-    model = api.load(one.folder)
+    model = api.load(one.folder, mesh="local")
     behavior.evaluate(model, heldout, logs, tell)
     for task in left:
         assert truths and plaza_log

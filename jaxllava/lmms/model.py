@@ -80,7 +80,12 @@ class JaxLlava(lmms):
         self.batch_size = int(batch_size)
         self.failed: dict[str, str] = {}  # reasons by request
         self._answering = load(
-            str(pretrained), template=template, vision_tower=vision_tower, base=base, dtype=dtype
+            str(pretrained),
+            template=template,
+            vision_tower=vision_tower,
+            base=base,
+            dtype=dtype,
+            mesh="local",
         )
         self._max_images, self._frames = max_images, frames
         self._mean = reduction == "mean"

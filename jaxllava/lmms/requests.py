@@ -13,7 +13,7 @@ from PIL import Image
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN
 from input_pipeline.types import Turn
-from jaxllava.lmms.frames import read_frames
+from input_pipeline.video import VideoError, read_frames
 from jaxllava.prompts import Picture, Prompt
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".ppm"}
@@ -139,7 +139,7 @@ def _pictures(visual: Any, frames: int) -> list[Picture]:
             raise UserError(f"{visual} is not on this machine")
         if ending in _SOUNDS:
             raise UserError(f"{visual} is sound; this model takes pictures and videos")
-        return [visual] if ending in _PICTURES else list(read_frames(visual, frames))
+        return [visual] if ending in _PICTURES else _frames(Path(visual), frames)
     if isinstance(visual, dict):
         if "video_start" in visual or "video_end" in visual:
             raise UserError("a part of a video (video_start, video_end) is asked for; whole videos are read")
@@ -147,6 +147,13 @@ def _pictures(visual: Any, frames: int) -> list[Picture]:
             if visual.get(key) is not None:
                 return _pictures(visual[key], frames)
     raise UserError(f"a {type(visual).__name__} is neither a picture nor the path of a picture or video")
+
+
+def _frames(path: Path, count: int) -> list[Picture]:
+    try:
+        return list(read_frames(path, count))
+    except VideoError as error:
+        raise UserError(f"video {path}: {error.reason}") from error
 
 
 def _conversation(messages: Sequence[dict[str, Any]], frames: int) -> tuple[list[Turn], list[Picture]]:
