@@ -119,7 +119,9 @@ def test_tests_add_to_the_environment_of_quickstart(checkout: Checkout):
     done = checkout.run("test.sh", "-k", "metrics")
     assert done.returncode == 0, done.stderr
     install, *rest = checkout.calls()
-    checks = [call for call in rest if "lmms-eval" not in call]  # which pip is asked for once, where it is not there
+    checks = [
+        call for call in rest if "lmms-eval" not in call
+    ]  # which pip is asked for once, where it is not there
     assert install.endswith(f"-e {checkout.root}[test]")
     assert "--extra-index-url" not in install
     assert [check.split()[0] for check in checks] == ["ruff", "ruff", "pyright", "pytest"]

@@ -1,0 +1,144 @@
+"""`jaxllava evaluate --tasks` and `prepare --task` as users call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.finetune import get_config
+from input_pipeline.errors import UserError
+from jaxllava.cli import main
+from jaxllava.evaluate.tasks import TASKS
+from jaxllava.evaluate.tasks.task import read
+from tests.jaxllava.benchmark_fixtures import image_emotion, memorability
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    image_emotion.WRITERS["emotion6"](root)
+    memorability.WRITERS["lamem"](root)
+    return root
+
+
+def call(*argv: object) -> int:
+    """The exit status."""
+    try:
+        main([str(word) for word in argv])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_tasks_run_resume_and_print_beside_the_papers(tiny_base, data, tmp_path, capsys):
+    given = ("evaluate", "--checkpoint", tiny_base, "--tasks", "emotion6,lamem", "--data-root", data)
+    given = (*given, "--out", tmp_path / "out", "--batch-size", 8)
+    assert call(*given) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "emotion6",
+        "LLaMA-VID",
+        "Behavior-LLaVA",
+        "49.7",
+        "lamem",
+        "95 % interval",
+        str(tmp_path / "out"),
+    ):
+        assert part in text
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [r["task"] for r in found["results"]] == ["emotion6", "lamem"]  # the table's order
+    before = (tmp_path / "out" / "emotion6" / "answers-0000.jsonl").read_bytes()
+    assert (
+        call(*given, "--setting", "fine-tuned") == 0
+    )  # the answers are there: only what stands beside them changes
+    assert "61.7" in capsys.readouterr().out
+    assert (tmp_path / "out" / "emotion6" / "answers-0000.jsonl").read_bytes() == before
+
+
+def test_tasks_without_data_are_named_and_the_others_run(tiny_base, data, tmp_path, capsys):
+    given = (
+        "evaluate",
+        "--checkpoint",
+        tiny_base,
+        "--tasks",
+        "emotion6,memcat",
+        "--data-root",
+        data,
+        "--limit",
+        2,
+    )
+    assert call(*given, "--out", tmp_path / "out", "--batch-size", 4) == 1
+    said = capsys.readouterr()
+    assert "error: task memcat: " in said.err and "memcat" in said.err and "emotion6" in said.out
+    assert "questions were drawn (--limit)" in said.out
+    assert call("evaluate", "--checkpoint", tiny_base, "--tasks", "memcat", "--data-root", data) == 2
+    assert "none of the tasks is ready" in capsys.readouterr().err
+
+
+def test_a_missing_picture_is_named_and_ends_with_1(tiny_base, data, tmp_path, capsys):
+    (lost,) = read(TASKS["emotion6"], data).items[0].media
+    assert isinstance(lost, Path)
+    held = lost.read_bytes()
+    lost.unlink()
+    try:
+        given = ("evaluate", "--checkpoint", tiny_base, "--tasks", "emotion6", "--data-root", data)
+        assert call(*given, "--out", tmp_path / "out", "--batch-size", 8) == 1
+        assert "1 not answered, not scored: media" in capsys.readouterr().out
+    finally:
+        lost.write_bytes(held)
+    assert call(*given, "--out", tmp_path / "out", "--batch-size", 8) == 0
+
+
+def test_the_list(data, capsys):
+    assert call("evaluate", "--list") == 0
+    assert "tasks. With --data-root" in capsys.readouterr().out
+    assert call("evaluate", "--list", "--tasks", "image_emotion,lamem", "--data-root", data) == 0
+    text = capsys.readouterr().out
+    assert "2 of 5 tasks are ready" in text and "imageemotion.org" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "set --tasks NAMES"),
+        (("--tasks", "emotion7", "--data-root", "."), "Did you mean 'emotion6'"),
+        (("--tasks", "emotion6"), "set --data-root DIR"),
+        (("--tasks", "emotion6", "--data-root", "nowhere"), "--data-root nowhere: no such folder"),
+        (("--tasks", "emotion6", "--data-root", "."), "set --checkpoint DIR, one; 0 were given"),
+        (("--tasks", "emotion6", "--data-root", ".", "--setting", "tuned"), "--setting 'tuned': one of"),
+        (("--tasks", "emotion6", "--data-root", ".", "--batch-size", "0"), "--batch-size 0"),
+        (("--tasks", "emotion6", "--data-root", ".", "--frames", "-1"), "--frames -1"),
+        (("--tasks", "emotion6", "--data-root", ".", "--limit", "-2"), "--limit -2"),
+        (("--tasks", "emotion6", "--data", "."), "are two commands"),
+        (("--data", "."), "set --checkpoint"),
+    ],
+)
+def test_mistakes_are_one_line(flags, said, capsys):
+    assert call("evaluate", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_training_split_becomes_records(data, tmp_path, capsys):
+    assert call("prepare", "--task", "lamem", "--data-root", data, "--out", tmp_path / "lamem") == 0
+    text = capsys.readouterr().out
+    assert "instruct_train" in text and "configs/finetune.py:task=lamem" in text
+    assert call("prepare", "--task", "lamen", "--data-root", data, "--out", tmp_path / "x") == 2
+    assert "Did you mean 'lamem'" in capsys.readouterr().err
+    assert call("prepare", "--task", "iapsa", "--data-root", data, "--out", tmp_path / "x") == 2
+    assert "no training split" in capsys.readouterr().err
+
+
+def test_every_trained_task_has_a_config():
+    config = get_config("task=lamem,frames=8")
+    assert (
+        config.stage == "instruct" and config.steps == 0 and config.row_images == 8 and config.template == ""
+    )
+    with pytest.raises(UserError, match="no task with a training split"):
+        get_config("task=iapsa")
+    with pytest.raises(UserError, match="image_tokens=7"):
+        get_config("task=lamem,image_tokens=7")
