@@ -103,8 +103,10 @@ def test_vizwiz_takes_truths_as_they_are_and_its_own_apostrophes():
         Answered("1", ten("unanswerable", 8), "Unanswerable", meta={"answer_type": "unanswerable"}),
         Answered("2", ten("don’t", 8), "dont", meta={"answer_type": "other"}),
         Answered("3", ten("Dog.", 8), "Dog.", meta={"answer_type": "other"}),
+        Answered("4", ten("couldn't", 8), "couldnt", meta={"answer_type": "straight"}),  # one of a few
     ]
     got = vqa.vizwiz(rows).figures
+    assert got["accuracy/straight"].mean == 100
     assert got["accuracy/unanswerable"].mean == 100
     assert got["accuracy/other"].mean == 50
 

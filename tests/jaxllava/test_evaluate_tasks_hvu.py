@@ -59,6 +59,17 @@ def test_thirty_tags_five_of_each_category(root):
     assert first.candidates != rest[0].candidates
 
 
+def test_tags_are_asked_for_without_what_was_a_bracket(tmp_path):
+    """The release's "backflip_human_": a candidate that ends in a blank would end in a token that no model says."""
+    release.write(tmp_path)
+    for path in (tmp_path / "hvu").glob("*.csv"):
+        path.write_text(path.read_text().replace(release.TAGS["action"][6], "backflip_human_"))
+    item = read(TASKS["action"], tmp_path).items[3]
+    assert {word for word in item.candidates if word != word.strip()} == set()
+    assert set(item.truth) <= set(item.candidates) == set(item.meta["candidates"])
+    assert "backflip human" in item.truth
+
+
 def test_the_category_comes_first_and_picks_are_scored(root):
     items = read(TASKS["scene"], root).items
     rows = [Answered(item.id, item.truth, item.truth[:5], (), item.meta) for item in items]

@@ -201,6 +201,14 @@ def test_scienceqa_in_both_prompts(tmp_path):
     assert TASKS["scienceqa"].finetune.answer(items["5"]) == "B"  # type: ignore[union-attr]
 
 
+def test_the_lea_form_has_lost_its_headings_everywhere():
+    """convert_sqa_to_llava.py takes "Question: " and "Answer: " out of the whole text, not only off its start."""
+    problem = {"question": "Which?", "hint": "Question: 1", "choices": ["x", "y"], "answer": 1}
+    prompt, answer = science_qa._qcm_lea(problem | {"lecture": "L.", "solution": "Answer: y."})
+    assert prompt == "Which?\nContext: 1\nOptions: (A) x (B) y"
+    assert answer == "L. y. The answer is B."
+
+
 def test_scienceqa_without_problems_takes_answers_and_choices_from_llavas_file(tmp_path):
     written("scienceqa", tmp_path)
     with_problems = read(TASKS["scienceqa"], tmp_path).items

@@ -122,6 +122,19 @@ def test_videos_of_videomem_and_mediaeval(tmp_path):
     assert (item.id, item.truth, item.media) == ("00003", 0.875, (root / "00003.npy",))
 
 
+def test_mediaeval_reads_trecvid_where_memento10k_lies_beside_it(tmp_path):
+    """The release of 2021: "Memento10k Data" and "TRECVid Data", each with dev_scores.csv."""
+    releases.mediaeval_memorability(tmp_path)
+    root = tmp_path / "mediaeval_memorability"
+    (root / "TRECVid Data").mkdir()
+    (root / "dev_set").rename(root / "TRECVid Data/dev_set")
+    other = "video_id,scores_raw_short_term\n100493,0.7\n"
+    (root / "Memento10k Data/dev_set").mkdir(parents=True)
+    (root / "Memento10k Data/dev_set/dev_scores.csv").write_text(other)
+    item = read(TASKS["mediaeval_memorability"], tmp_path).items[3]
+    assert item.media == (root / "TRECVid Data/dev_set/Videos/00003.npy",)
+
+
 def test_lambda_asks_its_own_question(tmp_path):
     releases.lambda_(tmp_path)
     questions = read(TASKS["lambda"], tmp_path)
@@ -176,3 +189,7 @@ def test_what_the_paper_reports():
     for part, gain in (("25 %", 26.1), ("50 %", 10.7)):
         gains = [told(n, f"Behavior-LLaVA {part}") / told(n, f"Henry {part}") * 100 - 100 for n in notes]
         assert np.mean(gains) == pytest.approx(gain, abs=0.1)
+    best = {task.name: task.reported["fine-tuned"].best for task in memorability.TASKS}
+    assert best.pop("sun_memorability") == "Henry"
+    assert set(best.values()) == {"Henry, one data set alone"}
+    assert TASKS["memcat"].reported["fine-tuned"].figures["Henry, one data set alone"] == 0.82

@@ -34,7 +34,7 @@ what've when's where'd where's where've who'd who'd've who'll who's who've why'l
 wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 # VizWiz's table is typeset with ’, but for these.
-_STRAIGHT_VALUES = {"ain't", "aren't", "can't", "could've", "we've", "where's", "who've"}
+_STRAIGHT_VALUES = {"ain't", "aren't", "can't", "could've", "couldn't", "we've", "where's", "who've"}
 _STRAIGHT_KEYS = {"couldn'tve", "hadn'tve"}
 
 

@@ -204,14 +204,17 @@ def load_statements(kind: str, folder: Path, split: str) -> Iterator[Item | Reje
         rng.shuffle(chosen)
         listed = "\n".join(f"{n}. {one}" for n, one in zip(numbers, chosen, strict=True))
         question = (
-            f"Given these statements on what an ad's viewer {_ASKED[kind]}:\n{listed}\n"
+            f"Given these statements on {_ASKED[kind]}:\n{listed}\n"
             "identify the most relevant statement for this ad and answer with just its number."
         )
         meta = {"statement": right}
         yield Item(id, question, (_video(folder, id),), numbers[chosen.index(right)], meta=meta)
 
 
-_ASKED = {"Action": "should do", "Reason": "should do it for"}
+_ASKED = {
+    "Action": "what an ad's viewer should do",
+    "Reason": "why an ad's viewer should do what it asks",
+}
 
 
 def _statement_numbers() -> tuple[str, ...]:

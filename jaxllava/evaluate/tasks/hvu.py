@@ -64,6 +64,11 @@ def thirty(id: str, own: set[str], tags: Mapping[str, Sequence[str]]) -> list[tu
     return found
 
 
+def word(tag: str) -> str:
+    """A tag as it is asked for: some end in what was a bracket, "backflip_human_"."""
+    return " ".join(tag.replace("_", " ").split())
+
+
 def load(folder: Path, split: str) -> Iterator[Item | Rejected]:
     tags = tags_of(folder)
     known = {tag for of_one in tags.values() for tag in of_one}
@@ -83,14 +88,14 @@ def load(folder: Path, split: str) -> Iterator[Item | Rejected]:
         else:
             id = f"{row['id']}_{int(start)}_{int(end)}"
             chosen = thirty(id, own, tags)
-            words = tuple(tag.replace("_", " ") for tag, _ in chosen)
+            words = tuple(word(tag) for tag, _ in chosen)
             question = (
                 f"Given {', '.join(words)} identify the five tags that are most relevant to the video and "
                 f"answer "
                 "with just the most relevant tags."
             )
             meta = {"candidates": list(words), "categories": [category for _, category in chosen]}
-            truth = [word for (tag, _), word in zip(chosen, words, strict=True) if tag in own]
+            truth = [word(tag) for tag, _ in chosen if tag in own]
             yield Item(id, question, (_video(folder, row["id"], start, end),), truth, words, meta=meta)
 
 

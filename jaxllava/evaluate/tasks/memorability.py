@@ -191,7 +191,9 @@ def _video(folder: Path, name: str) -> Path:
 
 def load_mediaeval(folder: Path, split: str) -> Iterator[Item | Rejected]:
     names = {"dev": ("dev", "development"), "train": ("train", "training")}[split]
-    path = releases.needed(folder, *(f"**/{name}_scores.csv" for name in names))
+    # The release of 2021 has Memento10k's scores beside TRECVid's, under the same names.
+    below = ("*[tT][rR][eE][cC][vV][iI][dD]*/**/", "**/")
+    path = releases.needed(folder, *(f"{place}{name}_scores.csv" for place in below for name in names))
     columns = {
         "video": ("video_id",),
         "score": ("scores_raw_short_term", "scores_normalized_short_term", "part_1_scores"),

@@ -143,13 +143,14 @@ def _item(
 
 
 def _qcm_lea(problem: Mapping[str, Any]) -> tuple[str, str]:
-    """Prompt and answer of QCM-LEA, letter for letter: two blanks become one, once."""
+    """Prompt and answer of QCM-LEA, letter for letter: two blanks become one, once, and its headings go everywhere."""
     choices = " ".join(f"({k}) {choice}" for k, choice in zip(LETTERS, problem["choices"], strict=False))
     context = (problem.get("hint") or "").strip() or "N/A"
-    prompt = f"{problem['question']}\nContext: {context}\nOptions: {choices}"
+    prompt = f"Question: {problem['question']}\nContext: {context}\nOptions: {choices}"
     reasons = f"{problem.get('lecture') or ''} {problem.get('solution') or ''}"
-    answer = f"{reasons} The answer is {LETTERS[problem['answer']]}."
-    return prompt.replace("  ", " ").strip(), answer.replace("  ", " ").strip()
+    answer = f"Answer: {reasons} The answer is {LETTERS[problem['answer']]}."
+    bare = lambda text, heading: text.replace("  ", " ").strip().replace(heading, "")
+    return bare(prompt, "Question: "), bare(answer, "Answer: ")
 
 
 def _letter(item: Item) -> str:
