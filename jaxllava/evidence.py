@@ -26,6 +26,7 @@ from input_pipeline.prepare import prepare
 from input_pipeline.types import Record
 from jaxllava import evidence_unit, identity, side_by_side, sweep
 from jaxllava.evaluate import evidence_labels, evidence_page, evidence_results, evidence_text
+from jaxllava.evaluate.comparison import TREATED
 from jaxllava.evidence_unit import BASE
 from jaxllava.progress import Stages
 from jaxllava.quickstart import Foundation, claim, lay_foundation, machine, programs_kept_in, write_json
@@ -82,15 +83,15 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"--seeds {config.seeds}: at least 1 is needed")
     if config.jobs < 0:
         raise UserError(f"--jobs {config.jobs}: at least 1 is needed")
+    if TREATED not in config.arms or len(set(config.arms)) < len(config.arms):
+        raise UserError(
+            f"config.arms={config.arms!r}: each once, and {TREATED!r}, which the others are compared with"
+        )
     for key in ("arms", "finetuned"):
         for arm in config[key]:
             known = (*config.arms, BASE) if key == "finetuned" else tuple(ARMS)
             if arm not in known:
                 raise UserError(f"config.{key}: no arm {arm!r}.{nearest(arm, known)}")
-    if "behavior" not in config.arms or len(set(config.arms)) < len(config.arms):
-        raise UserError(
-            f"config.arms={config.arms!r}: each once, and 'behavior', which the others are compared with"
-        )
     for share in config.label_shares:
         if not 0 < share <= 1:
             raise UserError(f"config.label_shares: {share} is not a share above 0 and up to 1")

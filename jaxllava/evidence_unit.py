@@ -42,7 +42,7 @@ def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     from ml_collections import ConfigDict
 
     from configs.evidence import ARMS
-    from jaxllava import api, identity
+    from jaxllava import api, identity, preflight
     from jaxllava.evaluate import evidence_labels, plaza
     from jaxllava.quickstart import Foundation, arm_stage, programs_kept_in, write_json
     from jaxllava.train import train
@@ -57,7 +57,7 @@ def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
         seconds[what] = round(time.monotonic() - started, 2)
         return found
 
-    with programs_kept_in(workdir / "compiled"):
+    with programs_kept_in(workdir / "compiled"), preflight.claimed(scratch):
         ground = timed("open", lambda: Foundation.at(workdir, config))
         facts: dict[str, Any] = {}
         model = ground.base

@@ -9,7 +9,7 @@ import pytest
 from configs.evidence import get_config
 from input_pipeline import records
 from input_pipeline.errors import UserError
-from jaxllava import cli, evidence_unit, side_by_side
+from jaxllava import cli, evidence_unit, side_by_side, sweep
 from jaxllava.evaluate import plaza
 from jaxllava.evidence import evidence, plan
 
@@ -19,7 +19,7 @@ ARMS = ("behavior", "unfiltered")
 
 def config():
     made = get_config("tiny")
-    made.update(arms=ARMS, finetuned=("base", "behavior"), seeds=1, label_shares=(0.2, 1.0))
+    made.update(arms=ARMS, finetuned=("behavior",), seeds=1, jobs=1, label_shares=(0.2, 1.0))
     made.prepare.arms = ("ad", "behavior")  # ad: what CLIP is trained on
     return made
 
@@ -27,9 +27,13 @@ def config():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evidence")
-    with pytest.MonkeyPatch.context() as patch:  # the processes compile as quickly as this one
+    with pytest.MonkeyPatch.context() as patch:  # a process compiles as quickly as this one
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        return workdir, evidence(config(), workdir)
+        first = evidence(config(), workdir, only="3/3")
+    assert (first.failed, first.missing, first.results) == ({}, ["base-seed0", "behavior-seed0"], None)
+    for arm in ("base", "behavior"):  # here, where everything is imported
+        evidence_unit.run(workdir, arm, 0)
+    return workdir, evidence(config(), workdir)
 
 
 def test_every_figure_has_its_interval(run):
@@ -41,7 +45,7 @@ def test_every_figure_has_its_interval(run):
         assert set(cells["zero_shot"]) == set(plaza.TASKS)
         for group in (cells["zero_shot"], *cells["finetuned"].values()):
             assert all(cell["low"] <= cell["mean"] <= cell["high"] for cell in group.values())
-    assert set(results["arms"]["base"]["finetuned"]) == {"0.2", "1"}
+    assert set(results["arms"]["behavior"]["finetuned"]) == {"0.2", "1"}
     assert results["arms"]["unfiltered"]["finetuned"] == {}
     assert len(results["tests"]["zero_shot"]) == 2 * len(plaza.TASKS)
     assert (workdir / "evidence.md").read_text().startswith("Measured 20")
@@ -100,10 +104,10 @@ def test_a_second_run_changes_nothing(run):
 def test_a_unit_that_fails_is_named_and_another_go_mends_it(run, monkeypatch, capsys):
     workdir, _ = run
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    lost = evidence_unit.result_of(workdir, "behavior", 0)
+    lost = evidence_unit.result_of(workdir, "unfiltered", 0)
     kept = json.loads(lost.read_text())
     lost.unlink()
-    damaged = workdir / "units" / "behavior-seed0" / "arm" / "train.json"
+    damaged = workdir / "units" / "unfiltered-seed0" / "arm" / "train.json"
     whole = damaged.read_text()
     damaged.write_text("{")
     file = workdir / "few.py"
@@ -115,9 +119,10 @@ def test_a_unit_that_fails_is_named_and_another_go_mends_it(run, monkeypatch, ca
         cli.main(command)
     assert stopped.value.code == 1
     said = capsys.readouterr()
-    assert "error: behavior-seed0: " in said.err and "train.json is damaged" in said.err
-    assert "1 units are still to be run: behavior-seed0" in said.out
+    assert "error: unfiltered-seed0: " in said.err and "train.json is damaged" in said.err
+    assert "1 units are still to be run: unfiltered-seed0" in said.out
     damaged.write_text(whole)
+    evidence_unit.run(workdir, "unfiltered", 0)
     cli.main(command)
     assert "page: " in capsys.readouterr().out
     assert json.loads(lost.read_text())["zero_shot"] == kept["zero_shot"]
@@ -143,10 +148,12 @@ def test_a_workdir_belongs_to_its_config(run):
 
 def test_units_come_seed_by_seed_and_are_shared_over_machines(tmp_path):
     made = config()
-    made.seeds = 2
-    names = [unit.name for unit in plan(made, tmp_path)]
+    made.update(seeds=2, finetuned=("base", "behavior"))
+    units = plan(made, tmp_path)
+    names = [unit.name for unit in units]
     assert names == [f"{arm}-seed{seed}" for seed in (0, 1) for arm in ("base", *ARMS)]
-    made.finetuned = ()  # a base that is asked once
+    assert [unit.name for unit in sweep.share(units, "2/3")] == ["behavior-seed0", "behavior-seed1"]
+    made.finetuned = ("behavior",)  # the base is asked once
     assert [unit.name for unit in plan(made, tmp_path)].count("base-seed1") == 0
 
 
