@@ -40,6 +40,7 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 2000
 LOGARITHMIC = frozenset({"perplexity"})
+_FEW = 10  # draws beyond zero that do not make a probability
 _BLOCK = 250  # resamples at once: [seeds, 250, posts]
 
 
@@ -164,9 +165,12 @@ class _Spread:
         if self.error:
             away = (self.mean + self.deviations) / self.error  # of zero, from each D
             side = stats.t.sf(np.sign(self.mean) * away, self.freedom).mean()
-        else:  # no more can be known from R draws than 1 / R
-            beyond = (np.sign(self.mean) * (self.mean + self.deviations) <= 0).sum()
+        else:
+            beyond = int((np.sign(self.mean) * (self.mean + self.deviations) <= 0).sum())
             side = (1 + beyond) / (1 + self.deviations.size)
+            spread = float(self.deviations.std())
+            if beyond < _FEW and spread:  # R draws tell nothing below 1 / R: a normal tail goes on from there
+                side = min(side, float(stats.norm.sf(abs(self.mean) / spread)))
         return float(min(1.0, 2 * side))
 
 

@@ -273,7 +273,7 @@ def test_results_of_another_checkpoint_or_data_are_not_added_to(run, data, tiny_
     path = tmp_path / "broken" / "behavior" / "comments.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("not JSON\n")
-    with pytest.raises(UserError, match=r"comments\.jsonl: line 1 is no result"):
+    with pytest.raises(UserError, match=r"comments\.jsonl: line 1 does not say of what"):
         behavior_command.run(data, [f"behavior={tiny_base}"], path.parents[1])
 
 
@@ -377,7 +377,7 @@ def test_perplexities_of_two_tokenizers_are_not_compared(run, data, tiny_base, t
         (["--checkpoint", "{base}", "--out", "{file}"], "is a file; give a folder"),
         (["--checkpoint", "a=gs://bucket/x"], "is in a bucket"),
         (["--checkpoint", "{base}", "--gold", "/nowhere"], "--gold /nowhere"),
-        ([], "required: --checkpoint"),
+        ([], "evaluate --data: set --checkpoint DIR"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(data, tiny_base, tmp_path, capsys, arguments, message):

@@ -204,8 +204,10 @@ def test_a_log_is_what_was_added(tmp_path):
     assert list(ItemLog(path, header).rows) == [("p", 0), ("p", 1), ("q", 0)]
     with pytest.raises(UserError, match=r"of settings \(grid \[1, 2\]\), and .* settings \(grid \[1, 3\]\)"):
         ItemLog(path, {**header, "settings": {"grid": (1, 3)}})
-    with pytest.raises(UserError, match="line 2 has no 'task'"):
-        ItemLog(path, header, ("task",))
+    # A row that is damaged, or of other keys, is as one that is not there: what it told is found anew.
+    assert ItemLog(path, header, ("task",)).rows == {}
+    path.write_text(path.read_text().replace('"number": 1, "val', '"number": 1 "val'))
+    assert list(ItemLog(path, header).rows) == [("p", 0), ("q", 0)]
     torn = tmp_path / "b.jsonl"
     torn.write_text('{"checkp')  # of a run that was stopped at its first line
     assert ItemLog(torn, header).rows == {}

@@ -93,7 +93,13 @@ def test_names_and_families_choose_tasks() -> None:
         choose([])
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+# METEOR starts Java, some seconds each time: one of its two tasks is enough for every day.
+_SLOW = {"shot2story_summary"}
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=[pytest.mark.slow] * (t.name in _SLOW), id=t.name) for t in TASKS.values()]
+)
 def test_every_release_is_read_scored_and_submitted(task: Task, data: Path, tmp_path: Path) -> None:
     found = read(task, data)
     assert not task.missing(data) and len(found.items) >= (1 if task.name.endswith("_test") else 4)

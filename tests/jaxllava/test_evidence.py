@@ -24,6 +24,7 @@ def config():
     return made
 
 
+# A whole run, of the tiny config, takes minutes: tests of it are slow ones.
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evidence")
@@ -36,6 +37,7 @@ def run(tmp_path_factory):
     return workdir, evidence(config(), workdir)
 
 
+@pytest.mark.slow
 def test_every_figure_has_its_interval(run):
     workdir, found = run
     assert (found.failed, found.missing) == ({}, [])
@@ -52,6 +54,7 @@ def test_every_figure_has_its_interval(run):
     assert (workdir / "evidence.html").is_file()
 
 
+@pytest.mark.slow
 def test_what_the_arms_were_given_is_counted(run):
     workdir, found = run
     given = {arm: found.results["arms"][arm]["given"] for arm in ARMS}
@@ -67,6 +70,7 @@ def test_what_the_arms_were_given_is_counted(run):
     )
 
 
+@pytest.mark.slow
 def test_no_heldout_post_or_picture_is_in_unfiltered_training(run):
     workdir, _ = run
     read = lambda data, split: [
@@ -81,6 +85,7 @@ def test_no_heldout_post_or_picture_is_in_unfiltered_training(run):
     assert not any("[deleted]" in r.conversations[1].text for r in read(workdir / "data", "behavior_train"))
 
 
+@pytest.mark.slow
 def test_labels_are_of_training_posts_alone(run):
     workdir, _ = run
     posts = records.open_split(workdir / "data", "behavior_train")
@@ -92,6 +97,7 @@ def test_labels_are_of_training_posts_alone(run):
         assert len(named) == 3 * len(set(named)) == 3 * expected
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing(run):
     workdir, found = run
     before = {path: path.stat().st_mtime_ns for path in (workdir / "units").glob("*.json")}
@@ -101,6 +107,7 @@ def test_a_second_run_changes_nothing(run):
     assert again.results["arms"] == found.results["arms"]
 
 
+@pytest.mark.slow
 def test_a_unit_that_fails_is_named_and_another_go_mends_it(run, monkeypatch, capsys):
     workdir, _ = run
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -128,6 +135,7 @@ def test_a_unit_that_fails_is_named_and_another_go_mends_it(run, monkeypatch, ca
     assert json.loads(lost.read_text())["zero_shot"] == kept["zero_shot"]
 
 
+@pytest.mark.slow
 def test_units_of_another_base_are_refused(run):
     workdir, _ = run
     path = evidence_unit.result_of(workdir, "unfiltered", 0)
@@ -138,6 +146,7 @@ def test_units_of_another_base_are_refused(run):
     path.write_text(saved)
 
 
+@pytest.mark.slow
 def test_a_workdir_belongs_to_its_config(run):
     workdir, _ = run
     made = config()
@@ -180,6 +189,7 @@ def test_a_slip_is_one_line_before_anything_is_drawn(tmp_path, capsys, flags, me
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_the_scratch_of_a_finished_unit_is_its_model(run):
     workdir, _ = run
     scratch = workdir / "units" / "behavior-seed0"
