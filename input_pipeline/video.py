@@ -29,7 +29,7 @@ class VideoError(ValueError):
 
 
 def is_video(path: Path) -> bool:
-    return path.suffix.lower() in (*SUFFIXES, ".npy") or os.path.isdir(path)
+    return path.suffix.lower() in (*SUFFIXES, ".npy") or os.path.isdir(path)  # noqa: PTH112 (does not raise)
 
 
 def read_frames(
@@ -55,7 +55,7 @@ def read_frames(
 
 
 def _read(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
-    if not os.path.exists(path):  # unlike Path.exists, it does not raise for names that no file can have
+    if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises for names that no file can have)
         raise VideoError("no such file")
     if path.is_dir() or path.suffix.lower() == ".npy":
         if start is not None or end is not None:

@@ -68,7 +68,8 @@ def options(question: str, choices: Sequence[str]) -> str:
 
 def first_of(folder: Path, *names: str) -> Path | None:
     """The first of these names that folder has."""
-    return next((folder / name for name in names if os.path.exists(folder / name)), None)
+    there = os.path.exists  # Path.exists raises for names that are too long for a file
+    return next((folder / name for name in names if there(folder / name)), None)
 
 
 def existing(folder: Path, *names: str) -> Path:
