@@ -70,6 +70,7 @@ def table(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> st
         else:
             ours = "–"
             notes.append(f"{task.name}: {result['no figures']}")
+        notes += [f"{task.name}: {line}" for line in result["failures"]]
         values = [number(task, reported.figures[n]) for n in names] if reported else []
         arrow = "↑" if task.higher else "↓"
         row = [task.name, f"{task.metric} {arrow}", ours, str(result["scored"]), *values]
