@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from input_pipeline.errors import UserError, nearest
+from input_pipeline.errors import UserError, in_one_line, nearest
 from input_pipeline.partial import partial_of
 from jaxllava.evaluate import benchmark_table, stories
 from jaxllava.evaluate.tasks import TASKS, choose
@@ -127,7 +127,15 @@ def _ask(
     how = Asking(batch_size=args.batch_size, frames=args.frames)
     with bar("asking") as report:
         shown = report if hosts.is_first() else lambda *given: None
-        results = benchmarks.run(tasks, questions, model, weights, how, plan, shown)
+        try:
+            results = benchmarks.run(tasks, questions, model, weights, how, plan, shown)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"the device's memory is too small for --batch-size {args.batch_size} ({in_one_line(error, 120)}); "
+                "give a smaller one: the command goes on where it stopped"
+            ) from error
     if not hosts.is_first():
         return True
     text = benchmark_table.table(results, TASKS)

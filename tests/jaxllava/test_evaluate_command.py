@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs.finetune import get_config
 from input_pipeline.errors import UserError
+from jaxllava import api
 from jaxllava.cli import main
-from jaxllava.evaluate import command
+from jaxllava.evaluate import benchmark_table, command
 from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks.task import read
 from tests.jaxllava.benchmark_fixtures import image_emotion, memorability
@@ -93,6 +95,27 @@ def test_a_missing_picture_is_named_and_ends_with_1(tiny_base, data, tmp_path, c
     finally:
         lost.write_bytes(held)
     assert call(*given, "--out", tmp_path / "out", "--batch-size", 8) == 0
+
+
+def test_too_large_a_batch_is_one_line(tiny_base, data, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+
+    monkeypatch.setattr(api.Model, "score", full)
+    given = ("evaluate", "--checkpoint", tiny_base, "--tasks", "emotion6", "--data-root", data)
+    assert call(*given, "--out", tmp_path / "out", "--batch-size", 8) == 2
+    error = capsys.readouterr().err
+    assert "too small for --batch-size 8" in error and "Traceback" not in error
+
+
+def test_n_is_what_the_figure_is_over():
+    figure = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 1, "unit": "items"}
+    result = {
+        "task": "hvu_object", "setting": "zero-shot", "figures": {"object": figure}, "no figures": "", "failures": [],
+        "questions": 8, "asked": 8, "scored": 8, "not answered": {}, "rejected": {}, "problems": {},
+    }  # fmt: skip
+    row = benchmark_table.table([result], TASKS).splitlines()[2]
+    assert row.split("[0.0, 0.0]")[1].split()[0] == "1"
 
 
 def test_the_list(data, capsys):
