@@ -114,24 +114,21 @@ def _of_file(path: Path, count: int, start: float | None, end: float | None) -> 
 
 
 def _length(container: Any, stream: Any) -> tuple[float, float]:
-    """(time of the first frame, seconds to the end) as the file says; of one that says nothing the frames are
-    counted.
-    """
+    """(time of the first frame, seconds to the end) as the file says; of one that says nothing, as its packets do."""
     base = float(stream.time_base or 0)
     first = (stream.start_time or 0) * base
     if stream.duration and base:
         return first, stream.duration * base
     if container.duration:
         return first, container.duration / 1_000_000
-    last = None
-    for number, frame in enumerate(container.decode(stream)):
-        if number > _MOST_DECODED:
-            break
-        last = frame.time if frame.time is not None else last
-    if last is None:
+    end = None
+    for packet in container.demux(stream):  # undecoded: recordings of hours take no longer than their reading
+        if packet.pts is not None:
+            end = max(end or 0, packet.pts + (packet.duration or 0))
+    if end is None:
         raise VideoError("no frames")
     container.seek(0)
-    return first, last - first + 1e-3
+    return first, max(end * base - first, 1e-3)
 
 
 def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
@@ -148,8 +145,10 @@ def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
                 if frame.time is not None and frame.time > time + 1e-6 and before is not None:
                     break
                 before = frame
-                if number > _MOST_DECODED or (frame.time is not None and frame.time > time):
+                if frame.time is not None and frame.time > time:
                     break
+                if number >= _MOST_DECODED:  # what is here now is another one than the wanted
+                    raise VideoError("too many frames without a key frame")
             shown = before or shown
         except FFmpegError:
             pass  # what came before it stays

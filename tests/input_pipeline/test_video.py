@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline import video
 from input_pipeline.video import VideoError, is_video, read_frames
 
 STEP = 20  # of grey between two frames
 
 
-def film(path: Path, count: int, rate: int = 2, gop: int = 12) -> Path:
+def film(path: Path, count: int, rate: int = 2, gop: int = 12, **options: str) -> Path:
     """`count` frames of 1 / rate seconds, frame n of grey STEP * n."""
     import av
 
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 4_000_000
         stream.codec_context.gop_size = gop
+        stream.codec_context.options = {"sc_threshold": "1000000000"}  # no key frames of the encoder's own
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), STEP * number, np.uint8), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, rate)
@@ -83,6 +85,20 @@ def test_a_file_that_breaks_off_gives_what_there_is(tmp_path):
     found = seen(path, 12)
     last = found[-1]
     assert 3 < last < 11 and found == [*range(last), *[last] * (12 - last)]
+
+
+def test_a_recording_that_does_not_say_how_long_it_is(tmp_path, monkeypatch):
+    path = film(tmp_path / "a.mkv", 12, gop=1, live="1")
+    monkeypatch.setattr(video, "_MOST_DECODED", 3)
+    assert seen(path, 3) == [2, 6, 10]
+
+
+def test_another_frame_than_the_wanted_is_not_shown(tmp_path, monkeypatch):
+    path = film(tmp_path / "a.mkv", 12, gop=12)
+    assert seen(path, 1) == [6]
+    monkeypatch.setattr(video, "_MOST_DECODED", 3)
+    with pytest.raises(VideoError, match="too many frames without a key frame"):
+        read_frames(path, 1)
 
 
 def not_videos(folder: Path) -> list[tuple[Path, str]]:
