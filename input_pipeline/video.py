@@ -5,6 +5,7 @@ Frames are upright RGB pictures. PyAV (FFmpeg) decodes; a file that breaks off g
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -99,7 +100,7 @@ def _of_folder(path: Path, count: int) -> list[Image.Image]:
 def _of_file(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
     import av
 
-    with av.open(str(path)) as container:
+    with contextlib.closing(av.open(str(path))) as container:
         if not container.streams.video:
             raise VideoError("no video stream")
         stream = container.streams.video[0]
