@@ -5,6 +5,8 @@ Frames are upright RGB pictures. PyAV (FFmpeg) decodes; a file that breaks off g
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ class VideoError(ValueError):
 
 
 def is_video(path: Path) -> bool:
-    return path.suffix.lower() in (*SUFFIXES, ".npy") or path.is_dir()
+    return path.suffix.lower() in (*SUFFIXES, ".npy") or os.path.isdir(path)  # noqa: PTH112 (does not raise)
 
 
 def read_frames(
@@ -43,7 +45,18 @@ def read_frames(
     """
     if count < 1:
         raise ValueError(f"{count} frames of a video")
-    if not path.exists():
+    try:
+        return _read(path, count, start, end)
+    except (VideoError, ImportError):
+        raise
+    except (
+        Exception
+    ) as error:  # libraries raise TypeError, AttributeError ... on headers that lie, the system OSError
+        raise VideoError("not a video, or broken") from error
+
+
+def _read(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
+    if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises for names that no file can have)
         raise VideoError("no such file")
     if path.is_dir() or path.suffix.lower() == ".npy":
         if start is not None or end is not None:
@@ -62,6 +75,8 @@ def _of_array(path: Path, count: int) -> list[Image.Image]:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise VideoError("not an array of frames") from error
+    if not isinstance(frames, np.ndarray):
+        raise VideoError("not an array of frames")
     if frames.dtype != np.uint8 or frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[3]):
         raise VideoError("an array that is not uint8 frames of three colours")
     if not len(frames):
@@ -84,46 +99,37 @@ def _of_folder(path: Path, count: int) -> list[Image.Image]:
 
 def _of_file(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
     import av
-    from av.error import FFmpegError
 
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError("no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            first, length = _length(container, stream)
-            low = 0.0 if start is None else start
-            high = length if end is None else min(end, length)
-            if high <= low:
-                raise VideoError("no frames in the stretch")
-            wanted = [first + low + t for t in _middles(count, high - low)]
-            return _at(container, stream, wanted)
-    except VideoError:
-        raise
-    except (FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise VideoError("not a video, or broken") from error
+    with contextlib.closing(av.open(str(path))) as container:
+        if not container.streams.video:
+            raise VideoError("no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        first, length = _length(container, stream)
+        low = 0.0 if start is None else start
+        high = length if end is None else min(end, length)
+        if high <= low:
+            raise VideoError("no frames in the stretch")
+        wanted = [first + low + t for t in _middles(count, high - low)]
+        return _at(container, stream, wanted)
 
 
 def _length(container: Any, stream: Any) -> tuple[float, float]:
-    """(time of the first frame, seconds to the end) as the file says; of one that says nothing the frames are
-    counted.
-    """
+    """(time of the first frame, seconds to the end) as the file says; of one that says nothing, as its packets do."""
     base = float(stream.time_base or 0)
     first = (stream.start_time or 0) * base
     if stream.duration and base:
         return first, stream.duration * base
     if container.duration:
         return first, container.duration / 1_000_000
-    last = None
-    for number, frame in enumerate(container.decode(stream)):
-        if number > _MOST_DECODED:
-            break
-        last = frame.time if frame.time is not None else last
-    if last is None:
+    end = None
+    for packet in container.demux(stream):  # undecoded: recordings of hours take no longer than their reading
+        if packet.pts is not None:
+            end = max(end or 0, packet.pts + (packet.duration or 0))
+    if end is None:
         raise VideoError("no frames")
     container.seek(0)
-    return first, last - first + 1e-3
+    return first, max(end * base - first, 1e-3)
 
 
 def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
@@ -140,8 +146,10 @@ def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
                 if frame.time is not None and frame.time > time + 1e-6 and before is not None:
                     break
                 before = frame
-                if number > _MOST_DECODED or (frame.time is not None and frame.time > time):
+                if frame.time is not None and frame.time > time:
                     break
+                if number >= _MOST_DECODED:  # what is here now is another one than the wanted
+                    raise VideoError("too many frames without a key frame")
             shown = before or shown
         except FFmpegError:
             pass  # what came before it stays

@@ -94,6 +94,11 @@ class Model:
         decoder = self._params["decoder"]
         return self._params | {"decoder": stack(decoder)} if is_unstacked(decoder["layers"]) else self._params
 
+    @property
+    def dtype(self) -> str:
+        """The name of the type that the parameters are in."""
+        return str(jax.tree.leaves(self._params)[0].dtype)
+
     # ------------------------------------------------------------ logits
 
     def logits(

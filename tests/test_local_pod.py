@@ -15,6 +15,7 @@ import pytest
 
 from jaxllava import metrics, rules
 from tests.jaxllava import tiny_models as tiny
+from tests.jaxllava.benchmark_fixtures import image_emotion
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "local_pod.sh"
 STEPS = 5
@@ -176,3 +177,58 @@ def test_a_wrong_call_is_one_line(arguments, message):
 @pytest.mark.slow
 def test_a_workdir_holds_json_that_others_can_read(alone):
     assert json.loads((alone / "train.json").read_text())["facts"]["steps"] == STEPS
+
+
+@pytest.mark.slow
+def test_two_processes_answer_a_benchmark(tiny_base, compiled, tmp_path):
+    image_emotion.WRITERS["emotion6"](tmp_path)
+    out = tmp_path / "out"
+    wrapper = tmp_path / "python"
+    wrapper.write_text(
+        "#!/usr/bin/env bash\n"
+        f'[ "${{JAX_PROCESS_ID:-0}}" = 1 ] && set -- "$@" $OF_THE_SECOND\nexec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+
+    def evaluate(count: int, of_the_second: str = "") -> tuple[int, str]:
+        arguments = [
+            "--tasks",
+            "emotion6",
+            "--data-root",
+            str(tmp_path),
+            "--out",
+            str(out),
+            "--batch-size",
+            "4",
+        ]
+        process = subprocess.run(
+            [str(SCRIPT), str(count), "evaluate", "--checkpoint", str(tiny_base), *arguments],
+            env=os.environ
+            | {
+                "PYTHON": str(wrapper),
+                "OF_THE_SECOND": of_the_second,
+                "JAX_COMPILATION_CACHE_DIR": str(compiled),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return process.returncode, process.stdout + process.stderr
+
+    def answered() -> list[int]:
+        return [
+            len(path.read_text().splitlines()) - 1 for path in sorted((out / "emotion6").glob("answers-*"))
+        ]
+
+    code, told = evaluate(2, "--limit 2")
+    assert code and "the hosts are not about to run the same: emotion6, the questions" in told, told
+    assert sum(answered()) == 0
+    code, told = evaluate(2)
+    assert code == 0 and told.count("Behavior-LLaVA") == 1, told
+    assert answered() == [2, 2]
+    result = json.loads((out / "emotion6" / "result.json").read_text())
+    assert result["answered"] == result["asked"] == 4
+    code, told = evaluate(1)
+    assert code == 0 and answered() == [2, 2], told
+    assert json.loads((out / "emotion6" / "result.json").read_text())["figures"] == result["figures"]

@@ -15,7 +15,7 @@ from jaxllava.evaluate.item_log import ItemLog, Row
 
 def digest(value: Any) -> str:
     """A short hash of something JSON-able."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Answers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,6 @@ class Asking:
     frames: int = 4
     stories: Mapping[str, str] | None = None
     seed: int = 0
-    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 def ask(
@@ -90,7 +89,7 @@ def _opened(pool: ThreadPoolExecutor, items: list[Item], how: Asking) -> Iterato
 
 
 def _open(item: Item, how: Asking) -> list[Image.Image] | str:
-    if how.stories is not None and not how.stories.get(item.id):
+    if how.stories is not None and item.id not in how.stories:
         return "no story"
     try:
         return open_media(item.media, how.frames)

@@ -67,12 +67,14 @@ def table(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> st
             headline = next(iter(figures.values()))
             show = lambda value, task=task: number(task, value)
             ours = f"{show(headline['mean'])} [{show(headline['low'])}, {show(headline['high'])}]"
+            count = headline["n"]
         else:
-            ours = "–"
+            ours, count = "–", 0
             notes.append(f"{task.name}: {result['no figures']}")
+        notes += [f"{task.name}: {line}" for line in result["failures"]]
         values = [number(task, reported.figures[n]) for n in names] if reported else []
         arrow = "↑" if task.higher else "↓"
-        row = [task.name, f"{task.metric} {arrow}", ours, str(result["scored"]), *values]
+        row = [task.name, f"{task.metric} {arrow}", ours, str(count), *values]
         blocks.setdefault(heads, []).append(row)
         if reported and reported.best:
             notes.append(f"{task.name}: the best supervised is {reported.best}")
@@ -82,7 +84,10 @@ def table(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> st
         for heads, rows in blocks.items()
     ]
     setting = results[0]["setting"] if results else SETTINGS[0]
-    foot = f"Reported figures are of the setting {setting!r}, from the papers. [ ] 95 % interval over the questions."
+    foot = (
+        f"Reported figures are of the setting {setting!r}, from the papers. n: what a figure is over and its interval "
+        "resamples, questions or what counts together (a picture's, the rotations of one)."
+    )
     return "\n\n".join(shown) + "\n\n" + "\n".join([foot, *dict.fromkeys(notes)])
 
 

@@ -22,12 +22,15 @@ from input_pipeline.partial import partial_of
 from jaxllava import hosts
 from jaxllava.api import Model
 from jaxllava.evaluate import answers as answer_files
+from jaxllava.evaluate import stories
 from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.ask import Asking, ask
 from jaxllava.evaluate.scoring.answered import Answered
 from jaxllava.evaluate.tasks.task import Item, Questions, Task, candidates_of, need_ends
 
 Report = Callable[..., None]
+RESULT = "result.json"
+TOTALS = ("results.json", "results.txt")  # of all tasks of a run, in `Plan.out`
 _NAMED = 5  # ids that a result names of each kind of problem
 _BARRIER = 24 * 60.0  # minutes that hosts wait for one another at the end of a task
 
@@ -59,43 +62,85 @@ def run(
 
     `checkpoint` is the identity of the model's weights. Every host has to call it; the first one writes what
     is not answers, and it alone has results to return.
+
+    Raises UserError before the first question where stories are missing, where `plan.out` holds answers of anything
+    else, and where the hosts are about to do different things.
     """
-    results = []
-    begun: set[Path] = set()
-    for number, task in enumerate(tasks):
-        found = questions[task.name]
-        asked = limited(found.items, plan.limit)
-        stories = read_stories(task, plan) if plan.setting.endswith("story") else None
-        this = dataclasses.replace(how, stories=stories)
-        folder, kept = plan.out / task.name, plan.out / (task.answers or task.name)
-        if plan.restart and plan.host == 0 and kept not in begun:
+    jobs = [_job(task, questions[task.name], model, checkpoint, how, plan) for task in tasks]
+    if plan.restart and plan.host == 0:
+        for kept in {job.kept for job in jobs}:
             answer_files.remove(kept)
-        begun.add(kept)
-        _barrier(plan, f"{task.name} begins")
-        answers = Answers(kept, identity(task, found, model, checkpoint, this, plan), plan.host)
-        _barrier(plan, f"{task.name} was read")  # or one host's first answers would change another's share
+    _agree(plan, {"tasks": " ".join(job.task.name for job in jobs)})
+    for job in jobs:
+        Answers(job.kept, job.identity, plan.host)
+    _agree(plan, {f"{job.task.name}: {what}": value for job in jobs for what, value in job.identity.items()})
+    if plan.host == 0:
+        for name in TOTALS:
+            (plan.out / name).unlink(missing_ok=True)
+    results = []
+    for number, job in enumerate(jobs):
+        task, found = job.task, job.found
+        answers = Answers(job.kept, job.identity, plan.host)
+        asked = limited(found.items, plan.limit)
+        waiting = [item for item in asked if not answers.is_answered(item.id)]
+        # Also a barrier: one host's first answers would change another's share.
+        _agree(plan, {f"{task.name}, the questions that --out has no answer to": _ids(waiting)})
+        folder = plan.out / task.name
+        if plan.host == 0 and waiting:
+            (folder / RESULT).unlink(missing_ok=True)  # it would outlive a run that fails
 
         def progress(done: int, total: int, name: str = task.name, number: int = number) -> None:
             report(int((number + done / max(total, 1)) * 1000), len(tasks) * 1000, name)
 
-        waiting = [item for item in asked if not answers.is_answered(item.id)]
         started = time.monotonic()
         ends = need_ends(task, found.items)
-        ask(task, model, waiting[plan.host :: plan.hosts], answers, this, progress, ends)
+        ask(task, model, waiting[plan.host :: plan.hosts], answers, job.how, progress, ends)
         seconds = time.monotonic() - started
         _barrier(plan, f"{task.name} was asked")
         if plan.host == 0:
-            final = Answers(kept, answers.identity) if plan.hosts > 1 else answers
+            final = Answers(job.kept, job.identity) if plan.hosts > 1 else answers
             results.append(result(task, found, asked, final, plan) | {"seconds": round(seconds, 1)})
             folder.mkdir(exist_ok=True)
-            _write_json(folder / "result.json", results[-1])
-            _write_files(task, asked, final, folder, checkpoint)
+            results[-1]["failures"] += _write_files(task, asked, final, folder, checkpoint)
+            _write_json(folder / RESULT, results[-1])
     return results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A task that is about to be asked. `kept` is the folder of its answers."""
+
+    task: Task
+    found: Questions
+    how: Asking
+    kept: Path
+    identity: dict[str, str]
+
+
+def _job(task: Task, found: Questions, model: Model, checkpoint: str, how: Asking, plan: Plan) -> _Job:
+    told = stories.read(task, plan.data_root, plan.setting) if stories.wanted(plan.setting) else None
+    how = dataclasses.replace(how, stories=told)
+    return _Job(
+        task,
+        found,
+        how,
+        plan.out / (task.answers or task.name),
+        identity(task, found, model, checkpoint, how),
+    )
 
 
 def _barrier(plan: Plan, what: str) -> None:
     if plan.hosts > 1:
         hosts.barrier(what, _BARRIER)
+
+
+def _agree(plan: Plan, facts: Mapping[str, str]) -> None:
+    if plan.hosts > 1:
+        hosts.agree(facts, _BARRIER)
+
+
+def _ids(items: Sequence[Item]) -> str:
+    return f"{len(items)} ({answer_files.digest([item.id for item in items])})"
 
 
 def limited(items: Sequence[Item], limit: int) -> list[Item]:
@@ -118,41 +163,24 @@ def limited(items: Sequence[Item], limit: int) -> list[Item]:
     return [item for item in items if group(item) in chosen]
 
 
-def read_stories(task: Task, plan: Plan) -> dict[str, str]:
-    """FOLDER/stories.jsonl: {"id", "story"} lines, Video-4096's verbalisations of the videos."""
-    path = plan.data_root / task.folder / "stories.jsonl"
-    if not path.is_file():
-        raise UserError(
-            f"--setting {plan.setting}: {path} is not there; it has a line for each question: "
-            '{"id": ..., "story": ...}'
-        )
-    stories: dict[str, str] = {}
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                stories[str(row["id"])] = str(row["story"])
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f'{path}:{number}: not a line {{"id": ..., "story": ...}}') from None
-    return stories
+def identity(task: Task, found: Questions, model: Model, checkpoint: str, how: Asking) -> dict[str, str]:
+    """What decides the answers: by name, for the message where an output folder holds others.
 
-
-def identity(
-    task: Task, found: Questions, model: Model, checkpoint: str, how: Asking, plan: Plan
-) -> dict[str, str]:
-    """What decides the answers: by name, for the message where an output folder holds others."""
-    media = lambda one: one.hex() if isinstance(one, bytes) else str(one).removeprefix(str(plan.data_root))
+    Of media that are files only the number is part of it: under which name one is found (its suffix, cut or in a whole
+    video) depends on what is on disk already, and a run goes on when more is.
+    """
+    held = lambda one: hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else ""
     asked = [
-        [i.id, i.prompt, [t.text for t in i.shots], list(candidates_of(task, i)), [media(m) for m in i.media]]
+        [i.id, i.prompt, [t.text for t in i.shots], list(candidates_of(task, i)), [held(m) for m in i.media]]
         for i in found.items
     ]
+    protocol = repr(task.protocol)
     return {
         "checkpoint": checkpoint,
+        "type of weights": model.dtype,
         "template": model.template,
         "questions": answer_files.digest(asked),
-        "protocol": repr(task.protocol)
-        if len(repr(task.protocol)) < 200
-        else answer_files.digest(repr(task.protocol)),
+        "protocol": protocol if len(protocol) < 200 else answer_files.digest(protocol),
         "frames of a video": str(how.frames),
         "stories": answer_files.digest(how.stories) if how.stories is not None else "none",
     }
@@ -182,14 +210,17 @@ def result(
             why = str(answers.rows.get(item.id, {}).get("error", "not asked"))
             unanswered.setdefault(why.split(":")[0], []).append(f"{item.id}: {why}")
     empty = [item.id for item in asked if answers.rows.get(item.id, {}).get("answer") == ""]
+    hidden = [item.id for item in asked if item.truth is None]
     problems: dict[str, list[str]] = {}
     figures: dict[str, Any] = {}
+    failures: list[str] = []
     why_none = ""
     if task.score is None:
         why_none = f"needs a judge: {task.judge}"
     elif not rows:
-        hidden = sum(item.truth is None for item in asked)
-        why_none = "the truths are not in the release" if hidden == len(asked) else "no question was answered"
+        why_none = "no question was answered"
+        if len(hidden) == len(asked):
+            why_none = "the truths are not in the release"
     else:
         try:
             scored = task.score(rows)
@@ -197,6 +228,9 @@ def result(
             problems |= scored.problems
         except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
             why_none = f"no figure: {error}"
+            failures.append(why_none)
+    if hidden and rows:
+        problems["not scored: the release has no truth"] = hidden
     if empty and not any("empty" in what for what in problems):
         problems["empty"] = empty
     named = lambda groups: {k: {"count": len(v), "first": v[:_NAMED]} for k, v in groups.items()}
@@ -206,6 +240,7 @@ def result(
         "metric": task.metric,
         "figures": figures,
         "no figures": why_none,
+        "failures": failures,
         "questions": len(found.items),
         "asked": len(asked),
         "answered": sum(answers.is_answered(item.id) for item in asked),
@@ -217,8 +252,10 @@ def result(
     }
 
 
-def _write_files(task: Task, asked: Sequence[Item], answers: Answers, folder: Path, checkpoint: str) -> None:
-    """LLaVA's answers.jsonl of all answers, and the benchmark's own submission."""
+def _write_files(
+    task: Task, asked: Sequence[Item], answers: Answers, folder: Path, checkpoint: str
+) -> list[str]:
+    """LLaVA's answers.jsonl of all answers, and the benchmark's own submission. Returns what went wrong."""
     rows = [
         Answered(i.id, i.truth, answers.rows[i.id]["answer"], tuple(answers.rows[i.id].get("scores", ())),
                  dict(i.meta) | {"prompt": i.prompt, "candidates": i.candidates, "model_id": checkpoint})
@@ -238,13 +275,17 @@ def _write_files(task: Task, asked: Sequence[Item], answers: Answers, folder: Pa
     ]
     path = folder / "llava_answers.jsonl"
     unfinished = partial_of(path)
-    unfinished.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
     unfinished.rename(path)
     if task.submit and rows:
-        task.submit(rows, folder)
+        try:
+            task.submit(rows, folder)
+        except UserError as error:  # a library that is missing costs neither figures nor other tasks
+            return [f"no submission: {error}"]
+    return []
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     unfinished = partial_of(path)
-    unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    unfinished.write_text(json.dumps(value, indent=1) + "\n")
     unfinished.rename(path)

@@ -8,18 +8,29 @@ import os
 import sys
 from pathlib import Path
 
-from input_pipeline.errors import UserError, nearest
-from jaxllava.evaluate import benchmark_table
+from input_pipeline.errors import UserError, in_one_line, nearest
+from input_pipeline.partial import partial_of
+from jaxllava.evaluate import benchmark_table, stories
 from jaxllava.evaluate.tasks import TASKS, choose
 from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
 from jaxllava.progress import bar
 
 _BENCHMARKS = ("tasks", "list", "data_root")
 _REACTIONS = ("data", "gold", "json")
+# Flags that only benchmarks heed, and what they are where they are not given.
+_OF_BENCHMARKS = {
+    "setting": "zero-shot",
+    "frames": 4,
+    "batch_size": 16,
+    "template": None,
+    "dtype": None,
+    "restart": False,
+    "distributed": False,
+}
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Exits with 1 where some question has no answer or some task no data."""
+    """Exits with 1 where some question has no answer, some task no data, or a figure or submission failed."""
     asked = [name for name in _BENCHMARKS if getattr(args, name)]
     if asked and (other := [name for name in _REACTIONS if getattr(args, name)]):
         raise UserError(
@@ -42,6 +53,13 @@ def evaluate(args: argparse.Namespace) -> None:
 def _reactions(args: argparse.Namespace) -> None:
     if not args.checkpoint:
         raise UserError("evaluate --data: set --checkpoint DIR (several are compared: --checkpoint NAME=DIR)")
+    for name, default in _OF_BENCHMARKS.items():
+        if getattr(args, name) != default:
+            raise UserError(f"--{name.replace('_', '-')} is for --tasks; --data does not know it")
+    if os.environ.get("JAX_NUM_PROCESSES", "1") != "1":
+        raise UserError(
+            "evaluate --data runs in one process, on all devices of its host; --tasks is shared by hosts"
+        )
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise UserError(f"--json {args.json}: give a file in a folder that is there")
     from jaxllava.evaluate import behavior_command, behavior_text
@@ -68,8 +86,10 @@ def _benchmarks(args: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: a positive number is needed")
     if len(args.checkpoint) != 1:
         raise UserError(f"--tasks: set --checkpoint DIR, one; {len(args.checkpoint)} were given")
-    checkpoint = Path(args.checkpoint[0].partition("=")[2] or args.checkpoint[0])
-    questions, lacking = _read(tasks, root)
+    if args.out and args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file; give a folder")
+    checkpoint = _checkpoint(args.checkpoint[0])
+    questions, lacking = _read(tasks, root, args.setting)
     for line in lacking:
         print(f"error: {line}", file=sys.stderr)
     if not questions:
@@ -93,8 +113,12 @@ def _ask(
     from jaxllava import api, hosts, identity
     from jaxllava.evaluate import benchmarks
     from jaxllava.evaluate.ask import Asking
+    from jaxllava.weights import orbax
 
-    out = args.out or Path("runs/evaluate") / checkpoint.resolve().name
+    model_folder = orbax.locate(checkpoint).resolve()
+    out = args.out or Path("runs/evaluate") / _name(model_folder)
+    if out.resolve().is_relative_to(model_folder):
+        raise UserError(f"--out {out}: lies in the model's folder {model_folder}, which it would change")
     plan = benchmarks.Plan(
         root, out, args.setting, args.limit or 0, args.restart, jax.process_index(), jax.process_count()
     )
@@ -103,19 +127,39 @@ def _ask(
     how = Asking(batch_size=args.batch_size, frames=args.frames)
     with bar("asking") as report:
         shown = report if hosts.is_first() else lambda *given: None
-        results = benchmarks.run(tasks, questions, model, weights, how, plan, shown)
+        try:
+            results = benchmarks.run(tasks, questions, model, weights, how, plan, shown)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"the device's memory is too small for --batch-size {args.batch_size} ({in_one_line(error, 120)}); "
+                "give a smaller one: the command goes on where it stopped"
+            ) from error
     if not hosts.is_first():
         return True
     text = benchmark_table.table(results, TASKS)
     said = {"checkpoint": str(checkpoint), "identity": weights, "results": results}
-    (out / "results.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    (out / "results.txt").write_text(text + "\n")
+    for name, content in zip(benchmarks.TOTALS, (json.dumps(said, indent=1), text), strict=True):
+        unfinished = partial_of(out / name)
+        unfinished.write_text(content + "\n", "utf-8")
+        unfinished.rename(out / name)
     print(text)
     for result in results:
         if len(result["figures"]) > 1:
             print("\n" + benchmark_table.details(result, TASKS[result["task"]]))
     print(f"\nanswers, submissions and figures: {out}")
-    return all(result["answered"] == result["asked"] for result in results)
+    return all(result["answered"] == result["asked"] and not result["failures"] for result in results)
+
+
+def _checkpoint(given: str) -> Path:
+    """The folder of DIR or NAME=DIR."""
+    return Path(given if Path(given).is_dir() else given.partition("=")[2] or given)
+
+
+def _name(model_folder: Path) -> str:
+    """What tells a model from others: of a run's `model`, the run."""
+    return (model_folder.parent if model_folder.name == "model" else model_folder).name
 
 
 def _names(text: str) -> list[str]:
@@ -130,12 +174,15 @@ def _data_root(args: argparse.Namespace, flag: str) -> Path:
     return args.data_root
 
 
-def _read(tasks: list[Task], root: Path) -> tuple[dict[str, Questions], list[str]]:
+def _read(tasks: list[Task], root: Path, setting: str) -> tuple[dict[str, Questions], list[str]]:
     """The questions of the tasks that are ready, and a line for each that is not: what to get."""
     questions, lacking = {}, []
     for task in tasks:
         try:
-            questions[task.name] = read(task, root)
+            found = read(task, root)
+            if stories.wanted(setting):
+                stories.read(task, root, setting)
+            questions[task.name] = found
         except UserError as error:
             lacking.append(str(error))
     return questions, list(dict.fromkeys(lacking))
@@ -152,13 +199,16 @@ def prepare_task(args: argparse.Namespace) -> None:
     root = _data_root(args, "--task")
     if args.frames < 1:
         raise UserError(f"--frames {args.frames}: a positive number is needed")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file; give a folder")
     with bar(f"preparing {task.name}") as report:
         made = finetune.prepare(task, root, args.out, args.frames, args.fraction, progress=report)
     for split, count in made["splits"].items():
         print(f"{split}: {count} records")
     if made["unusable"] or made["rejected"]:
+        rejected = "".join(f", {count} {reason}" for reason, count in made["rejected"].items())
         print(
-            f"left out: {made['unusable']} unusable, {made['rejected'] or 'none'} rejected; see quarantine.jsonl"
+            f"left out: {made['unusable']} that cannot be used{rejected}; {args.out / 'quarantine.jsonl'} names them"
         )
     print(
         f"train: jaxllava train --config configs/finetune.py:task={task.name} --config.base=MODEL "

@@ -4,6 +4,7 @@ only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def locate(folder: Path, stem: str, suffixes: Sequence[str] = SUFFIXES) -> Path:
     Releases name videos without saying how they were stored. A folder of frames and a .npy of them count as well.
     """
     for candidate in (stem, *(stem + suffix for suffix in (*suffixes, ".npy"))):
-        if stem and (folder / candidate).exists():
+        if stem and os.path.exists(folder / candidate):  # noqa: PTH110 (Path.exists raises for long names)
             return folder / candidate
     return folder / (stem + suffixes[0])
 

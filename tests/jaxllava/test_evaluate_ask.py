@@ -12,10 +12,11 @@ import pytest
 from input_pipeline.errors import UserError
 from input_pipeline.types import Turn
 from jaxllava import api, generate
-from jaxllava.evaluate import benchmarks
+from jaxllava.evaluate import benchmarks, stories
 from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.ask import Asking, ask, turns
 from jaxllava.evaluate.benchmarks import Plan
+from jaxllava.evaluate.media import locate
 from jaxllava.evaluate.metrics import accuracy
 from jaxllava.evaluate.scoring.answered import Scored
 from jaxllava.evaluate.tasks.task import Choose, Expect, Generate, Item, Rank, Task, need_ends, read
@@ -276,13 +277,13 @@ def test_double_ids_and_missing_files_are_named(data):
 
 def test_hosts_share_the_questions(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks.hosts, "barrier", lambda what, minutes: None)
+    monkeypatch.setattr(benchmarks.hosts, "agree", lambda facts, minutes: None)
     alone = run(model, data, tmp_path / "alone")[0]
     # One after another, as the barriers would let them: the second finds what the first has answered.
     toy, how = task(), Asking(batch_size=4)
     questions = read(toy, data)
     for host in (1, 0):
-        plan = Plan(data, tmp_path / "two", host=host, hosts=2)
-        who = benchmarks.identity(toy, questions, model, "weights", how, plan)
+        who = benchmarks.identity(toy, questions, model, "weights", how)
         waiting = benchmarks.limited(questions.items, 0)
         ask(toy, model, waiting[host::2], Answers(tmp_path / "two" / "toy", who, host), how)
     together = run(model, data, tmp_path / "two", host=0, hosts=2)[0]
@@ -311,3 +312,109 @@ def test_hidden_truths_are_answered_and_not_scored(model, data, tmp_path):
     assert found["no figures"] == "the truths are not in the release"
     lines = (tmp_path / "out" / "toy" / "llava_answers.jsonl").read_text().splitlines()
     assert len(lines) == 9 and json.loads(lines[0])["prompt"] == "What colour is this?"
+
+
+def test_truths_that_are_missing_in_part_are_counted(model, data, tmp_path):
+    hide = lambda number, item: dataclasses.replace(item, truth=None) if number < 3 else item
+    partly = task(load=lambda f, s: (hide(n, i) for n, i in enumerate(load(f, s))))
+    found = run(model, data, tmp_path / "out", toy=partly)[0]
+    assert (found["answered"], found["scored"], found["figures"]["accuracy"]["n"]) == (9, 6, 6)
+    assert found["problems"]["not scored: the release has no truth"] == {
+        "count": 3,
+        "first": ["q0", "q1", "q2"],
+    }
+
+
+def test_text_that_is_not_unicode_is_not_asked(model, data, tmp_path):
+    path = data / "toy" / "questions.jsonl"
+    path.write_text(path.read_text().replace('"q4", "text": "What', '"q4", "text": "\\ud83d What'))
+    found = run(model, data, tmp_path / "out")[0]
+    assert found["rejected"] == {"text that is not Unicode": {"count": 1, "first": ["q4"]}}
+    assert found["answered"] == 8
+
+
+def test_a_run_goes_on_when_more_media_are_there_and_from_elsewhere(model, data, tmp_path, monkeypatch):
+    """Which name a video is found under, and how --data-root is written, decide no answer."""
+    films = task(
+        load=lambda f, s: (
+            dataclasses.replace(i, media=(locate(f / "videos", i.id),)) if i.id == "q3" else i
+            for i in load(f, s)
+        )
+    )
+    first = run(model, data, tmp_path / "out", toy=films)[0]
+    assert first["answered"] == 8
+    (data / "toy" / "videos" / "q3").mkdir(parents=True)
+    (data / "toy" / "videos" / "q3" / "0.png").write_bytes(png(3))
+    monkeypatch.chdir(data)
+    assert run(model, Path(), tmp_path / "out", toy=films)[0]["answered"] == 9
+
+
+def test_answers_of_another_type_of_weights_are_refused(model, data, tmp_path, tiny_base):
+    run(model, data, tmp_path / "out")
+    with pytest.raises(UserError, match=r"type of weights \(is float32\), .* \(is bfloat16\)"):
+        run(api.load(tiny_base, dtype="bfloat16"), data, tmp_path / "out")
+
+
+def test_mistakes_in_a_later_task_are_told_before_the_first_question(model, data, tmp_path):
+    toys = [task(), task(name="other")]
+    questions = {toy.name: read(toy, data) for toy in toys}
+    last = Answers(tmp_path / "out" / "other", {"checkpoint": "another"})
+    give = lambda out, **plan: benchmarks.run(
+        toys, questions, model, "weights", Asking(batch_size=4), Plan(data, out, **plan), lambda *given: None
+    )
+    with pytest.raises(UserError, match=r"other/answers-0000\.jsonl: holds results of checkpoint"):
+        give(tmp_path / "out")
+    assert not Answers(tmp_path / "out" / "toy", {}).rows and not last.rows
+    with pytest.raises(UserError, match=r"task toy: --setting 'zero-shot with story' needs .*stories\.jsonl"):
+        give(tmp_path / "more", setting="zero-shot with story")
+
+
+def test_a_run_that_fails_leaves_no_figures_of_an_earlier_one(model, data, tmp_path, monkeypatch):
+    run(model, data, tmp_path / "out", limit=4)
+    result = tmp_path / "out" / "toy" / "result.json"
+    totals = tmp_path / "out" / "results.json"
+    totals.write_text("{}")
+    assert json.loads(result.read_text())["asked"] == 4
+    monkeypatch.setattr(api.Model, "score", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(model, data, tmp_path / "out")
+    assert not result.exists() and not totals.exists()
+
+
+def test_a_submission_or_a_figure_that_fails_costs_nothing_else(model, data, tmp_path):
+    def submit(rows, folder):
+        raise UserError("needs openpyxl")
+
+    def broken(rows):
+        raise ValueError("a constant truth")
+
+    found = run(model, data, tmp_path / "a", toy=task(submit=submit))[0]
+    assert found["failures"] == ["no submission: needs openpyxl"] and found["figures"]
+    assert json.loads((tmp_path / "a" / "toy" / "result.json").read_text())["failures"] == found["failures"]
+    found = run(model, data, tmp_path / "b", toy=task(score=broken))[0]
+    assert found["failures"] == ["no figure: a constant truth"] == [found["no figures"]]
+
+
+def test_hosts_that_would_ask_other_questions_do_not_begin(model, data, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(benchmarks.hosts, "agree", lambda facts, minutes: told.append(dict(facts)))
+    monkeypatch.setattr(benchmarks.hosts, "barrier", lambda what, minutes: None)
+    run(model, data, tmp_path / "out", hosts=2)
+    names, identities, waiting = told
+    assert names == {"tasks": "toy"} and identities["toy: checkpoint"] == "weights"
+    ((what, first),) = waiting.items()
+    assert "no answer to" in what and first.startswith("9 (")
+    run(model, data, tmp_path / "out", hosts=2)  # five of nine were this host's
+    assert next(iter(told[-1].values())).startswith("4 (")
+
+
+def test_stories_are_read_as_lines_of_json(tmp_path):
+    toy = task()
+    path = tmp_path / "toy" / "stories.jsonl"
+    path.parent.mkdir()
+    rows = [{"id": 1, "story": "one\u2028line"}, {"id": "b", "story": None}, {"id": "c", "story": " "}]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8-sig")
+    assert stories.read(toy, tmp_path, "zero-shot with story") == {"1": "one\u2028line"}
+    path.write_text('{"id": "a"}\n')
+    with pytest.raises(UserError, match=r"stories\.jsonl:1: not a line"):
+        stories.read(toy, tmp_path, "zero-shot with story")

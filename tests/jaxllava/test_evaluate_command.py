@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs.finetune import get_config
 from input_pipeline.errors import UserError
+from jaxllava import api
 from jaxllava.cli import main
+from jaxllava.evaluate import benchmark_table, command
 from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks.task import read
 from tests.jaxllava.benchmark_fixtures import image_emotion, memorability
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
+FILE = Path(__file__)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,27 @@ def test_a_missing_picture_is_named_and_ends_with_1(tiny_base, data, tmp_path, c
     assert call(*given, "--out", tmp_path / "out", "--batch-size", 8) == 0
 
 
+def test_too_large_a_batch_is_one_line(tiny_base, data, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+
+    monkeypatch.setattr(api.Model, "score", full)
+    given = ("evaluate", "--checkpoint", tiny_base, "--tasks", "emotion6", "--data-root", data)
+    assert call(*given, "--out", tmp_path / "out", "--batch-size", 8) == 2
+    error = capsys.readouterr().err
+    assert "too small for --batch-size 8" in error and "Traceback" not in error
+
+
+def test_n_is_what_the_figure_is_over():
+    figure = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 1, "unit": "items"}
+    result = {
+        "task": "hvu_object", "setting": "zero-shot", "figures": {"object": figure}, "no figures": "", "failures": [],
+        "questions": 8, "asked": 8, "scored": 8, "not answered": {}, "rejected": {}, "problems": {},
+    }  # fmt: skip
+    row = benchmark_table.table([result], TASKS).splitlines()[2]
+    assert row.split("[0.0, 0.0]")[1].split()[0] == "1"
+
+
 def test_the_list(data, capsys):
     assert call("evaluate", "--list") == 0
     assert "tasks. With --data-root" in capsys.readouterr().out
@@ -114,13 +139,57 @@ def test_the_list(data, capsys):
         (("--tasks", "emotion6", "--data-root", ".", "--frames", "-1"), "--frames -1"),
         (("--tasks", "emotion6", "--data-root", ".", "--limit", "-2"), "--limit -2"),
         (("--tasks", "emotion6", "--data", "."), "are two commands"),
+        (("--tasks", "emotion6", "--data-root", ".", "--checkpoint", ".", "--out", FILE), "is a file"),
         (("--data", "."), "set --checkpoint"),
+        (("--data", ".", "--checkpoint", ".", "--restart"), "--restart is for --tasks"),
+        (("--data", ".", "--checkpoint", ".", "--dtype", "float32"), "--dtype is for --tasks"),
+        (("--data", ".", "--checkpoint", ".", "--batch-size", "4"), "--batch-size is for --tasks"),
     ],
 )
 def test_mistakes_are_one_line(flags, said, capsys):
     assert call("evaluate", *flags) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.strip().splitlines()) == 1
+
+
+def test_reactions_run_in_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    assert call("evaluate", "--data", ".", "--checkpoint", ".") == 2
+    assert "runs in one process" in capsys.readouterr().err
+
+
+def test_a_checkpoint_may_be_named_or_have_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1e-3").mkdir()
+    assert command._checkpoint("lr=1e-3") == Path("lr=1e-3")
+    assert command._checkpoint("mine=lr=1e-3") == Path("lr=1e-3")
+    assert command._checkpoint("somewhere") == Path("somewhere")
+    # The default --out: runs' models are all called the same.
+    assert command._name(Path("/runs/a/model")) == "a" and command._name(Path("/models/llava")) == "llava"
+
+
+def test_answers_do_not_go_into_the_model(tiny_base, data, capsys):
+    given = ("evaluate", "--checkpoint", tiny_base, "--tasks", "emotion6", "--data-root", data)
+    assert call(*given, "--out", tiny_base / "evaluation") == 2
+    assert "lies in the model's folder" in capsys.readouterr().err and not (tiny_base / "evaluation").exists()
+
+
+def test_tasks_without_stories_are_named_and_the_others_run(tiny_base, data, tmp_path, capsys):
+    given = ("evaluate", "--checkpoint", tiny_base, "--tasks", "emotion6,lamem", "--data-root", data)
+    given = (*given, "--out", tmp_path / "out", "--batch-size", 8, "--setting", "zero-shot with story")
+    assert call(*given) == 2
+    assert "none of the tasks is ready" in capsys.readouterr().err
+    told = [{"id": item.id, "story": "A dog."} for item in read(TASKS["emotion6"], data).items]
+    path = data / "emotion6" / "stories.jsonl"
+    path.write_text("\n".join(map(json.dumps, told)))
+    try:
+        assert call(*given) == 1
+        said = capsys.readouterr()
+        assert "error: task lamem: --setting" in said.err and "emotion6" in said.out
+        (result,) = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+        assert result["answered"] == result["asked"] == len(told)
+    finally:
+        path.unlink()
 
 
 def test_a_training_split_becomes_records(data, tmp_path, capsys):
@@ -131,6 +200,9 @@ def test_a_training_split_becomes_records(data, tmp_path, capsys):
     assert "Did you mean 'lamem'" in capsys.readouterr().err
     assert call("prepare", "--task", "iapsa", "--data-root", data, "--out", tmp_path / "x") == 2
     assert "no training split" in capsys.readouterr().err
+    assert "left out: 0 that cannot be used" in text and str(tmp_path / "lamem" / "quarantine.jsonl") in text
+    assert call("prepare", "--task", "lamem", "--data-root", data, "--out", FILE) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_every_trained_task_has_a_config():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def options(question: str, choices: Sequence[str]) -> str:
 
 def first_of(folder: Path, *names: str) -> Path | None:
     """The first of these names that folder has."""
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    there = os.path.exists  # Path.exists raises for names that are too long for a file
+    return next((folder / name for name in names if there(folder / name)), None)
 
 
 def existing(folder: Path, *names: str) -> Path:

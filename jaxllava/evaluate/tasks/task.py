@@ -241,6 +241,9 @@ def read(task: Task, root: Path, split: str = "") -> Questions:
     for found in task.load(folder, split):
         if isinstance(found, Rejected):
             rejected.setdefault(found.reason, []).append(found.where)
+        elif not _is_unicode(found):
+            where = found.id.encode("utf-8", "backslashreplace").decode()
+            rejected.setdefault("text that is not Unicode", []).append(where)
         elif found.id in items:
             rejected.setdefault("an id that an item before it has", []).append(found.id)
         else:
@@ -252,6 +255,16 @@ def read(task: Task, root: Path, split: str = "") -> Questions:
             f"task {task.name}: no question in {folder}, split {split}{': ' + why if why else ''}"
         )
     return Questions(list(items.values()), rejected)
+
+
+def _is_unicode(item: Item) -> bool:
+    """Not so with half a surrogate pair, as broken JSON and names of files in other encodings have them."""
+    texts = (item.id, item.prompt, *item.candidates, *(turn.text for turn in item.shots))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def candidates_of(task: Task, item: Item) -> tuple[str, ...]:
