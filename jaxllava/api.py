@@ -73,8 +73,8 @@ class Model:
         stops: Sequence[int] = (),
         mesh: Mesh | None = None,
     ) -> None:
-        """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end. `mesh`: where `params`
-        are laid out, see `load`.
+        """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end. `mesh`: where
+        `params` are laid out, see `load`.
         """
         self.config = config
         self._mesh = mesh
@@ -194,14 +194,14 @@ class Model:
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 16,
         answer_prefix: str | Sequence[str] = "",
     ) -> list[str]:
         """One answer a prompt, in order, without special tokens and outer spaces (nor the answer prefix).
 
-        temperature 0 is greedy; otherwise `seed` decides the answers (with the batch size and the order of
-        prompts).
+        temperature 0 is greedy; otherwise a prompt's seed decides its answer, whatever the batches: one of a
+        sequence, or one number and the prompt's place in the list.
         """
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
@@ -212,7 +212,8 @@ class Model:
     def read(
         self, prompts: Sequence[Prompt], images: Pictures = None, answer_prefix: str | Sequence[str] = ""
     ) -> list[Row]:
-        """Prompts as the model takes them, (tokens [L], image_index [L], views uint8 [m, H, W, 3]) each, for `answer`.
+        """Prompts as the model takes them, (tokens [L], image_index [L], views uint8 [m, H, W, 3]) each, for
+        `answer`.
 
         Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
         """
@@ -228,17 +229,18 @@ class Model:
         max_new_tokens: int | Sequence[int] = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 16,
     ) -> list[str]:
-        """`generate` for rows that were read, each with a limit of its own if a sequence is given."""
+        """`generate` for rows that were read, each with a limit and a seed of its own if sequences are given."""
         rows = list(rows)
         limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         answers = [""] * len(rows)
         ending = get_template(self.template).parts.answer[1].strip()
-        key = jax.random.key(seed)
+        key = jax.random.key(seed if isinstance(seed, int) else 0)
+        draws = range(len(rows)) if isinstance(seed, int) else list(seed)
         full = min(batch_size, len(rows))
-        for number, chosen in enumerate(_batches(rows, batch_size)):
+        for chosen in _batches(rows, batch_size):
             batch = self._stack([rows[i] for i in chosen], full)
             padded = [*chosen, *[chosen[-1]] * (len(batch.tokens) - len(chosen))]
             with self._context():
@@ -250,7 +252,7 @@ class Model:
                     end_ids=self._end_ids,
                     temperature=temperature,
                     top_p=top_p,
-                    key=jax.random.fold_in(key, number),
+                    key=_keys(key, [draws[i] for i in padded]) if temperature > 0 else None,
                 )
             for place, i in enumerate(chosen):
                 ids = tokens[place, : counts[place]].tolist()
@@ -399,6 +401,11 @@ class Model:
             raise UserError(
                 f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
+
+
+def _keys(key: jax.Array, numbers: Sequence[int]) -> jax.Array:
+    """A key for each number, [B]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, np.asarray(numbers, np.uint32))
 
 
 def _batches(rows: list[Row], batch_size: int) -> list[list[int]]:

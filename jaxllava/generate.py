@@ -109,8 +109,8 @@ def _prefill(
 
 
 def _first_greatest(logits: jax.Array) -> jax.Array:
-    """argmax over the last axis, int32: a greatest value, then the first place of it. XLA's own search for both at once
-    is ten times as slow on CPUs.
+    """argmax over the last axis, int32: a greatest value, then the first place of it. XLA's own search for
+    both at once is ten times as slow on CPUs.
     """
     count = logits.shape[-1]
     greatest = jnp.max(logits, axis=-1, keepdims=True)
@@ -118,14 +118,17 @@ def _first_greatest(logits: jax.Array) -> jax.Array:
     return jnp.min(places, axis=-1)
 
 
-def sample(logits: jax.Array, key: jax.Array, temperature: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Draws ids int [B] from logits [B, V] at a temperature > 0, within the smallest set of mass >= top_p."""
+def sample(logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array) -> jax.Array:
+    """Draws ids int [B] from logits [B, V] at a temperature > 0, within the smallest set of mass >= top_p.
+
+    keys [B]: each row has its own, so that its draw does not depend on what else is in the batch.
+    """
     logits = logits / temperature
     descending = jnp.sort(logits, axis=-1)[:, ::-1]
     before = jnp.cumsum(jax.nn.softmax(descending, axis=-1), axis=-1) - jax.nn.softmax(descending, axis=-1)
     kept = jnp.sum(before < top_p, axis=-1, keepdims=True)  # [B, 1]; at least the first, unless top_p is 0
     threshold = jnp.take_along_axis(descending, jnp.maximum(kept - 1, 0), axis=-1)
-    return jax.random.categorical(key, jnp.where(logits < threshold, -jnp.inf, logits), axis=-1)
+    return jax.vmap(jax.random.categorical)(keys, jnp.where(logits < threshold, -jnp.inf, logits))
 
 
 @partial(jax.jit, static_argnames=("model", "new_slots", "greedy"))
@@ -133,7 +136,7 @@ def _decode(
     params: Params,
     prompts: Prompts,
     limit: jax.Array,
-    key: jax.Array,
+    keys: jax.Array,
     temperature: jax.Array,
     top_p: jax.Array,
     end_ids: jax.Array,
@@ -153,7 +156,8 @@ def _decode(
         logits = apply(hidden, method="logits")  # f32 [B, V]
         if greedy:
             return _first_greatest(logits)
-        return sample(logits, jax.random.fold_in(key, step), temperature, top_p).astype(jnp.int32)
+        at_step = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+        return sample(logits, at_step, temperature, top_p).astype(jnp.int32)
 
     # Step t holds the token that goes to place t: written out, and not yet run through the model.
     def running(state: tuple) -> jax.Array:
@@ -203,16 +207,20 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Continues each prompt until one of `end_ids` (there may be none) or `max_new_tokens`, one number or one a row.
 
-    Args: temperature 0 is greedy; otherwise `key` decides the draw, which depends on the row's place in the
-    batch. Returns (tokens int32 [B, the most new tokens], filled with the first end id behind the end; counts int32
+    Args: temperature 0 is greedy; otherwise `key` decides the draws: [B] a row's own, or one key that is split
+    among them.
+    Returns (tokens int32 [B, the most new tokens], filled with the first end id behind the end; counts int32
     [B] of tokens before the end).
     """
     most = max_new_tokens if isinstance(max_new_tokens, int) else max(max_new_tokens)
+    key = jax.random.key(0) if key is None else key
+    if temperature > 0 and key.ndim == 0:
+        key = jax.random.split(key, len(prompts.tokens))
     tokens, counts = _decode(
         params,
         prompts,
         jnp.asarray(max_new_tokens, jnp.int32),
-        jax.random.key(0) if key is None else key,
+        key,
         jnp.float32(temperature if temperature > 0 else 1.0),
         jnp.float32(top_p),
         jnp.asarray(list(end_ids) or [-1], jnp.int32),
@@ -242,8 +250,8 @@ def _score(
     model: LlavaModel,
     greedy: bool,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Of candidates int [B, C, T] after a row's prefilled prompt: log-probs f32 [B, C, T], and if `greedy` whether each
-    token is the one that greedy generation takes there, bool [B, C, T]. Junk on padding.
+    """Of candidates int [B, C, T] after a row's prefilled prompt: log-probs f32 [B, C, T], and if `greedy`
+    whether each token is the one that greedy generation takes there, bool [B, C, T]. Junk on padding.
 
     All candidates of a row stand one after another behind the prompt in the same cache, and the mask hides
     them from each other: the prompt's keys and values are neither recomputed nor copied.
@@ -311,7 +319,9 @@ def continuations(
     candidates: list[list[np.ndarray]],
     greedy: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `score`, and bool [B, C]: whether greedy generation would write the candidate (all False if not `greedy`)."""
+    """As `score`, and bool [B, C]: whether greedy generation would write the candidate (all False if not
+    `greedy`).
+    """
     counts = np.array([[len(tokens) for tokens in row] for row in candidates])  # [B, C]
     longest = int(counts.max())
     length = longest if longest < 2 else bucket(longest, 2)

@@ -6,6 +6,7 @@ gets a row that says so; it is never an answer, and never stops the others.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +130,7 @@ def _asked(
             max_new_tokens=protocol.max_new_tokens,
             temperature=protocol.temperature,
             top_p=protocol.top_p,
-            seed=how.seed,
+            seed=[_seed(item, how.seed) for item in items],
             batch_size=how.batch_size,
         )
         return [{"id": item.id, "answer": text} for item, text in zip(items, texts, strict=True)]
@@ -145,6 +146,13 @@ def _asked(
         else:
             rows.append({"id": item.id, "answer": protocol.answer(found, own), "scores": found.tolist()})
     return rows
+
+
+def _seed(item: Item, seed: int) -> int:
+    """Of the draws of its answer: the same whatever is asked beside it, on how many hosts and in how many goes."""
+    return int.from_bytes(
+        hashlib.sha256(f"{seed} {item.id}".encode("utf-8", "surrogatepass")).digest()[:4], "big"
+    )
 
 
 def turns(item: Item, pictures: int, stories: Mapping[str, str] | None = None) -> tuple[Turn, ...]:

@@ -1,8 +1,9 @@
 """What a model knows of held-out posts' reactions: one pass over the posts for each kind, a row for each item.
 
-Protocols as in Behavior-LLaVA (arXiv 2405.00942, sections 3 and 4): perplexity of comments, R2 of the like rate; beside
-them rank correlations, the replay graph and the overlap of generated comments. Everything is asked behind the true
-start of the record's own answer, whatever template wrote it. `behavior_figures` makes figures of the rows.
+Protocols as in Behavior-LLaVA (arXiv 2405.00942, sections 3 and 4): perplexity of comments, R2 of the like
+rate; beside them rank correlations, the replay graph and the overlap of generated comments. Everything is
+asked behind the true start of the record's own answer, whatever template wrote it. `behavior_figures` makes
+figures of the rows.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ Logs = dict[str, ItemLog]  # by pass
 
 
 def open_logs(posts: Sequence[Post], make: Callable[[str, Mapping[str, Any]], ItemLog]) -> Logs:
-    """The logs of the passes that these posts have something for. `make` is called with a pass's name and settings."""
+    """The logs of the passes that these posts have something for. `make` is called with a pass's name and
+    settings.
+    """
     return {name: make(name, one.settings) for name, one in PASSES.items() if one.items(posts)}
 
 
@@ -195,7 +198,8 @@ def _truth(item: Item, slot: str, scale: float) -> float:
     return float(item.post.parts[slot][item.number].of(item.post.answer)) / scale
 
 
-# Per cent. YouTube's likes by views lie below 10 and are told to a tenth; Reddit's shares of upvotes are whole numbers.
+# Per cent. YouTube's likes by views lie below 10 and are told to a tenth; Reddit's shares of upvotes are whole
+# numbers.
 LIKE_GRID = np.concatenate([np.arange(0, 20, 2) / 10, np.arange(20, 100, 5) / 10, np.arange(10, 101)])
 
 

@@ -64,10 +64,11 @@ def run(
 
     Returns (and leaves in `out`/results.json):
         {"compared": the first name, "checkpoints": {name: {"folder", "identity", "tokenizer", "figures": {measure:
-        figure}, "sources": {source: {measure: figure}}, "left_out": {measure: {reason: [ids]}}, "remarks": the same of
-        posts that were scored}}, "differences": {other: {measure: the first's less its figure}}, "chance", "records":
-        {"folder", "split", "hash", "posts", "sources", "left_out"}, "sentences": what is shown}; a figure is
-        {"mean", "low", "high", "n", "unit"} with low and high None where one post shows no spread, or {"note": why}.
+        figure}, "sources": {source: {measure: figure}}, "left_out": {measure: {reason: [ids]}}, "remarks": the
+        same of posts that were scored}}, "differences": {other: {measure: the first's less its figure}},
+        "chance", "records": {"folder", "split", "hash", "posts", "sources", "left_out"}, "sentences": what is
+        shown}; a figure is {"mean", "low", "high", "n", "unit"} with low and high None where one post shows no
+        spread, or {"note": why}.
 
     Raises: UserError for a mistake in the arguments or data, and where `out` holds results of anything else.
     """

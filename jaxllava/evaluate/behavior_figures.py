@@ -29,7 +29,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class Measure:
-    """A `metric` of `metrics` over the columns that `read` makes of a pass's rows: those numbered `take`, () is all."""
+    """A `metric` of `metrics` over the columns that `read` makes of a pass's rows: those numbered `take`, ()
+    is all.
+    """
 
     metric: str
     passed: str  # the name of the pass

@@ -99,7 +99,7 @@ def _incomplete(result: Mapping[str, Any]) -> list[str]:
     for reason, found in result["not answered"].items():
         lines.append(f"{found['count']} not answered, not scored: {reason} ({found['first'][0]})")
     for reason, found in result["rejected"].items():
-        lines.append(f"{found['count']} lines of the release left out: {reason} ({found['first'][0]})")
+        lines.append(f"left out of the release, {found['count']} times: {reason} ({found['first'][0]})")
     for reason, found in result["problems"].items():
         lines.append(
             f"{found['count']} answers: {reason} ({', '.join(found['first'][:1]) or 'no id'})"
@@ -110,7 +110,7 @@ def _incomplete(result: Mapping[str, Any]) -> list[str]:
 
 
 def number(task: Task, value: float) -> str:
-    if "%" in task.metric or abs(value) >= 100:
+    if "%" in task.metric or "points" in task.metric or abs(value) >= 100:
         return f"{value:.1f}"
     return f"{value:.3f}".replace("-", "−")
 

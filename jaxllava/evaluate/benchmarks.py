@@ -101,7 +101,8 @@ def run(
             final = Answers(job.kept, job.identity) if plan.hosts > 1 else answers
             results.append(result(task, found, asked, final, plan) | {"seconds": round(seconds, 1)})
             folder.mkdir(exist_ok=True)
-            results[-1]["failures"] += _write_files(task, asked, final, folder, checkpoint)
+            whole = results[-1]["answered"] == len(found.items)
+            results[-1]["failures"] += _write_files(task, asked, final, folder, checkpoint, whole)
             _write_json(folder / RESULT, results[-1])
     return results
 
@@ -166,8 +167,8 @@ def limited(items: Sequence[Item], limit: int) -> list[Item]:
 def identity(task: Task, found: Questions, model: Model, checkpoint: str, how: Asking) -> dict[str, str]:
     """What decides the answers: by name, for the message where an output folder holds others.
 
-    Of media that are files only the number is part of it: under which name one is found (its suffix, cut or in a whole
-    video) depends on what is on disk already, and a run goes on when more is.
+    Of media that are files only the number is part of it: under which name one is found (its suffix, cut or in
+    a whole video) depends on what is on disk already, and a run goes on when more is.
     """
     held = lambda one: hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else ""
     asked = [
@@ -253,9 +254,11 @@ def result(
 
 
 def _write_files(
-    task: Task, asked: Sequence[Item], answers: Answers, folder: Path, checkpoint: str
+    task: Task, asked: Sequence[Item], answers: Answers, folder: Path, checkpoint: str, whole: bool = True
 ) -> list[str]:
-    """LLaVA's answers.jsonl of all answers, and the benchmark's own submission. Returns what went wrong."""
+    """LLaVA's answers.jsonl of all answers, and the benchmark's own submission: in `partial/` unless it is
+    `whole`, so that nobody sends in a part of it. Returns what went wrong.
+    """
     rows = [
         Answered(i.id, i.truth, answers.rows[i.id]["answer"], tuple(answers.rows[i.id].get("scores", ())),
                  dict(i.meta) | {"prompt": i.prompt, "candidates": i.candidates, "model_id": checkpoint})
@@ -279,7 +282,9 @@ def _write_files(
     unfinished.rename(path)
     if task.submit and rows:
         try:
-            task.submit(rows, folder)
+            target = folder if whole else folder / "partial"
+            target.mkdir(exist_ok=True)
+            task.submit(rows, target)
         except UserError as error:  # a library that is missing costs neither figures nor other tasks
             return [f"no submission: {error}"]
     return []

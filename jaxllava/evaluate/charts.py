@@ -70,8 +70,8 @@ def interval_chart(
 ) -> str:
     """Returns a dot and its interval per row, and a dashed line at `reference` (chance, zero) where given.
 
-    With `log` the axis is logarithmic; all values have to be above zero then. Labels longer than some ten letters need
-    more than the usual width.
+    With `log` the axis is logarithmic; all values have to be above zero then. Labels longer than some ten
+    letters need more than the usual width.
     """
     values = [v for row in rows for v in (row.mean, row.low, row.high, *row.seeds)]
     if reference is not None:

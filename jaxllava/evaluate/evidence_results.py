@@ -7,8 +7,8 @@
     tests        {"zero_shot": [test, ...], "finetuned": [test with "share", ...]}: behavior minus the other arm
 
 where cells is {task: {"mean", "low", "high", "n", "unit"}} and a test {"other", "task", "mean", "low", "high", "log",
-"p", "holm", "paired_t", "agreeing", "seeds"}: with "log" true the difference is one of logarithms. The two families of
-tests are corrected apart.
+"p", "holm", "paired_t", "agreeing", "seeds"}: with "log" true the difference is one of logarithms. The two
+families of tests are corrected apart.
 """
 
 from __future__ import annotations

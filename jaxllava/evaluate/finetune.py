@@ -46,7 +46,7 @@ def prepare(
     Args:
         frames: of a video.
         fraction: of the training questions that is used, drawn by a hash of their ids: 0.25 is part of 0.5.
-        heldout: of those, the part that validates (Henry's protocol has 5 %).
+        heldout: of their pictures and videos, the part whose questions validate (Henry's protocol has 5 %).
 
     What cannot be written stands in `quarantine.jsonl` with its reason. Raises UserError where the task has no
     training split, `out` holds something, or more than 5 % cannot be written.
@@ -63,7 +63,9 @@ def prepare(
     found = read(task, data_root, recipe.split)
     chosen = sorted((i for i in found.items if i.truth is not None), key=lambda item: _draw(item.id))
     chosen = chosen[: max(1, round(len(chosen) * fraction))]
-    held = {item.id for item in chosen[:: round(1 / heldout)]} if heldout and len(chosen) > 1 else set()
+    seen = dict.fromkeys(_picture(item) for item in chosen)
+    pictures = set(list(seen)[:: round(1 / heldout)]) if heldout and len(seen) > 1 else set()
+    held = {item.id for item in chosen if _picture(item) in pictures}
     quarantine = [
         {"where": where, "reason": reason} for reason, places in found.rejected.items() for where in places
     ]
@@ -103,6 +105,12 @@ def prepare(
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
+
+
+def _picture(item: Item) -> str:
+    """What a question is about: two questions on one picture are on one side of the split."""
+    first = item.media[0] if item.media else item.id
+    return hashlib.sha256(first).hexdigest() if isinstance(first, bytes) else str(first)
 
 
 def _draw(id: str) -> bytes:

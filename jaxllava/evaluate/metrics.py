@@ -59,8 +59,8 @@ def _pearson(predicted: Array, true: Array) -> Array:
     y = true - true.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (x * y).sum(axis=-1) / np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
-    # A constant prediction says nothing: a model's (bad) answer, scored 0. A constant truth is no test. Both are found
-    # by range: the mean of n equal floats may be off a bit.
+    # A constant prediction says nothing: a model's (bad) answer, scored 0. A constant truth is no test. Both
+    # are found by range: the mean of n equal floats may be off a bit.
     r = np.where(np.ptp(predicted, axis=-1) == 0, 0.0, r)
     return np.where(np.ptp(true, axis=-1) == 0, np.nan, r)
 

@@ -87,8 +87,8 @@ def comparable(comments: Sequence[str]) -> list[str]:
 def donors(posts: Sequence[tuple[str, str, int]]) -> dict[str, str]:
     """Deals every post another one, whose comments show what overlap chance gives.
 
-    Args: posts: (id, source, comments) of each. Posts of one source and number of comments go in a circle, in an order
-    of their ids' hashes; a circle's end meets the next one. Empty for fewer than two posts.
+    Args: posts: (id, source, comments) of each. Posts of one source and number of comments go in a circle, in
+    an order of their ids' hashes; a circle's end meets the next one. Empty for fewer than two posts.
     """
     order = sorted(posts, key=lambda post: (*post[1:], sha256(post[0].encode()).digest()))
     ids = [name for name, *_ in order]

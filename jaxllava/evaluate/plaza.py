@@ -1,8 +1,8 @@
 """What a model knows of plaza's held-out posts, whose truths are known: mood, topic, memorability, stage 2.
 
-Protocols as in Behavior-LLaVA section 4: next-token log-probabilities over the task's words. Likes and the top comment
-are here as the quickstart reports them; `behavior` has them, and more, for any records. Per-item values are kept, so
-that arms are compared on the same items.
+Protocols as in Behavior-LLaVA section 4: next-token log-probabilities over the task's words. Likes and the top
+comment are here as the quickstart reports them; `behavior` has them, and more, for any records. Per-item
+values are kept, so that arms are compared on the same items.
 """
 
 from __future__ import annotations

@@ -123,6 +123,12 @@ def test_sampling_is_seeded(model: Model) -> None:
     run = lambda seed: model.generate(["red"] * 3, max_new_tokens=12, temperature=1.0, seed=seed)
     assert run(0) == run(0) != run(1)
     assert len(set(run(0))) == 3  # equal prompts in a batch draw for themselves
+    ask = lambda prompts, **more: model.generate(prompts, max_new_tokens=12, temperature=1.0, **more)
+    prompts = ["red", "is it on the left or is it on the right", "how many of 10 people", "like"]
+    whole = ask(prompts, seed=3)
+    assert ask(prompts, seed=3, batch_size=2) == whole  # and whatever is beside them
+    own = ask(prompts, seed=[5, 6, 7, 8])
+    assert ask(prompts[::-1], seed=[8, 7, 6, 5], batch_size=3) == own[::-1] != whole[::-1]
 
 
 def test_score_is_the_probability_of_the_answer(model: Model) -> None:

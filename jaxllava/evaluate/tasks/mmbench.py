@@ -167,13 +167,13 @@ def submit(rows: Sequence[Answered], folder: Path) -> Path:
     sheet = book.worksheets[0]
     columns = list(rows[0].meta["row"])
     sheet.append([*columns[:_PREDICTION], "prediction", *columns[_PREDICTION:]])
-    for row in rows:
+    for number, row in enumerate(rows, 2):
         cells = row.meta["row"]
         kept = [None if cells[c] in _MISSING else cells[c] for c in columns]
         kept[columns.index("index")] = row.meta["index"]
         clean = ILLEGAL_CHARACTERS_RE.sub("", said(row))
         sheet.append([*kept[:_PREDICTION], clean, *kept[_PREDICTION:]])
-        for cell in sheet[sheet.max_row]:
+        for cell in sheet[number]:
             if cell.data_type == "f":  # an answer that begins with "=" is no formula
                 cell.data_type = "s"
     folder.mkdir(parents=True, exist_ok=True)
