@@ -20,7 +20,8 @@ two-sided p is 2/2^5 = 1/16, so that it can decide nothing; Student's paired t o
 Perplexities are compared as their logarithms, in which the seeds' values are near normal: a mean over seeds is then
 the geometric mean, and a difference of two arms is a ratio.
 
-With one seed (the base is one model) there is no s: that arm's figure is over posts alone.
+With one seed (the base is one model) there is no s: that arm's figure is over posts alone. Where both arms have but
+one, p is of a normal distribution with the standard deviation of D.
 """
 
 from __future__ import annotations
@@ -164,9 +165,10 @@ class _Spread:
         if self.error:
             away = (self.mean + self.deviations) / self.error  # of zero, from each D
             side = stats.t.sf(np.sign(self.mean) * away, self.freedom).mean()
-        else:  # no more can be known from R draws than 1 / R
-            beyond = (np.sign(self.mean) * (self.mean + self.deviations) <= 0).sum()
-            side = (1 + beyond) / (1 + self.deviations.size)
+        elif deviation := float(self.deviations.std()) if self.deviations.size else 0.0:
+            side = stats.norm.sf(abs(self.mean) / deviation)  # counting R draws could say no less than 1 / R
+        else:  # every draw says the same
+            side = 0.5 if self.mean == 0 else 0.0
         return float(min(1.0, 2 * side))
 
 
