@@ -8,20 +8,20 @@ mean over the seeds of a metric over the posts, and its distribution about the t
 two independent parts. D is of the posts: they are drawn with replacement, the same draw for all seeds and arms, and D
 is the change of the figure (the bootstrap, which knows no formula of the metric). T is of the seeds: Student's t with
 S - 1 degrees of freedom, s the standard deviation of the seeds' values. Five seeds are too few to be drawn with
-replacement as well: that alone would understate s by the factor sqrt(4/5), and a normal tail is 1.96 where t
-has 2.78. What a seed and a post have together (this run knows this post by luck) would be in both parts; its
-variance is told from the draws of each seed and of their mean, and taken out of D, which is shrunk towards
-zero for it.
+replacement as well: that alone would understate s by the factor sqrt(4/5), and a normal tail is 1.96 where t has 2.78.
+What a seed and a post have together (this run knows this post by luck) would be in both parts; its variance is told
+from the draws of each seed and of their mean, and taken out of D, which is shrunk towards zero for it.
 
-A difference is of both arms on the same draws, so that posts that are hard for both do not count. Runs of two
-arms that have a seed in common share no batch, so the seeds of the two arms are independent: s^2 / S is the
-sum of the two, with Welch's degrees of freedom. The p-value is of the same distribution: the interval leaves
-out zero where p < 0.05. It takes the seeds' values to be near normal. A sign-flip test over pairs of seeds
-would not, but with five its smallest two-sided p is 2/2^5 = 1/16, so that it can decide nothing; Student's
-paired t over the seeds is given beside ours. Perplexities are compared as their logarithms, in which the
-seeds' values are near normal: a mean over seeds is then the geometric mean, and a difference of two arms is a ratio.
+A difference is of both arms on the same draws, so that posts that are hard for both do not count. Runs of two arms that
+have a seed in common share no batch, so the seeds of the two arms are independent: s^2 / S is the sum of the two, with
+Welch's degrees of freedom. The p-value is of the same distribution: the interval leaves out zero where p < 0.05. It
+takes the seeds' values to be near normal. A sign-flip test over pairs of seeds would not, but with five its smallest
+two-sided p is 2/2^5 = 1/16, so that it can decide nothing; Student's paired t over the seeds is given beside ours.
+Perplexities are compared as their logarithms, in which the seeds' values are near normal: a mean over seeds is then
+the geometric mean, and a difference of two arms is a ratio.
 
-With one seed (the base is one model) there is no s: that arm's figure is over posts alone.
+With one seed (the base is one model) there is no s: that arm's figure is over posts alone. Where both arms have but
+one, p is of a normal distribution with the standard deviation of D.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 2000
 LOGARITHMIC = frozenset({"perplexity"})
-_FEW = 10  # draws beyond zero that do not make a probability
 _BLOCK = 250  # resamples at once: [seeds, 250, posts]
 
 
@@ -166,12 +165,10 @@ class _Spread:
         if self.error:
             away = (self.mean + self.deviations) / self.error  # of zero, from each D
             side = stats.t.sf(np.sign(self.mean) * away, self.freedom).mean()
-        else:
-            beyond = int((np.sign(self.mean) * (self.mean + self.deviations) <= 0).sum())
-            side = (1 + beyond) / (1 + self.deviations.size)
-            spread = float(self.deviations.std())
-            if beyond < _FEW and spread:  # R draws tell nothing below 1 / R: a normal tail goes on from there
-                side = min(side, float(stats.norm.sf(abs(self.mean) / spread)))
+        elif deviation := float(self.deviations.std()) if self.deviations.size else 0.0:
+            side = stats.norm.sf(abs(self.mean) / deviation)  # counting R draws could say no less than 1 / R
+        else:  # every draw says the same
+            side = 0.5 if self.mean == 0 else 0.0
         return float(min(1.0, 2 * side))
 
 

@@ -72,6 +72,17 @@ def test_a_test_without_a_spread_of_posts_is_welchs():
     assert (found.agreeing, found.seeds) == (3, 3)
 
 
+def test_one_seed_of_each_arm_is_compared_over_posts():
+    rng = np.random.default_rng(5)
+    first, second = (rng.random((1, 200)) < p for p in (0.6, 0.3))
+    found = es.test(accuracy(first.astype(float)), accuracy(second.astype(float)))
+    pairs = first[0].astype(float) - second[0]
+    by_hand = 2 * stats.norm.sf(pairs.mean() / (pairs.std() / np.sqrt(200)))
+    assert np.log10(found.p) == pytest.approx(np.log10(by_hand), rel=0.1)
+    assert found.paired_t is None
+    assert es.test(accuracy([[1.0, 0.0]]), accuracy([[1.0, 0.0]])).p == 1.0
+
+
 def test_posts_that_are_hard_for_both_do_not_count():
     rng = np.random.default_rng(0)
     posts = rng.random(100) < 0.5  # half of the posts are hard for everyone
