@@ -97,7 +97,8 @@ class JaxLlava(lmms):
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> JaxLlava:
         """As the harness's, except that an argument given twice (it always gives its --batch_size) is no error."""
         given = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        return cls(**(given | simple_parse_args_string(arg_string)))
+        arguments: dict[str, Any] = given | simple_parse_args_string(arg_string)
+        return cls(**arguments)
 
     @property
     def device(self) -> str:
