@@ -174,6 +174,12 @@ def _decided_with_labels(results: Results, task: str, share: str) -> tuple[list[
     return of("win"), of("loss")
 
 
+def _blind(results: Results, task: str, share: str) -> bool:
+    """Whether supervised training on the task leaves every arm that had it at chance."""
+    cells = [arm["finetuned"][share].get(task) for arm in results["arms"].values() if arm["finetuned"]]
+    return all(cell is not None and cell["low"] <= results["chance"][task] for cell in cells)
+
+
 def _cautions(results: Results) -> list[str]:
     said = []
     level = []
@@ -183,6 +189,13 @@ def _cautions(results: Results) -> list[str]:
             level.append(task)
     if level:
         said.append(f"On {_labels(level)}, {TREATED} is not shown to be better than chance.")
+    shares = shares_of(results)
+    blind = [task for task in level if shares and _blind(results, task, shares[-1])]
+    if blind:
+        said.append(
+            f"On {_labels(blind)} no model is above chance after {percent(shares[-1])} of the labels either: it cannot "
+            "be told from what these models see, and says nothing of the arms."
+        )
     seeds = len(results["seeds"])
     if seeds == 1:
         said.append("One training seed: nothing here covers the luck of a training run.")

@@ -251,6 +251,17 @@ def test_the_verdict_says_what_is_shown_and_no_more(results):
     assert any("other base or another corpus" in sentence for sentence in said)
 
 
+def test_a_task_that_no_labels_help_with_is_said_to_show_nothing(results):
+    blind = "from what these models see"
+    assert not any(blind in sentence for sentence in evidence_text.verdict(results))
+    changed = json.loads(json.dumps(results))
+    for arm in changed["arms"].values():
+        for cells in (arm["zero_shot"], *arm["finetuned"].values()):
+            cells["topic"] |= {"mean": 0.17, "low": 0.15, "high": 0.19}
+    (said,) = [sentence for sentence in evidence_text.verdict(changed) if blind in sentence]
+    assert said.startswith("On topic no model is above chance after 100% of the labels either")
+
+
 def test_the_table_is_dated_and_has_an_interval_in_every_cell(results):
     text = evidence_text.markdown(results)
     assert text.startswith("Measured 2026-01-02 on a <machine>: 3 seeds")
