@@ -19,6 +19,7 @@ from typing import Any
 
 from input_pipeline.errors import UserError
 from input_pipeline.partial import partial_of
+from input_pipeline.video import PICTURES
 from jaxllava import hosts
 from jaxllava.api import Model
 from jaxllava.evaluate import answers as answer_files
@@ -26,7 +27,7 @@ from jaxllava.evaluate import stories
 from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.ask import Asking, ask
 from jaxllava.evaluate.scoring.answered import Answered
-from jaxllava.evaluate.tasks.task import Item, Questions, Task, candidates_of, need_ends
+from jaxllava.evaluate.tasks.task import Clip, Item, Questions, Task, candidates_of, need_ends
 
 Report = Callable[..., None]
 RESULT = "result.json"
@@ -182,9 +183,17 @@ def identity(task: Task, found: Questions, model: Model, checkpoint: str, how: A
         "template": model.template,
         "questions": answer_files.digest(asked),
         "protocol": protocol if len(protocol) < 200 else answer_files.digest(protocol),
-        "frames of a video": str(how.frames),
+        "frames of a video": str(how.frames) if any(map(_may_be_video, found.items)) else "none",
         "stories": answer_files.digest(how.stories) if how.stories is not None else "none",
     }
+
+
+def _may_be_video(item: Item) -> bool:
+    """Whether one of its media is anything but a picture's file or bytes."""
+    return any(
+        isinstance(one, Clip) or (isinstance(one, Path) and one.suffix.lower() not in PICTURES)
+        for one in item.media
+    )
 
 
 def scorable(task: Task, items: Sequence[Item], answers: Answers) -> list[Answered]:

@@ -418,3 +418,12 @@ def test_stories_are_read_as_lines_of_json(tmp_path):
     path.write_text('{"id": "a"}\n')
     with pytest.raises(UserError, match=r"stories\.jsonl:1: not a line"):
         stories.read(toy, tmp_path, "zero-shot with story")
+
+
+def test_the_number_of_frames_counts_where_there_may_be_videos(model, data):
+    def frames(path: Path, count: int) -> str:
+        found = read(task(load=lambda f, s: iter([Item("q", "What?", (path,), "red")])), data)
+        return benchmarks.identity(task(), found, model, "weights", Asking(frames=count))["frames of a video"]
+
+    assert frames(Path("a.JPG"), 2) == frames(Path("a.JPG"), 4) == "none"
+    assert [frames(Path(name), 4) for name in ("a.mp4", "folder", "a.npy")] == ["4"] * 3
