@@ -187,14 +187,10 @@ def test_buckets() -> None:
 
 
 def test_sampling_follows_the_distribution() -> None:
-    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
+    logits = jnp.tile(jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]])), (20000, 1))
+    keys = jax.random.split(jax.random.key(0), 20000)
     draw = lambda temperature, top_p: np.bincount(
-        np.asarray(
-            jax.vmap(lambda k: generation.sample(logits, k, temperature, top_p)[0])(
-                jax.random.split(jax.random.key(0), 20000)
-            )
-        ),
-        minlength=4,
+        np.asarray(generation.sample(logits, keys, temperature, top_p)), minlength=4
     ) / 20000  # fmt: skip
     np.testing.assert_allclose(draw(1.0, 1.0), [0.5, 0.3, 0.15, 0.05], atol=0.015)
     hot = np.array([0.5, 0.3, 0.15, 0.05]) ** 0.5
