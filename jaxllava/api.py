@@ -277,13 +277,11 @@ class Model:
         """Log-probabilities of candidate answers, float64 [N, C] in nats; each prompt and image is run once.
 
         Args:
-          candidates: what the assistant may say, the same for all prompts, or a list for each; written
-          directly behind
-            `answer_prefix` (one, or one a prompt), so a prefix that a word follows ends with a space. Where
+          candidates: what the assistant may say, the same for all prompts, or a list for each; written directly
+            behind `answer_prefix` (one, or one a prompt), so a prefix that a word follows ends with a space. Where
             lists differ in length, C is that of the longest, and a row has -inf behind its own.
           reduction: the sum over a candidate's tokens, or their mean.
           end: count the end of the answer as part of each candidate. None: only where one candidate begins
-          with
             another ("1" and "10"), because the shorter one could then never be the less likely.
         """
         own = candidates_lib.for_prompts(candidates, len(prompts))

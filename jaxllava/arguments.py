@@ -287,3 +287,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"jaxllava {name}: {flag!r} is not known.{hint}")
     remote_paths.refuse(name, args, overrides)
     return args, overrides
+
+
+def check_file(flag: str, path: Path | None) -> None:
+    """A file that is written at the end has to be one that can be."""
+    if path and path.is_dir():
+        raise UserError(f"{flag} {path} is a folder; give a file")
+    if path and not path.absolute().parent.is_dir():
+        raise UserError(f"{flag} {path}: {path.parent} is no folder")

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from input_pipeline.errors import UserError
-from jaxllava.arguments import parse
+from jaxllava.arguments import check_file, parse
 from jaxllava.interrupts import Preempted
 
 INTERRUPTED = 130
@@ -136,14 +136,6 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     print(f"step {step}, loss {loss:.4f}, {result.tokens_per_second:.0f} tokens/s; model: {result.model}")
 
 
-def _check_file(flag: str, path: Path | None) -> None:
-    """A file that is written at the end has to be one that can be."""
-    if path and path.is_dir():
-        raise UserError(f"{flag} {path} is a folder; give a file")
-    if path and not path.absolute().parent.is_dir():
-        raise UserError(f"{flag} {path}: {path.parent} is no folder")
-
-
 def _sweep(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import sweep
 
@@ -173,7 +165,7 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
         if getattr(args, name) < (name != "rows"):
             raise UserError(f"--{name} {getattr(args, name)}: a positive number is needed")
     if args.json not in (None, "-"):
-        _check_file("--json", Path(args.json))
+        check_file("--json", Path(args.json))
     to = None if args.json == "-" else Path(args.json or "-")
     try:
         text, found = plan(
@@ -243,7 +235,7 @@ def _bench(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava.bench import command
     from jaxllava.progress import bar
 
-    _check_file("--json", args.json)
+    check_file("--json", args.json)
     with bar("measuring") as report:
         found = command.run(args.size, args.only, args.against, args.rounds, args.threads, progress=report)
     print(command.table(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,15 +45,36 @@ def error(level: int, step: int) -> KeyboardInterrupt:
 
 
 @contextmanager
-def deferred() -> Iterator[Interrupt]:
-    """Defers SIGINT and SIGTERM inside the block. Inert outside the main thread."""
-    interrupt = Interrupt()
+def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to `handle` inside the block. Only the main thread may set it: elsewhere it is inert."""
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield
         return
-    before = {number: signal.signal(number, interrupt.handle) for number in LEVELS}
+    before = {number: signal.signal(number, handle) for number in LEVELS}
     try:
-        yield interrupt
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deferred() -> Iterator[Interrupt]:
+    """Defers SIGINT and SIGTERM inside the block."""
+    interrupt = Interrupt()
+    with handled(interrupt.handle):
+        yield interrupt
+
+
+@contextmanager
+def noted(then: Callable[[int], object] = lambda number: None) -> Iterator[list[int]]:
+    """Yields a list to which each SIGINT and SIGTERM inside the block is added, and calls `then` with each."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        then(number)
+
+    with handled(handle):
+        yield received

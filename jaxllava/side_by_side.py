@@ -5,21 +5,19 @@ Programs of small operations do not fill the threads of one process: two process
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
 from input_pipeline.errors import UserError
+from jaxllava import interrupts
 
 _POLL = 0.1  # seconds
 _PATIENCE = 120.0  # seconds in which an interrupted process may save what it has
@@ -67,7 +65,7 @@ def run_all(
     running: list[tuple[Unit, subprocess.Popen[bytes], list[int]]] = []
     tell = report or (lambda done, total, note: None)
     tell(done, len(units), "")
-    with _asked_to_stop() as asked:
+    with interrupts.noted() as asked:
         try:
             while (waiting or running) and not asked:
                 while waiting and free:
@@ -124,23 +122,3 @@ def _reason(unit: Unit, code: int) -> str:
     last = re.split(r"[\r\n]+", tail)[-1]
     said = last.removeprefix("error: ") if last.startswith("error: ") else f"exit code {code}: {last[:200]}"
     return f"{said} ({unit.log})"
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Inside the block SIGINT and SIGTERM are noted in the list that it yields."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody set a handler
-        yield received
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

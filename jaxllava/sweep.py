@@ -18,17 +18,14 @@ import math
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from input_pipeline.errors import UserError
-from jaxllava import config_files
+from jaxllava import config_files, interrupts
 
 TRAIN = (sys.executable, "-m", "jaxllava", "train")
 RECORD = "sweep_run.json"  # in a run's folder: the config it was started with
@@ -207,7 +204,7 @@ def _run(run: Run, train: Sequence[str]) -> tuple[int, str, bool]:
         subprocess.Popen(
             [*train, *run.arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
-        _handed_on(process) as received,
+        interrupts.noted(process.send_signal) as received,
     ):
         assert process.stdout is not None
         tail = b""
@@ -220,27 +217,6 @@ def _run(run: Run, train: Sequence[str]) -> tuple[int, str, bool]:
         code = process.wait()
     last = re.split(r"[\r\n]+", tail.decode(errors="replace").strip())[-1]
     return code, last.removeprefix("error: ") if last.startswith("error: ") else "", bool(received)
-
-
-@contextlib.contextmanager
-def _handed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Inside the block SIGINT and SIGTERM go to the process; yields the list of those that came."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-        process.send_signal(number)
-
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody set a handler
-        yield received
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _state(run: Run, reasons: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from input_pipeline.errors import UserError, in_one_line, nearest
 from input_pipeline.partial import partial_of
+from jaxllava.arguments import check_file
 from jaxllava.evaluate import benchmark_table, stories
 from jaxllava.evaluate.tasks import TASKS, choose
 from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
@@ -60,8 +61,7 @@ def _reactions(args: argparse.Namespace) -> None:
         raise UserError(
             "evaluate --data runs in one process, on all devices of its host; --tasks is shared by hosts"
         )
-    if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
-        raise UserError(f"--json {args.json}: give a file in a folder that is there")
+    check_file("--json", args.json)
     from jaxllava.evaluate import behavior_command, behavior_text
 
     limit = 400 if args.limit is None else args.limit
