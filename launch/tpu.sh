@@ -98,6 +98,12 @@ lock() {
   mkdir "$STATE/lock" 2>/dev/null ||
     die "another tpu.sh is at work on $NAME (a watch that resumes?); end it first. If there is none: rmdir $(quote "$STATE/lock")"
   trap 'rmdir "$STATE/lock"' EXIT
+  heed_interrupts # of a subshell too, which `watch` resumes in
+}
+
+# gcloud handles Ctrl-C itself, and then Bash takes it as dealt with and goes on: `watch` would never end.
+heed_interrupts() {
+  trap 'exit 130' INT
 }
 
 random() {
@@ -257,5 +263,6 @@ check_settings
 # What this checkout made, and the run that belongs to it: `delete` and `resume` go by it.
 STATE="$ROOT/.tpu/$PROJECT/$ZONE/$NAME"
 
+heed_interrupts
 case "$COMMAND" in create | setup | train | stop | resume | delete) lock ;; esac
 "do_$COMMAND"

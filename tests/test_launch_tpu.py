@@ -234,6 +234,18 @@ def test_a_command_that_is_interrupted_keeps_nobody_out(cloud, sent):
     assert not (cloud.state / "lock").exists()
 
 
+@pytest.mark.parametrize("words", [("create",), ("watch",)])
+def test_an_interrupt_that_gcloud_handles_ends_the_command_too(cloud, words):
+    cloud.ready()
+    (cloud.state / "train").write_text("--workdir gs://shed/x\n")
+    cloud.play(catches=["describe"])
+    with cloud.begun(*words) as command:
+        until(lambda: (cloud.folder / "catching").exists())
+        os.killpg(command.pid, signal.SIGINT)
+        assert command.wait(30) == 130
+    assert not (cloud.state / "lock").exists()
+
+
 def test_a_name_that_somebody_else_has_is_left_alone(cloud):
     cloud.ok("create")
     (cloud.state / "token").write_text("another\n")

@@ -58,7 +58,7 @@ def test_prepare_train_evaluate_generate_inspect(real_data, base, tmp_path, caps
     ])  # fmt: skip
     assert "step 3, loss" in capsys.readouterr().out
     cli.main(["evaluate", "--model", str(workdir), "--data", str(prepared)])
-    assert "comment_perplexity" in capsys.readouterr().out
+    assert "perplexity" in capsys.readouterr().out
     cli.main([
         "generate", "--model", str(workdir), "--prompt", "What would be the top comments?",
         "--image", str(real_data / "llava/waterview.jpg"), "--max-new-tokens", "4",
