@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from input_pipeline.images import ImageError, open_image
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+ENDS_EARLY = "a video breaks off or its pictures end early, another frame is shown again"
+_SLACK = 1.0  # seconds that a wanted time may lie behind the last frame's end: containers round their lengths
 _MOST_DECODED = 3000  # frames from a key frame to a wanted one: more is no video but a trap
 
 
@@ -34,19 +37,23 @@ def is_video(path: Path) -> bool:
 
 
 def read_frames(
-    path: Path, count: int, start: float | None = None, end: float | None = None
+    path: Path,
+    count: int,
+    start: float | None = None,
+    end: float | None = None,
+    tell: Callable[[str], None] = lambda what: None,
 ) -> list[Image.Image]:
     """`count` frames in the middle of as many equal parts of a video, or of its stretch from `start` to `end`
     in seconds.
 
     A video of fewer frames gives some twice. Of arrays and folders, which have no clock, a stretch cannot be
-    asked for.
+    asked for. What is wrong with a video that can still be shown is told: `ENDS_EARLY`.
     Raises VideoError.
     """
     if count < 1:
         raise ValueError(f"{count} frames of a video")
     try:
-        return _read(path, count, start, end)
+        return _read(path, count, start, end, tell)
     except (VideoError, ImportError):
         raise
     except (
@@ -55,14 +62,19 @@ def read_frames(
         raise VideoError("not a video, or broken") from error
 
 
-def _read(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
+def _read(
+    path: Path, count: int, start: float | None, end: float | None, tell: Callable[[str], None]
+) -> list[Image.Image]:
     if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises for names that no file can have)
         raise VideoError("no such file")
     if path.is_dir() or path.suffix.lower() == ".npy":
         if start is not None or end is not None:
             raise VideoError("a stretch of frames without times")
         return _of_folder(path, count) if path.is_dir() else _of_array(path, count)
-    return _of_file(path, count, start, end)
+    found, early = _of_file(path, count, start, end)
+    if early:
+        tell(ENDS_EARLY)
+    return found
 
 
 def _middles(count: int, length: float) -> list[float]:
@@ -97,7 +109,9 @@ def _of_folder(path: Path, count: int) -> list[Image.Image]:
         raise VideoError(error.reason) from error
 
 
-def _of_file(path: Path, count: int, start: float | None, end: float | None) -> list[Image.Image]:
+def _of_file(
+    path: Path, count: int, start: float | None, end: float | None
+) -> tuple[list[Image.Image], bool]:
     import av
 
     with contextlib.closing(av.open(str(path))) as container:
@@ -132,21 +146,26 @@ def _length(container: Any, stream: Any) -> tuple[float, float]:
     return first, max(end * base - first, 1e-3)
 
 
-def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
-    """The frames that are shown at the wanted times; past the end of what can be decoded, the last one."""
+def _at(container: Any, stream: Any, wanted: list[float]) -> tuple[list[Image.Image], bool]:
+    """The frames that are shown at the wanted times, past the end of what can be decoded the last one; whether that
+    was so.
+    """
     from av.error import FFmpegError
 
     found: list[Image.Image] = []
     shown: Any = None
+    early = False
     for time in wanted:
+        ended = True
         try:
             container.seek(int(time / float(stream.time_base)), stream=stream, backward=True)
             before: Any = None
             for number, frame in enumerate(container.decode(stream)):
-                if frame.time is not None and frame.time > time + 1e-6 and before is not None:
+                ended = frame.time is None or frame.time <= time
+                if not ended and frame.time > time + 1e-6 and before is not None:
                     break
                 before = frame
-                if frame.time is not None and frame.time > time:
+                if not ended:
                     break
                 if number >= _MOST_DECODED:  # what is here now is another one than the wanted
                     raise VideoError("too many frames without a key frame")
@@ -154,10 +173,17 @@ def _at(container: Any, stream: Any, wanted: list[float]) -> list[Image.Image]:
         except FFmpegError:
             pass  # what came before it stays
         if shown is not None:
+            early |= ended and time - _end(shown) > _SLACK
             found.append(_upright(shown))
     if not found:
         raise VideoError("no frame can be decoded")
-    return [found[0]] * (len(wanted) - len(found)) + found
+    missing = len(wanted) - len(found)
+    return [found[0]] * missing + found, early or missing > 0
+
+
+def _end(frame: Any) -> float:
+    """The time at which a frame has been shown for its duration; of a frame without a time there is none."""
+    return float("inf") if frame.time is None else frame.time + (frame.duration or 0) * frame.time_base
 
 
 def _upright(frame: Any) -> Image.Image:

@@ -70,7 +70,19 @@ def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
         raise SystemExit(1)
 
 
+# Flags of `prepare` that only a benchmark's training split heeds, and what they are where they are not given.
+_OF_TASKS = {"data_root": None, "frames": 4, "fraction": 1.0}
+
+
 def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
+    of_both = {"command", "config", "out", "task"}
+    of_posts = [name for name in vars(args).keys() - _OF_TASKS.keys() - of_both if getattr(args, name)]
+    of_tasks = [name for name, default in _OF_TASKS.items() if getattr(args, name) != default]
+    given = lambda names: ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names)) or overrides[0]
+    if args.task and (of_posts or overrides):
+        raise UserError(f"prepare --task: {given(of_posts)} is for posts; a benchmark is prepared by itself")
+    if of_tasks and not args.task:
+        raise UserError(f"prepare: {given(of_tasks)} is for a benchmark's training split; set --task NAME")
     if args.task:
         from jaxllava.evaluate import command
 

@@ -91,7 +91,7 @@ def gather(what: str, value: str, minutes: float) -> list[str]:
         late = f"hosts {missing} did not come" if missing else "the first host did not answer"
         raise UserError(
             f"host {here}: waited {minutes:g} minutes for {what!r} and {late}; look at their logs "
-            "(config.barrier_minutes is the limit)"
+            "(of a training, config.barrier_minutes is the limit)"
         ) from error
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from jaxllava.evaluate.item_log import ItemLog, Row
 
-# A row is {"id", "answer", "scores": [...]} or {"id", "error": why there is no answer}.
+# A row is {"id", "answer", "scores": [...]} or {"id", "error": why there is no answer}, with "notes": [...] where the
+# media had faults and could be shown.
 
 
 def digest(value: Any) -> str:

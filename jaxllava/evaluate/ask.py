@@ -62,9 +62,10 @@ def ask(
             rows: list[Row] = [
                 {"id": item.id, "error": found} for item, found in opened if isinstance(found, str)
             ]
-            good = [(item, found) for item, found in opened if not isinstance(found, str)]
+            good = [(item, found.pictures) for item, found in opened if isinstance(found, _Opened)]
             rows += _answered(task, model, good, how, ends)
-            answers.add(rows)
+            notes = {item.id: found.notes for item, found in opened if isinstance(found, _Opened)}
+            answers.add(row | ({"notes": notes[row["id"]]} if notes.get(row["id"]) else {}) for row in rows)
             done += len(batch)
             if progress:
                 progress(done, len(items))
@@ -76,10 +77,17 @@ def _size(item: Item) -> tuple[int, int, str]:
     return len(item.media), text + max(map(len, item.candidates), default=0), item.id
 
 
-Opened = list[tuple[Item, list[Image.Image] | str]]
+@dataclass(frozen=True)
+class _Opened:
+    """An item's pictures; `notes` is what is wrong with media that can still be shown."""
+
+    pictures: list[Image.Image]
+    notes: list[str]
 
 
-def _opened(pool: ThreadPoolExecutor, items: list[Item], how: Asking) -> Iterator[tuple[list[Item], Opened]]:
+def _opened(
+    pool: ThreadPoolExecutor, items: list[Item], how: Asking
+) -> Iterator[tuple[list[Item], list[tuple[Item, _Opened | str]]]]:
     """Batches with their pictures, or why there are none; the next batch is opened while one is asked."""
     batches = [items[i : i + how.batch_size] for i in range(0, len(items), how.batch_size)]
     start = lambda batch: [pool.submit(_open, item, how) for item in batch]
@@ -89,11 +97,12 @@ def _opened(pool: ThreadPoolExecutor, items: list[Item], how: Asking) -> Iterato
         yield batch, [(item, future.result()) for item, future in zip(batch, current, strict=True)]
 
 
-def _open(item: Item, how: Asking) -> list[Image.Image] | str:
+def _open(item: Item, how: Asking) -> _Opened | str:
     if how.stories is not None and item.id not in how.stories:
         return "no story"
+    notes: list[str] = []
     try:
-        return open_media(item.media, how.frames)
+        return _Opened(open_media(item.media, how.frames, notes.append), notes)
     except MediaError as error:
         return f"media: {error}"
 

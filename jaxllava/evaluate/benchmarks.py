@@ -27,11 +27,12 @@ from jaxllava.evaluate import stories
 from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.ask import Asking, ask
 from jaxllava.evaluate.scoring.answered import Answered
+from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks.task import Clip, Item, Questions, Task, candidates_of, need_ends
 
 Report = Callable[..., None]
 RESULT = "result.json"
-TOTALS = ("results.json", "results.txt")  # of all tasks of a run, in `Plan.out`
+TOTALS = ("results.json", "results.txt")  # of all tasks of a checkpoint, in `Plan.out`
 _NAMED = 5  # ids that a result names of each kind of problem
 _BARRIER = 24 * 60.0  # minutes that hosts wait for one another at the end of a task
 
@@ -100,12 +101,31 @@ def run(
         _barrier(plan, f"{task.name} was asked")
         if plan.host == 0:
             final = Answers(job.kept, job.identity) if plan.hosts > 1 else answers
-            results.append(result(task, found, asked, final, plan) | {"seconds": round(seconds, 1)})
+            facts = {"checkpoint": checkpoint, "seconds": round(seconds, 1)}
+            results.append(result(task, found, asked, final, plan) | facts)
             folder.mkdir(exist_ok=True)
             whole = results[-1]["answered"] == len(found.items)
             results[-1]["failures"] += _write_files(task, asked, final, folder, checkpoint, whole)
             _write_json(folder / RESULT, results[-1])
     return results
+
+
+def gathered(results: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """`results` of one command with those that earlier ones left in `out` of other tasks, by the same weights and in
+    the same setting, in the order of the table.
+    """
+    found = {result["task"]: result for result in results}
+    for path in sorted(out.glob(f"*/{RESULT}")):
+        try:
+            earlier = json.loads(path.read_text("utf-8"))
+            same = all(earlier[key] == results[0][key] for key in ("checkpoint", "setting"))
+            if same and earlier["task"] in TASKS:
+                found.setdefault(earlier["task"], earlier)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error!r}); remove it and evaluate its task again"
+            ) from None
+    return [found[name] for name in TASKS if name in found]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +263,9 @@ def result(
         problems["not scored: the release has no truth"] = hidden
     if empty and not any("empty" in what for what in problems):
         problems["empty"] = empty
+    for item in asked:
+        for note in answers.rows.get(item.id, {}).get("notes", ()):
+            problems.setdefault(f"media: {note}", []).append(item.id)
     named = lambda groups: {k: {"count": len(v), "first": v[:_NAMED]} for k, v in groups.items()}
     return {
         "task": task.name,

@@ -138,8 +138,9 @@ def _ask(
             ) from error
     if not hosts.is_first():
         return True
-    text = benchmark_table.table(results, TASKS)
-    said = {"checkpoint": str(checkpoint), "identity": weights, "results": results}
+    every = benchmarks.gathered(results, out)
+    text = benchmark_table.table(every, TASKS)
+    said = {"checkpoint": str(checkpoint), "identity": weights, "results": every}
     for name, content in zip(benchmarks.TOTALS, (json.dumps(said, indent=1), text), strict=True):
         unfinished = partial_of(out / name)
         unfinished.write_text(content + "\n", "utf-8")
@@ -210,6 +211,8 @@ def prepare_task(args: argparse.Namespace) -> None:
         print(
             f"left out: {made['unusable']} that cannot be used{rejected}; {args.out / 'quarantine.jsonl'} names them"
         )
+    if made["faulty"]:
+        print(f"used, with faults: {made['faulty']} videos; {args.out / 'quarantine.jsonl'} names them")
     print(
         f"train: jaxllava train --config configs/finetune.py:task={task.name} --config.base=MODEL "
         f"--config.data={args.out / 'records'} --workdir RUN"

@@ -48,8 +48,8 @@ def prepare(
         fraction: of the training questions that is used, drawn by a hash of their ids: 0.25 is part of 0.5.
         heldout: of their pictures and videos, the part whose questions validate (Henry's protocol has 5 %).
 
-    What cannot be written stands in `quarantine.jsonl` with its reason. Raises UserError where the task has no
-    training split, `out` holds something, or more than 5 % cannot be written.
+    What cannot be written stands in `quarantine.jsonl` with its reason, and so do the faults of videos that can. Raises
+    UserError where the task has no training split, `out` holds something, or more than 5 % cannot be written.
     """
     recipe = task.finetune
     if recipe is None:
@@ -70,12 +70,13 @@ def prepare(
         {"where": where, "reason": reason} for reason, places in found.rejected.items() for where in places
     ]
     bad: list[dict[str, str]] = []
+    faults: list[dict[str, str]] = []  # of videos that are used
 
     done = itertools.count(1)
 
     def made(validates: bool) -> Iterator[Record]:
         asked = [item for item in chosen if (item.id in held) == validates]
-        for item, record in _records(asked, task, recipe, frames):
+        for item, record in _records(asked, task, recipe, frames, faults):
             progress(next(done), len(chosen))
             if isinstance(record, str):
                 bad.append({"where": item.id, "reason": record})
@@ -85,7 +86,7 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     splits = {"instruct_train": made(False), **({"instruct_heldout": made(True)} if held else {})}
     lengths = records.write(splits, out / "records")
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in (*quarantine, *bad)]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in (*quarantine, *bad, *faults)]
     (out / "quarantine.jsonl").write_text("".join(lines))
     if len(bad) > MOST_BAD * len(chosen):
         raise UserError(
@@ -102,6 +103,7 @@ def prepare(
         "answers": Counter(recipe.answer(item) for item in chosen).most_common(20),
         "rejected": {reason: len(places) for reason, places in found.rejected.items()},
         "unusable": len(bad),
+        "faulty": len(faults),
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
@@ -118,13 +120,14 @@ def _draw(id: str) -> bytes:
 
 
 def _records(
-    items: list[Item], task: Task, recipe: Finetune, frames: int
+    items: list[Item], task: Task, recipe: Finetune, frames: int, faults: list[dict[str, str]]
 ) -> Iterator[tuple[Item, Record | str]]:
     """A record of each item, or why there is none."""
 
     def one(item: Item) -> Record | str:
+        tell = lambda what: faults.append({"where": item.id, "reason": f"used, but: {what}"})
         try:
-            images = tuple(_encoded(item, frames))
+            images = tuple(_encoded(item, frames, tell))
         except MediaError as error:
             return str(error)
         answer = Turn("gpt", recipe.answer(item))
@@ -138,10 +141,10 @@ def _records(
             yield from zip(part, pool.map(one, part), strict=True)
 
 
-def _encoded(item: Item, frames: int) -> Iterator[bytes]:
+def _encoded(item: Item, frames: int, tell: Callable[[str], None]) -> Iterator[bytes]:
     """Encoded pictures: files as they are, once they are known to open, and frames of videos as JPEG."""
     for one in item.media:
-        opened = open_media((one,), frames)
+        opened = open_media((one,), frames, tell)
         if isinstance(one, bytes):
             yield one
         elif isinstance(one, Path) and not is_video(one):

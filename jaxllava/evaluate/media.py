@@ -5,7 +5,7 @@ only.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -30,15 +30,19 @@ def locate(folder: Path, stem: str, suffixes: Sequence[str] = SUFFIXES) -> Path:
     return folder / (stem + suffixes[0])
 
 
-def open_media(media: Sequence[Media], frames: int) -> list[Image.Image]:
-    """Upright RGB images: one for each picture, `frames` for each video. Raises MediaError."""
+def open_media(
+    media: Sequence[Media], frames: int, tell: Callable[[str], None] = lambda what: None
+) -> list[Image.Image]:
+    """Upright RGB images: one for each picture, `frames` for each video. What is wrong with one that can still be
+    shown is told. Raises MediaError.
+    """
     found: list[Image.Image] = []
     for one in media:
         try:
             if isinstance(one, Clip):
-                found += read_frames(one.path, frames, one.start, one.end)
+                found += read_frames(one.path, frames, one.start, one.end, tell)
             elif isinstance(one, Path) and is_video(one):
-                found += read_frames(one, frames)
+                found += read_frames(one, frames, tell=tell)
             else:
                 found.append(open_image(one))
         except (ImageError, VideoError) as error:

@@ -6,6 +6,7 @@ Equal to `transformers` CLIPModel (tests/jaxllava/test_models_clip.py).
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import ClassVar, cast
 
 import flax.linen as nn
@@ -189,6 +190,7 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@partial(jax.jit, static_argnums=0)  # what its parameters do not need of the forward pass falls away
 def init_clip(config: ClipConfig, key: jax.Array) -> Params:
     """Fresh parameters of a ClipModel, initialised as Hugging Face does."""
     size = config.vision.image_size

@@ -7,6 +7,7 @@ A family is a config: grouped queries, stretched positions, a sliding window, bi
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -385,6 +386,7 @@ def stack(params: Params) -> Params:
     return params | {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
+@partial(jax.jit, static_argnums=0)  # what its parameters do not need of the forward pass falls away
 def init_llama(config: LlamaConfig, key: jax.Array) -> Params:
     """Fresh parameters: {"embed", "layers", "norm", "lm_head" unless tied}."""
 

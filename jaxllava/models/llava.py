@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -173,6 +174,7 @@ class LlavaModel(nn.Module):
         return self.decoder.extend(embeds, positions, cache, write_index, mask)
 
 
+@partial(jax.jit, static_argnums=0)  # what its parameters do not need of the forward pass falls away
 def init_params(config: LlavaConfig, key: jax.Array) -> Params:
     """Fresh parameters, initialised as Hugging Face does. Works under `jax.eval_shape` and `jax.jit`."""
     size = config.vision.image_size

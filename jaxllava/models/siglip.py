@@ -7,6 +7,7 @@ norm before the layers, a patch convolution with bias, and attention pooling ins
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import cast
 
 import flax.linen as nn
@@ -94,6 +95,7 @@ class SiglipVision(VisionTower):
         return x, _PoolingHead(self.config, name="head")(x) if self.config.head else None
 
 
+@partial(jax.jit, static_argnums=0)  # what its parameters do not need of the forward pass falls away
 def init_siglip(config: SiglipVisionConfig, key: jax.Array) -> Params:
     """Fresh parameters of a SiglipVision, initialised as big_vision does, apart from its MLP biases' noise of
     1e-6, which are zero here.

@@ -85,6 +85,17 @@ def test_a_file_that_breaks_off_gives_what_there_is(tmp_path):
     found = seen(path, 12)
     last = found[-1]
     assert 3 < last < 11 and found == [*range(last), *[last] * (12 - last)]
+    told: list[str] = []
+    read_frames(path, 12, tell=told.append)
+    assert told == [video.ENDS_EARLY]
+    read_frames(path, 1, end=1.0, tell=told.append)
+    assert len(told) == 1, "what is asked for is there"
+
+
+def test_a_whole_video_has_no_faults(tmp_path, movie):
+    still = film(tmp_path / "still.mp4", 1, rate=1)  # its only frame is shown for a second
+    for path, count in ((movie, 1), (movie, 24), (still, 4), (film(tmp_path / "a.mkv", 12, gop=1), 24)):
+        read_frames(path, count, tell=lambda what: pytest.fail(what))
 
 
 def test_a_recording_that_does_not_say_how_long_it_is(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 from input_pipeline.errors import UserError
 from input_pipeline.types import Turn
+from input_pipeline.video import ENDS_EARLY
 from jaxllava import api, generate
 from jaxllava.evaluate import benchmarks, stories
 from jaxllava.evaluate.answers import Answers
@@ -21,6 +22,7 @@ from jaxllava.evaluate.metrics import accuracy
 from jaxllava.evaluate.scoring.answered import Scored
 from jaxllava.evaluate.tasks.task import Choose, Expect, Generate, Item, Rank, Task, need_ends, read
 from tests.conftest import png
+from tests.input_pipeline.test_video import film
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 IDENTITY = {"checkpoint": "a", "questions": "b"}
@@ -263,6 +265,23 @@ def test_what_is_missing_is_named_and_is_neither_right_nor_wrong(model, data, tm
     assert found["figures"]["accuracy"]["n"] == 8
     (data / "toy" / "3.png").write_bytes(png(3))
     assert run(model, data, tmp_path / "out")[0]["answered"] == 9  # it is asked when it is there
+
+
+def test_a_video_that_breaks_off_is_asked_and_counted(model, data, tmp_path):
+    film(data / "toy" / "a.mkv", 12, gop=1)
+    film(data / "toy" / "b.mkv", 12, gop=1)
+    whole = (data / "toy" / "b.mkv").read_bytes()
+    (data / "toy" / "b.mkv").write_bytes(whole[: len(whole) // 2])
+    path = data / "toy" / "questions.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2:4] = [
+        line.replace(f"{n}.png", f"{v}.mkv") for line, n, v in zip(lines[2:4], (2, 3), "ab", strict=True)
+    ]
+    path.write_text("\n".join(lines))
+    for _ in range(2):  # asked, and read back
+        found = run(model, data, tmp_path / "out")[0]
+        assert found["answered"] == found["scored"] == 9
+        assert found["problems"] == {f"media: {ENDS_EARLY}": {"count": 1, "first": ["q3"]}}
 
 
 def test_double_ids_and_missing_files_are_named(data):

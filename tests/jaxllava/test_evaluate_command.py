@@ -56,11 +56,19 @@ def test_tasks_run_resume_and_print_beside_the_papers(tiny_base, data, tmp_path,
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [r["task"] for r in found["results"]] == ["emotion6", "lamem"]  # the table's order
     before = (tmp_path / "out" / "emotion6" / "answers-0000.jsonl").read_bytes()
+    # One task alone: the table is still of both.
+    assert call(*given, "--tasks", "lamem") == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["results"][0] == found["results"][0]
+    assert "49.7" in capsys.readouterr().out
     assert (
-        call(*given, "--setting", "fine-tuned") == 0
+        call(*given, "--tasks", "emotion6", "--setting", "fine-tuned") == 0
     )  # the answers are there: only what stands beside them changes
-    assert "61.7" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "61.7" in said and "lamem" not in said, "the other one's figure stands beside zero-shot ones"
     assert (tmp_path / "out" / "emotion6" / "answers-0000.jsonl").read_bytes() == before
+    (tmp_path / "out" / "lamem" / "result.json").write_text("{")
+    assert call(*given, "--tasks", "emotion6") == 2
+    assert "lamem/result.json cannot be read" in capsys.readouterr().err
 
 
 def test_tasks_without_data_are_named_and_the_others_run(tiny_base, data, tmp_path, capsys):
@@ -203,6 +211,13 @@ def test_a_training_split_becomes_records(data, tmp_path, capsys):
     assert "left out: 0 that cannot be used" in text and str(tmp_path / "lamem" / "quarantine.jsonl") in text
     assert call("prepare", "--task", "lamem", "--data-root", data, "--out", FILE) == 2
     assert "is a file" in capsys.readouterr().err
+    for flags, message in (
+        (("--task", "lamem", "--data-root", data, "--chat", FILE), "--chat is for posts"),
+        (("--task", "lamem", "--data-root", data, "--config.seed=1"), "--config.seed=1 is for posts"),
+        (("--chat", FILE, "--data-root", data), "--data-root is for a benchmark's training split"),
+    ):
+        assert call("prepare", "--out", tmp_path / "x", *flags) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_every_trained_task_has_a_config():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -99,7 +100,8 @@ def test_tower_folders(tmp_path: Path, whole: bool) -> None:
     pixels = np.random.default_rng(1).normal(size=(2, 3, 30, 30)).astype(np.float32)
     from jaxllava.models.siglip import SiglipVision
 
-    last, pooled = SiglipVision(VISION).apply({"params": params}, pixels.transpose(0, 2, 3, 1))
+    run: Any = jax.jit(lambda p, x: SiglipVision(VISION).apply({"params": p}, x))
+    last, pooled = run(params, pixels.transpose(0, 2, 3, 1))
     tower = model.vision_model if whole else model.eval()
     with torch.no_grad():
         for reference in (again, tower):

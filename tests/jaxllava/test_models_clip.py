@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,14 +44,21 @@ def test_contrastive_parity(activation: str, eos_id: int) -> None:
         image = reference.get_image_features(_nchw(pixels)).pooler_output
         text = reference.get_text_features(tiny.to_torch(tokens).long()).pooler_output
     model, variables = ClipModel(config), {"params": params}
-    got_image = model.apply(variables, pixels, method="image_features")
-    got_text = model.apply(variables, tokens, method="text_features")
+
+    @jax.jit
+    def run(variables: Any, pixels: jax.Array, tokens: jax.Array) -> Any:
+        return (
+            model.apply(variables, pixels, method="image_features"),
+            model.apply(variables, tokens, method="text_features"),
+            model.apply(variables, pixels, tokens),
+            model.apply(variables, pixels, tokens, method="logits"),
+        )
+
+    got_image, got_text, units, logits = run(variables, pixels, tokens)
     np.testing.assert_allclose(got_image, tiny.numpy(image), **TOLERANCE)
     np.testing.assert_allclose(got_text, tiny.numpy(text), **TOLERANCE)
-    units = model.apply(variables, pixels, tokens)
     np.testing.assert_allclose(units[0], tiny.numpy(expected.image_embeds), **TOLERANCE)
     np.testing.assert_allclose(units[1], tiny.numpy(expected.text_embeds), **TOLERANCE)
-    logits = model.apply(variables, pixels, tokens, method="logits")
     # Logits are cosines times the scale (about 17): the tolerance of the cosines, scaled.
     np.testing.assert_allclose(
         logits, tiny.numpy(expected.logits_per_image), rtol=0, atol=2e-5 * float(units[2])
@@ -63,15 +72,17 @@ def test_feature_layers(layer: int) -> None:
     with torch.no_grad():
         expected = reference.vision_model(_nchw(pixels), output_hidden_states=True).hidden_states[layer]
 
-    def run(select: str) -> jax.Array:
+    @jax.jit
+    def run(p: dict, x: jax.Array) -> list[jax.Array]:
         model = ClipVision(CONFIG.vision)
-        return jax.jit(lambda p, x: model.apply({"params": p}, x, layer, select, method="features"))(
-            params, pixels
-        )
+        return [
+            model.apply({"params": p}, x, layer, select, method="features")
+            for select in ("cls_patch", "patch")
+        ]
 
-    got = run("cls_patch")
-    np.testing.assert_allclose(got, tiny.numpy(expected), **TOLERANCE)
-    np.testing.assert_allclose(run("patch"), tiny.numpy(expected)[:, 1:], **TOLERANCE)
+    whole, patches = run(params, pixels)
+    np.testing.assert_allclose(whole, tiny.numpy(expected), **TOLERANCE)
+    np.testing.assert_allclose(patches, tiny.numpy(expected)[:, 1:], **TOLERANCE)
 
 
 def test_unused_layers_are_not_computed() -> None:

@@ -79,10 +79,11 @@ def test_parity(name: str) -> None:
     with torch.no_grad():
         expected = reference(tiny.to_torch(tokens).long(), output_hidden_states=True)
     np.testing.assert_allclose(_logits(config, params, tokens), tiny.numpy(expected.logits), **TOLERANCE)
-    hidden = Llama(config).apply(
-        {"params": params},
-        method=lambda m: m(m.embed(tokens), np.broadcast_to(np.arange(17), tokens.shape)),
-    )
+    hidden = jax.jit(
+        lambda p, t: Llama(config).apply(
+            {"params": p}, method=lambda m: m(m.embed(t), jnp.broadcast_to(jnp.arange(17), t.shape))
+        )
+    )(params, tokens)
     np.testing.assert_allclose(hidden, tiny.numpy(expected.hidden_states[-1]), **TOLERANCE)
     assert ("lm_head" in params) == (not config.tie_embeddings)
 

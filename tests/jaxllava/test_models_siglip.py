@@ -164,13 +164,12 @@ def test_features_are_what_transformers_llava_reads(layer: int | list[int], stra
             vision_feature_layer=layer,
             vision_feature_select_strategy=strategy,
         ).pooler_output
-    got: Any = SiglipVision(CONFIG).apply(
-        {"params": _params_of(reference, CONFIG)},
-        pixels,
+    chosen = (
         layer if isinstance(layer, int) else tuple(layer),
         "patch" if strategy == "default" else "cls_patch",
-        method="features",
     )
+    run = jax.jit(lambda p, x: SiglipVision(CONFIG).apply({"params": p}, x, *chosen, method="features"))
+    got: Any = run(_params_of(reference, CONFIG), pixels)
     np.testing.assert_allclose(got, np.stack([tiny.numpy(one) for one in expected]), **TOLERANCE)
 
 

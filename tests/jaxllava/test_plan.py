@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 
 import jax
@@ -24,6 +23,7 @@ from jaxllava.bases import open_base
 from jaxllava.models import splash
 from jaxllava.objectives import make_objective
 from jaxllava.plan import command, estimate, program, search, topology
+from tests.jaxllava.test_cli import fail
 
 needs_libtpu = pytest.mark.skipif(
     sys.platform != "linux" or importlib.util.find_spec("libtpu") is None,
@@ -325,14 +325,13 @@ def test_a_config_without_a_model_and_rows_that_do_not_divide(config):
         command.architecture(config)
 
 
-def test_the_command_line_refuses_in_one_line():
-    for flags, message in (
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
         (["--topology", "v5e:4x8", "--rows", "-1"], "--rows -1"),
         (["--topology", "v5e"], "a generation and a shape"),
         (["--topology", "v5e:4x8", "--config.remt=full"], "remat"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "jaxllava", "plan", *flags], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2 and message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    ],
+)
+def test_the_command_line_refuses_in_one_line(capsys, flags, message):
+    assert message in fail(capsys, "plan", *flags)
