@@ -55,8 +55,8 @@ def _log_prob(
         encode_prompt(turns[:1], model.tokenizer, get_template(model.template), model.config.image_tokens)
     )
     pixels = np.stack([normalise(jnp.asarray(preprocess(i, 28))) for i in images]) if images else None
-    mask = np.arange(64) < len(whole)  # one length, one program
-    tokens = np.where(mask, np.pad(whole.tokens, (0, 64 - len(whole))), 0)
+    size = -(-len(whole) // 96) * 96  # few lengths, few programs
+    mask, tokens = np.arange(size) < len(whole), np.pad(whole.tokens, (0, size - len(whole)))
     logs = jax.nn.log_softmax(model.logits(tokens[None], pixels, mask[None])[0])
     stop = len(whole) - (not end)
     return float(sum(logs[i - 1, whole.tokens[i]] for i in range(begin, stop))), stop - begin
