@@ -24,6 +24,7 @@ _FORMS = {
     "told_title": r'[^"\n]+',
     "name": r"[^\n]+",
 }
+_CLOSING = re.compile(r'"?\n*')
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class Span:
     def of(self, answer: str) -> str:
         """The text itself."""
         return answer[self.start : self.end]
+
+    def closed(self, answer: str) -> str:
+        """The text with the quote and the lines' ends behind it.
+
+        Tokenizers join these to what is in front (`!!!"`, and Llama 3's `"` with the line's end): without them the text
+        ends in tokens that no training answer has there.
+        """
+        closing = _CLOSING.match(answer, self.end)
+        assert closing is not None  # it may be empty
+        return answer[self.start : closing.end()]
 
 
 Parts = dict[str, tuple[Span, ...]]

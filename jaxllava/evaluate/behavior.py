@@ -207,7 +207,8 @@ LIKE_GRID = np.concatenate([np.arange(0, 20, 2) / 10, np.arange(20, 100, 5) / 10
 
 
 def _score_comments(model: Model, heldout: HeldoutPosts, items: Sequence[Item], batch: int) -> list[Row]:
-    """Rows: "log_probability" of the comment's tokens (its number and quotes are not of them) and "tokens".
+    """Rows: "log_probability" of the comment's tokens and "tokens", with the quote and line's end that close it: the
+    tokens that training has there.
 
     A later comment is read behind the true ones in front of it.
     """
@@ -228,12 +229,11 @@ def _score_comments(model: Model, heldout: HeldoutPosts, items: Sequence[Item], 
 
 
 def _comment(item: Item) -> str:
-    return item.post.parts["comments"][item.number].of(item.post.answer)
+    return item.post.parts["comments"][item.number].closed(item.post.answer)
 
 
 def _room_of_comment(model: Model, item: Item) -> int:
-    end = item.post.parts["comments"][item.number].end
-    return model.length(item.post.question, item.post.sizes, item.post.answer[:end])
+    return model.length(item.post.question, item.post.sizes, _before(item, "comments") + _comment(item))
 
 
 def _generate(model: Model, heldout: HeldoutPosts, items: Sequence[Item], batch: int) -> list[Row]:
@@ -271,7 +271,7 @@ def _room_to_generate(model: Model, item: Item) -> int:
 
 
 PASSES: dict[str, Pass] = {
-    "comments": Pass("comments", _score_comments, _room_of_comment),
+    "comments": Pass("comments", _score_comments, _room_of_comment, {"closed": True}),
     "likes": _numbers("percent", "{:.1f}%", LIKE_GRID, 100),
     "memorability": _numbers("score", "{:02d}", np.arange(100), 99),
     "replay": _numbers("replay", "{:.2f}", np.arange(101) / 100, 1, each=True),

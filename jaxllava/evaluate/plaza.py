@@ -172,11 +172,11 @@ def _memorability(model: Model, heldout: Heldout) -> list[list[float]]:
 
 
 def _before(record: Record, part: str) -> tuple[str, str]:
-    """(a record's answer up to the first of its parts of that name, the part itself)"""
+    """(a record's answer up to the first of its parts of that name, the part itself with what closes it)"""
     answer = record.conversations[1].text
     parts = answers.split(templates.get(record.meta["template"]), answer, record.meta["behaviors"])
     span = parts[part][0]
-    return answer[: span.start], span.of(answer)
+    return answer[: span.start], span.closed(answer)
 
 
 def _likes(model: Model, heldout: Heldout) -> list[list[float]]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from input_pipeline.behavior import answers, statements, templates
 from input_pipeline.behavior.pieces import BEHAVIORS, Template
 from input_pipeline.behavior.statements import Facts, percent, shorten
+from input_pipeline.tokenizer import load_tokenizer, train_tokenizer
 from tests.input_pipeline.test_behavior_templates import _FACTS, ALL, FULL
 
 LISTING = templates.get("video_listing_v1")
@@ -38,9 +39,26 @@ def test_the_listing_by_hand():
         "comments": [(1, "so red"), (2, "liked by 5.0% of viewers")],
         "replay": [(1, "0.06"), (3, "1.00")],
     }
+    assert [s.closed(answer) for s in found["comments"]] == ['so red"\n', 'liked by 5.0% of viewers"\n\n']
+    assert [s.closed(answer) for s in found["replay"]] == ["0.06\n", "1.00"]
     # The number is the first one, and not the one that a comment says.
     assert found["percent"][0].start == answer.index("2.0%")
     assert answer[: found["comments"][0].start].endswith('could be:\n1. "')
+
+
+def test_a_closed_comment_ends_where_a_token_of_training_ends(tmp_path):
+    """Of a tokenizer that joins what ends a comment to the quote behind it."""
+    train_tokenizer(['1. "so red!!!"\n2. "a boat..."\n\nThe'] * 40, 320, tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+    facts = Facts(content="A boat.", comments=("so red!!!", "a boat...", "The red"), like_rate=0.5)
+    statement = statements.write(IMAGE, facts)
+    assert statement is not None
+    answer, whole = statement.answer, ids(statement.answer)
+    spans = answers.split(IMAGE, answer, statement.behaviors)["comments"]
+    begins = lambda text: ids(text) == whole[: len(ids(text))]
+    assert all(begins(answer[: span.start] + span.closed(answer)) for span in spans)
+    assert not any(begins(answer[: span.end]) for span in spans[:2])
 
 
 def test_text_that_looks_like_the_template_is_not_taken_for_it():

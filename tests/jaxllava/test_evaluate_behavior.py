@@ -132,7 +132,7 @@ def test_rows_are_the_model_s_own_scores_behind_the_true_start(run, data, tiny_b
     assert len(comments) == 6
     head = 'Of the votes on it, 90.0% will be upvotes, and the popular comments could be:\n1. "'
     second = f'>>> BEHAVIOR <<<\n{head}so nice cups"\n2. "'
-    sums, counts = model.loglikelihood(*asked(0), ["red boats"] * len(GOOD), answer_prefix=second)
+    sums, counts = model.loglikelihood(*asked(0), ['red boats"'] * len(GOOD), answer_prefix=second)
     assert comments["reddit/a", 1]["log_probability"] == pytest.approx(sums[0], abs=1e-3)
     assert comments["reddit/a", 1]["tokens"] == counts[0]
 
@@ -321,9 +321,12 @@ def test_what_does_not_fit_into_the_model_is_counted_and_named(data, tiny_base, 
     # A room is what the model's own check counts: the longest fits exactly.
     item = fitting[-1]
     api.load(tiny_base)
-    prefix = item.post.answer[: item.post.parts["comments"][item.number].start]
+    span = item.post.parts["comments"][item.number]
     model.loglikelihood(
-        [item.post.question], [heldout.pictures(item.post)], [item.post.comments[item.number]], prefix
+        [item.post.question],
+        [heldout.pictures(item.post)],
+        [span.closed(item.post.answer)],
+        item.post.answer[: span.start],
     )
     # Where nothing fits there is a report and no figure.
     small = tmp_path / "small"
