@@ -99,14 +99,18 @@ def _panel(results: text.Results, task: str, arms: Sequence[tuple[str, str]]) ->
         rows.append(
             charts.Row(label, _css(arm), cell["mean"], cell["low"], cell["high"], shown, arm == TREATED, dots)
         )
-    values = [row.mean for row in rows]
-    log = spec.kind == "ratio" and min(row.low for row in rows) > 0 and max(values) > 3 * min(values)
+    ratio = spec.kind == "ratio"
     note = ""
-    far = [row for row in rows if task == "likes_r2" and row.mean < -2]
+    # Arms that never read a like rate or a comment would press the others onto one spot.
+    least = min(row.mean for row in rows)
+    far = [
+        row for row in rows if (ratio and row.mean > 100 * least) or (task == "likes_r2" and row.mean < -2)
+    ]
     if far and len(far) < len(rows):
-        # Arms that never read a like rate lie far below zero and would press the others onto one spot.
         note = "not drawn: " + ", ".join(f"{row.label} {row.text}" for row in far)
         rows = [row for row in rows if row not in far]
+    values = [row.mean for row in rows]
+    log = ratio and min(row.low for row in rows) > 0 and max(values) > 3 * min(values)
     svg = charts.interval_chart(
         rows,
         lambda number: f"{number:,.0f}" if number >= 1000 else spec.tick(number),
