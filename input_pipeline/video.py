@@ -161,8 +161,9 @@ def _at(container: Any, stream: Any, wanted: list[float]) -> tuple[list[Image.Im
             container.seek(int(time / float(stream.time_base)), stream=stream, backward=True)
             before: Any = None
             for number, frame in enumerate(container.decode(stream)):
-                ended = frame.time is None or frame.time <= time
-                if not ended and frame.time > time + 1e-6 and before is not None:
+                later = 0.0 if frame.time is None else frame.time - time
+                ended = later <= 0
+                if later > 1e-6 and before is not None:
                     break
                 before = frame
                 if not ended:

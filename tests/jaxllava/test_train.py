@@ -258,14 +258,14 @@ def test_a_loss_that_is_not_a_number_stops_the_run_names_the_step_and_keeps_its_
     assert [line["step"] for line in metrics.read(tmp_path / metrics.NAME)] == list(range(1, step))
 
 
-def test_the_loss_curve_is_that_of_one_device_on_every_mesh(setting, undisturbed, tmp_path):
+@pytest.mark.parametrize("mesh", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
+def test_the_loss_curve_is_that_of_one_device_on_every_mesh(setting, undisturbed, tmp_path, mesh):
     """Eight devices share the batch, the parameters, or both and the matrices: sums in another order, no more."""
     assert setting[0].mesh == (1, 8, 1)
     lines = {"(1, 8, 1)": metrics.read(undisturbed.model.parent / metrics.NAME)}
     for name, changes in {
         "one": {"devices": 1, "mesh": (1, 1, 1)},
-        "(8, 1, 1)": {"mesh": (8, 1, 1)},
-        "(2, 2, 2)": {"mesh": (2, 2, 2)},
+        str(mesh): {"mesh": mesh},
     }.items():
         run = train(*changed(setting, **changes), tmp_path / name.replace(" ", ""))
         lines[name] = metrics.read(run.model.parent / metrics.NAME)
