@@ -110,9 +110,8 @@ def _incomplete(result: Mapping[str, Any]) -> list[str]:
 
 
 def number(task: Task, value: float) -> str:
-    if "%" in task.metric or "points" in task.metric or abs(value) >= 100:
-        return f"{value:.1f}"
-    return f"{value:.3f}".replace("-", "−")
+    decimals = 1 if "%" in task.metric or "points" in task.metric or abs(value) >= 100 else 3
+    return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def details(result: Mapping[str, Any], task: Task) -> str:

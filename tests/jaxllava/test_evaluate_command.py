@@ -116,6 +116,11 @@ def test_too_large_a_batch_is_one_line(tiny_base, data, tmp_path, capsys, monkey
     assert "too small for --batch-size 8" in error and "Traceback" not in error
 
 
+def test_numbers_have_one_minus():
+    assert benchmark_table.number(TASKS["lamem"], -0.5) == "−0.500"
+    assert benchmark_table.number(TASKS["lamem"], -2565.84) == "−2565.8"
+
+
 def test_n_is_what_the_figure_is_over():
     figure = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 1, "unit": "items"}
     result = {
