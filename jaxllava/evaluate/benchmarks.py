@@ -33,6 +33,7 @@ from jaxllava.evaluate.tasks.task import Clip, Item, Questions, Task, candidates
 Report = Callable[..., None]
 RESULT = "result.json"
 TOTALS = ("results.json", "results.txt")  # of all tasks of a checkpoint, in `Plan.out`
+_OF_MODEL = ("checkpoint", "type of weights", "template")  # what all results of one table have in common
 _NAMED = 5  # ids that a result names of each kind of problem
 _BARRIER = 24 * 60.0  # minutes that hosts wait for one another at the end of a task
 
@@ -101,7 +102,7 @@ def run(
         _barrier(plan, f"{task.name} was asked")
         if plan.host == 0:
             final = Answers(job.kept, job.identity) if plan.hosts > 1 else answers
-            facts = {"checkpoint": checkpoint, "seconds": round(seconds, 1)}
+            facts = {what: job.identity[what] for what in _OF_MODEL} | {"seconds": round(seconds, 1)}
             results.append(result(task, found, asked, final, plan) | facts)
             folder.mkdir(exist_ok=True)
             whole = results[-1]["answered"] == len(found.items)
@@ -111,14 +112,14 @@ def run(
 
 
 def gathered(results: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
-    """`results` of one command with those that earlier ones left in `out` of other tasks, by the same weights and in
+    """`results` of one command with those that earlier ones left in `out` of other tasks, by the same model and in
     the same setting, in the order of the table.
     """
     found = {result["task"]: result for result in results}
     for path in sorted(out.glob(f"*/{RESULT}")):
         try:
             earlier = json.loads(path.read_text("utf-8"))
-            same = all(earlier[key] == results[0][key] for key in ("checkpoint", "setting"))
+            same = all(earlier[key] == results[0][key] for key in (*_OF_MODEL, "setting"))
             if same and earlier["task"] in TASKS:
                 found.setdefault(earlier["task"], earlier)
         except (ValueError, KeyError, TypeError) as error:

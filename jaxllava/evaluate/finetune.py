@@ -76,11 +76,12 @@ def prepare(
 
     def made(validates: bool) -> Iterator[Record]:
         asked = [item for item in chosen if (item.id in held) == validates]
-        for item, record in _records(asked, task, recipe, frames, faults):
+        for item, record, notes in _records(asked, task, recipe, frames):
             progress(next(done), len(chosen))
             if isinstance(record, str):
                 bad.append({"where": item.id, "reason": record})
             else:
+                faults.extend({"where": item.id, "reason": f"used, but: {note}"} for note in notes)
                 yield record
 
     out.mkdir(parents=True, exist_ok=True)
@@ -120,25 +121,25 @@ def _draw(id: str) -> bytes:
 
 
 def _records(
-    items: list[Item], task: Task, recipe: Finetune, frames: int, faults: list[dict[str, str]]
-) -> Iterator[tuple[Item, Record | str]]:
-    """A record of each item, or why there is none."""
+    items: list[Item], task: Task, recipe: Finetune, frames: int
+) -> Iterator[tuple[Item, Record | str, list[str]]]:
+    """A record of each item, or why there is none; what is wrong with media that could be used."""
 
-    def one(item: Item) -> Record | str:
-        tell = lambda what: faults.append({"where": item.id, "reason": f"used, but: {what}"})
+    def one(item: Item) -> tuple[Item, Record | str, list[str]]:
+        notes: list[str] = []
         try:
-            images = tuple(_encoded(item, frames, tell))
+            images = tuple(_encoded(item, frames, notes.append))
         except MediaError as error:
-            return str(error)
+            return item, str(error), []
         answer = Turn("gpt", recipe.answer(item))
         if not answer.text:
-            return "an empty answer"
-        return Record(item.id, task.name, images, (*turns(item, len(images)), answer), {"source": task.name})
+            return item, "an empty answer", []
+        words = (*turns(item, len(images)), answer)
+        return item, Record(item.id, task.name, images, words, {"source": task.name}), notes
 
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(items), _AHEAD):
-            part = items[start : start + _AHEAD]
-            yield from zip(part, pool.map(one, part), strict=True)
+            yield from pool.map(one, items[start : start + _AHEAD])
 
 
 def _encoded(item: Item, frames: int, tell: Callable[[str], None]) -> Iterator[bytes]:

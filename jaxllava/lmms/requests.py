@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from loguru import logger  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 from input_pipeline.errors import UserError
@@ -151,7 +152,7 @@ def _pictures(visual: Any, frames: int) -> list[Picture]:
 
 def _frames(path: Path, count: int) -> list[Picture]:
     try:
-        return list(read_frames(path, count))
+        return list(read_frames(path, count, tell=lambda what: logger.warning(f"{path}: {what}")))
     except VideoError as error:
         raise UserError(f"video {path}: {error.reason}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from input_pipeline import records
 from input_pipeline.errors import UserError
+from input_pipeline.video import ENDS_EARLY
 from jaxllava.evaluate.finetune import prepare
 from jaxllava.evaluate.tasks.task import Choose, Finetune, Item, Rejected, Task
 from tests.conftest import png
+from tests.input_pipeline.test_video import film
 
 MOODS = ("joy", "fear")
 
@@ -87,6 +90,22 @@ def test_what_cannot_be_used_is_named(root, tmp_path):
         (root / "moods" / f"{number}.png").unlink()
     with pytest.raises(UserError, match="4 of 40 training questions cannot be used"):
         prepare(TASK, root, tmp_path / "more")
+
+
+def test_faults_of_a_video_that_is_used_are_named(root, tmp_path):
+    whole = film(tmp_path / "a.mkv", 12, gop=1).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    cut, none = tmp_path / "cut.mkv", tmp_path / "none.png"
+
+    def load_one_more(folder: Path, split: str):
+        yield from load(folder, split)
+        yield Item("cut", "Which mood is it?", (cut,), "joy")
+        yield Item("half", "Which mood is it?", (cut, none), "joy")
+
+    made = prepare(dataclasses.replace(TASK, load=load_one_more), root, tmp_path / "out", 4)
+    named = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [row["where"] for row in named if row["reason"] == f"used, but: {ENDS_EARLY}"] == ["cut"]
+    assert (made["faulty"], made["unusable"]) == (1, 1), "of a question that is left out no fault counts"
 
 
 def test_mistakes_are_one_line(root, tmp_path):

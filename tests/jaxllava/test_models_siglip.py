@@ -22,7 +22,6 @@ from tests.jaxllava import tiny_models as tiny
 CONFIG = SiglipVisionConfig(32, 72, 4, 4, image_size=31, patch_size=9)
 SO400M = SiglipVisionConfig(1152, 4304, 27, 16, image_size=384, patch_size=14)
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
-_init = jax.jit(init_siglip, static_argnums=0)  # compiled once, not operation by operation
 
 
 def _reference(config: SiglipVisionConfig) -> Any:
@@ -220,9 +219,9 @@ def test_remat_changes_nothing(remat: str) -> None:
 
 def test_bfloat16() -> None:
     half = CONFIG.replace(dtype="bfloat16", param_dtype="bfloat16")
-    params, pixels = _init(CONFIG, jax.random.key(0)), _pixels(CONFIG)
+    params, pixels = init_siglip(CONFIG, jax.random.key(0)), _pixels(CONFIG)
     expected = jax.jit(SiglipVision(CONFIG).apply)({"params": params}, pixels)
-    fresh = _init(half, jax.random.key(0))
+    fresh = init_siglip(half, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("bfloat16")}
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     got = jax.jit(SiglipVision(half).apply)({"params": rounded}, pixels)
@@ -276,7 +275,7 @@ def test_init_by_features(layer: int | tuple[int, ...]) -> None:
 
 def test_initial_scales() -> None:
     """Xavier's bounds, and the probe's as torch counts its fans."""
-    params = flatten(_init(CONFIG.replace(hidden_size=128), jax.random.key(0)))
+    params = flatten(init_siglip(CONFIG.replace(hidden_size=128), jax.random.key(0)))
     bounds = {
         "layers/attn/q_proj/kernel": (6 / 256) ** 0.5,
         "layers/mlp/fc1/kernel": (6 / 200) ** 0.5,
