@@ -35,6 +35,8 @@ class TowerConfig(ModelConfig):
     Dtype names: see `config.DTYPES`; remat names: `config.REMAT_POLICIES`.
     """
 
+    key_bias: ClassVar[bool] = True  # whether keys have a bias, as queries and values do
+
     hidden_size: int
     intermediate_size: int
     layers: int
@@ -111,7 +113,8 @@ class Attention(nn.Module):
         memory = x if memory is None else memory
 
         def dense(name: str, y: jax.Array) -> jax.Array:
-            return Linear(width, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
+            bias = name != "k_proj" or c.key_bias
+            return Linear(width, bias, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
                           kernel_init=c.kernel_init(name), name=name)(y)  # fmt: skip
 
         def heads(y: jax.Array) -> jax.Array:

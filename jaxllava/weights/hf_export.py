@@ -19,7 +19,7 @@ from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.rules import Params, flatten
-from jaxllava.weights import hf_config, safetensors_writer, tables
+from jaxllava.weights import fused, hf_config, safetensors_writer, tables
 from jaxllava.weights.chat_template import chat_template
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.folders import whole_folder
@@ -57,7 +57,7 @@ def export(found: Checkpoint, out_dir: str | Path, progress: Progress = lambda d
         values |= ids
     tensors = tables.from_leaves(leaves, tables.table_of(config), tables.shapes(config))
     for prefix in ("vision_tower.vision_model.head.attention", "vision_model.head.attention"):
-        tensors = tables.join_fused(tensors, prefix)
+        tensors = fused.join_fused(tensors, prefix)
     with whole_folder(out_dir) as folder:
         if jax.process_index() != 0:
             return
