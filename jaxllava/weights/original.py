@@ -17,6 +17,8 @@ from input_pipeline.conversation import IMAGE_MARKS
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.eva import EvaVisionConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.weights import adapters, hf, hf_config, safetensors_writer, tables
 from jaxllava.weights.checkpoint import Checkpoint, as_stored, mixed
@@ -28,6 +30,7 @@ from jaxllava.weights.tables import Entry
 from jaxllava.weights.tensor_files import TensorFiles
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
+EVA_TOWER = "model.vision_tower.vision_tower."
 # The sizes of towers that a checkpoint names and does not hold.
 TOWERS = {
     "openai/clip-vit-large-patch14": ClipVisionConfig(1024, 4096, 24, 16, image_size=224, patch_size=14),
@@ -47,8 +50,13 @@ def is_original(directory: str | Path) -> bool:
 
 
 def table(config: LlavaConfig) -> list[Entry]:
-    """The original's names: an nn.Sequential's even numbers in the projector, two `vision_tower` for the tower."""
-    rows = tables.vision_table(TOWER)
+    """The original's names: an nn.Sequential's even numbers in the projector, two `vision_tower` for the tower.
+
+    LLaMA-VID's are the same and `model.vlm_att_*`.
+    """
+    rows = tables.tower_table(tower_prefix(config), config)
+    if isinstance(config, LlamaVidConfig):
+        rows += tables.context_table("model.", config)
     depth = tables.projector_depth(config.projector)
     for i in range(1, depth + 1):
         number = "" if config.projector == "linear" else f".{2 * (i - 1)}"
@@ -59,6 +67,11 @@ def table(config: LlavaConfig) -> list[Entry]:
     if config.pinpoints:
         rows.append(Entry("model.image_newline", "image_newline"))
     return [*rows, *tables.decoder_table("model.", "lm_head.weight", config.decoder)]
+
+
+def tower_prefix(config: LlavaConfig) -> str:
+    """What the names of a tower's tensors begin with."""
+    return EVA_TOWER if isinstance(config.vision, EvaVisionConfig) else TOWER
 
 
 def open_folder(
