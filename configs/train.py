@@ -12,9 +12,20 @@ from configs.arguments import parse
 
 # (regex over parameter paths -> multiple of the learning rate, None is frozen). First match wins.
 # A pattern of the parts that every LLaVA has; `image_newline` is LLaVA-NeXT's alone.
-ALL_BUT_TOWER = ((r"vision/.*", None), (r"(projector|decoder)/.*|image_newline", 1.0))
-PROJECTOR = ((r"projector/.*", 1.0), (r"(vision|decoder)/.*|image_newline", None))
-DECODER = ((r"decoder/.*", 1.0), (r"(vision|projector)/.*|image_newline", None))
+# `qformer`, `qformer_norm` and `context` are LLaMA-VID's: its stage 1 trains the context's projections beside the
+# projector, its stage 2 the Q-Former too.
+ALL_BUT_TOWER = (
+    (r"vision/.*", None),
+    (r"(projector|decoder|qformer|qformer_norm|context)/.*|image_newline", 1.0),
+)
+PROJECTOR = (
+    (r"(projector|context)/.*", 1.0),
+    (r"(vision|decoder|qformer|qformer_norm)/.*|image_newline", None),
+)
+DECODER = (
+    (r"decoder/.*", 1.0),
+    (r"(vision|projector|qformer|qformer_norm|context)/.*|image_newline", None),
+)
 EVERYTHING = ((r".*", 1.0),)
 ADAM = ((r".*", "adam"),)
 MUON = ((r".*layers/(attn|mlp)/.*kernel|projector/.*kernel", "muon"), (r".*", "adam"))
@@ -48,6 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's
     config.row_tokens = 512  # a row of the batch
     config.row_images = 4
+    config.clip_frames = 0  # of a video, at most, evenly spread; 0 is all that its record holds
     config.sample_tokens = 0  # a longer sample is cut to it; 0, or more than a row has, is the row
     config.batching = "packed"  # or "padded": one sample a row, in batches as LLaVA's own code makes them
     config.pad_multiple = 256  # padded: a batch is as long as its longest sample, rounded up to this

@@ -32,20 +32,22 @@ class ImageReader:
     _bytes: int = field(default=0, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __call__(self, table: int, number: int, records: Sequence[Record]) -> np.ndarray:
-        """uint8 [images of the record, size, size, 3]
+    def __call__(
+        self, table: int, number: int, records: Sequence[Record], frames: np.ndarray | None = None
+    ) -> np.ndarray:
+        """uint8 [images of the record, or those at `frames`, size, size, 3]
 
-        Args: table, number: of the record, by which it is kept; records: where it is read.
+        Args: table, number: of the record, by which it is kept; records: where it is read; frames: always the same of
+        a record.
         Raises: UserError naming the record whose picture cannot be read.
         """
         kept = self._kept.get((table, number))
         if kept is not None:
             return kept
         record = records[number]
+        chosen = record.images if frames is None else [record.images[frame] for frame in frames.tolist()]
         try:
-            images = [
-                preprocess(open_image(data), self.size, self.mode, self.pad_color) for data in record.images
-            ]
+            images = [preprocess(open_image(data), self.size, self.mode, self.pad_color) for data in chosen]
         except ImageError as error:
             raise UserError(
                 f"record {number} ({record.id}) of {records!r:.200}: its picture cannot be read "
@@ -65,6 +67,34 @@ class ImageReader:
         self.__init__(**state)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Room for the questions of a row: `slots` pairs of a frame and a question, `questions` of them of at most `tokens`
+    tokens. (A row has more slots than frames where several turns look at one picture.)
+    """
+
+    slots: int
+    questions: int
+    tokens: int
+
+    @classmethod
+    def of(cls, plan: PackPlan, tables: Sequence[TokenTable], pairs: np.ndarray) -> Asked:
+        """The least room that holds every row of a plan: a pure function of it, rounded up a little so that a plan of
+        other data often compiles to the same program."""
+        numbers = pairs[plan.samples]
+        most = {}
+        for name in ("slots", "turns"):
+            values = np.zeros(len(numbers) + 1, np.int64)
+            for number, table in enumerate(tables):
+                here = np.flatnonzero(numbers[:, 0] == number)
+                values[here + 1] = getattr(table, name)[numbers[here, 1]]
+            sums = np.cumsum(values)
+            most[name] = int(np.max(sums[plan.starts[1:]] - sums[plan.starts[:-1]], initial=1))
+        longest = max((int(np.diff(t.question_offsets).max(initial=1)) for t in tables), default=1)
+        up = lambda value, step: -(-max(value, 1) // step) * step
+        return cls(up(most["slots"], 8), up(most["turns"], 4), up(longest, 16))
+
+
 @dataclass
 class PackedRows:
     """Random access to finished rows of a plan; see the row in `__getitem__`."""
@@ -78,6 +108,7 @@ class PackedRows:
     read_images: ImageReader
     pad_id: int
     ordered: bool = False  # the plan's order is that of training; otherwise the loader shuffles the rows
+    asked: Asked | None = None  # for models that look at pictures with questions
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -90,6 +121,9 @@ class PackedRows:
         sample's first. Segment 0 is padding. An image's features stand at image_slot * image_tokens in the row.
         `sources` is the table (the entry of the mixture) of each token's sample, 0 in padding. A row without samples
         has weight 0 everywhere.
+
+        With `asked` also slot_frame, slot_question int32 [N], places among the row's images and questions, and
+        questions int32 [Q, T] with question_valid bool [Q, T]; `image_index` counts the features of slots then.
         """
         length = int(self.plan.row_lengths[int(index)])
         size = self.read_images.size
@@ -103,9 +137,14 @@ class PackedRows:
             "sources": np.zeros(length, np.int32),
             "images": np.zeros((self.row_images, size, size, 3), np.uint8),
         }
-        start = slot = 0
-        for segment, number in enumerate(self.plan[int(index)].tolist(), start=1):
-            table, sample = self.pairs[number].tolist()
+        if room := self.asked:
+            row["slot_frame"] = np.zeros(room.slots, np.int32)
+            row["slot_question"] = np.zeros(room.slots, np.int32)
+            row["questions"] = np.zeros((room.questions, room.tokens), np.int32)
+            row["question_valid"] = np.zeros((room.questions, room.tokens), np.bool_)
+        start = image = slot = turn = 0
+        for segment, pair in enumerate(self.plan[int(index)].tolist(), start=1):
+            table, sample = self.pairs[pair].tolist()
             encoded = self.tables[table][sample]
             span = slice(start, start + len(encoded))
             row["tokens"][span] = encoded.tokens
@@ -115,16 +154,24 @@ class PackedRows:
             row["positions"][span] = np.arange(len(encoded))
             row["segment_ids"][span] = segment
             row["sources"][span] = table
-            row["image_index"][span] = np.where(
-                encoded.image_index >= 0, encoded.image_index + slot * self.image_tokens, -1
-            )
+            first = (slot if self.asked else image) * self.image_tokens
+            row["image_index"][span] = np.where(encoded.image_index >= 0, encoded.image_index + first, -1)
             if encoded.images:
                 record = int(self.tables[table].record[sample])
-                row["images"][slot : slot + encoded.images] = self.read_images(
-                    table, record, self.records[table]
+                row["images"][image : image + encoded.images] = self.read_images(
+                    table, record, self.records[table], encoded.frames
                 )
+            if self.asked:
+                slots = slice(slot, slot + len(encoded.slot_frame))
+                row["slot_frame"][slots] = encoded.slot_frame + image
+                row["slot_question"][slots] = encoded.slot_question + turn
+                for number, ids in enumerate(encoded.questions, start=turn):
+                    row["questions"][number, : len(ids)] = ids
+                    row["question_valid"][number, : len(ids)] = True
             start += len(encoded)
-            slot += encoded.images
+            image += encoded.images
+            slot += len(encoded.slot_frame)
+            turn += len(encoded.questions)
         return row
 
 

@@ -93,10 +93,21 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A video as frames: `len(times)` of a record's images from `first` on, shown at these times (seconds, 0 is the
+    video's start). Times that are not known are NaN in memory and null on disk.
+    """
+
+    first: int
+    times: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Record:
     """One instruction sample.
 
-    `images` and `videos` are encoded files as they came; `meta` is JSON-able provenance and targets.
+    `images` are encoded pictures, a video's frames among them; `clips` says which are one video. An `<image>` in the
+    conversation stands for a picture or for a whole clip. `meta` is JSON-able provenance and targets.
     """
 
     id: str
@@ -104,4 +115,15 @@ class Record:
     images: tuple[bytes, ...]
     conversations: tuple[Turn, ...]
     meta: dict[str, Any] = field(default_factory=dict)
-    videos: tuple[bytes, ...] = ()
+    clips: tuple[Clip, ...] = ()
+
+    @property
+    def media(self) -> list[range]:
+        """What the marks stand for, in order: for each the places in `images`."""
+        clips = {clip.first: len(clip.times) for clip in self.clips}
+        found, place = [], 0
+        while place < len(self.images):
+            count = clips.get(place, 1)
+            found.append(range(place, place + count))
+            place += count
+        return found

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN
@@ -49,6 +50,7 @@ class Base:
     leaves: Params
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    asker: Asker | None = None  # a LLaMA-VID's
 
 
 def open_base(config: ConfigDict) -> Base:
@@ -93,7 +95,15 @@ def _given(config: ConfigDict) -> Base:
         raise UserError(
             f"--config.base: {config.base} holds {kind}, not a LLaVA with its tokenizer: {_CHOICE}"
         )
-    return Base(found.config, found.tokenizer, found.template, found.leaves, found.generation, found.notes)
+    return Base(
+        found.config,
+        found.tokenizer,
+        found.template,
+        found.leaves,
+        found.generation,
+        found.notes,
+        found.asker,
+    )
 
 
 def _new(config: ConfigDict) -> Base:

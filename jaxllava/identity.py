@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import records
+from input_pipeline.asker import Asker
 from input_pipeline.token_table import tokenizer_hash
 from jaxllava.models.config import ModelConfig
 
@@ -36,7 +37,10 @@ STRIDE, SAMPLE = 1 << 23, 1 << 12  # and so many bytes at each multiple between
 
 
 def of_run(
-    config: ConfigDict, model_config: ModelConfig, tokenizer: PreTrainedTokenizerFast
+    config: ConfigDict,
+    model_config: ModelConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    asker: Asker | None = None,
 ) -> dict[str, str]:
     """The parts of a run's identity, by name, for messages that say in which two runs differ."""
     parts = {
@@ -47,6 +51,8 @@ def of_run(
     model = model_config.to_json()
     parts["model"] = _hash(json.dumps(_without(model, ("attention", "remat")), sort_keys=True))
     parts["tokenizer"] = tokenizer_hash(tokenizer)[:16]
+    if asker is not None:
+        parts["question tokenizer"] = asker.hash[:16]
     for split, _ in config.mixture:
         parts[f"data {split}"] = str(records.data_hash(Path(config.data), split))[:16]
     for key in ("base", "vision_tower", "decoder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,20 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import modality, packing, records, token_table
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import Template, get_template
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.loader import RandomAccess
 from input_pipeline.packing import PackPlan
-from input_pipeline.rows import ImageReader, ImageTextPairs, PackedRows, Titles
+from input_pipeline.rows import Asked, ImageReader, ImageTextPairs, PackedRows, Titles
+from input_pipeline.token_chunks import Job
 from input_pipeline.token_table import TokenTable
 from input_pipeline.tokenizer import special_id
 from input_pipeline.tokenizer_check import check_tokenizer
 from jaxllava.lora import has_dropout
 from jaxllava.losses import contrastive_sum, cross_entropy_sum
 from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
+from jaxllava.models.llama_vid import Guide, LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.rules import Params
 from jaxllava.train_step import Batch, Sums
@@ -39,6 +43,7 @@ class Causal:
 
     model: LlavaModel
     config: ConfigDict
+    asker: Asker | None = None  # tokenizes the questions of a LLaMA-VID
 
     def rows(
         self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
@@ -52,8 +57,11 @@ class Causal:
         template = get_template(config.template)
         check_tokenizer(tokenizer, template, self.model.config.decoder.vocab_size)
         image_tokens = self.model.config.image_tokens
-        sources, tables = _tables(config, tokenizer, template, image_tokens, progress)
+        if isinstance(self.model.config, LlamaVidConfig) and self.asker is None:
+            raise UserError("a LLaMA-VID needs its question tokenizer; open the model by its folder")
+        sources, tables = _tables(config, tokenizer, template, image_tokens, progress, asker=self.asker)
         plan, pairs, batch = _plan(config, tables)
+        asked = Asked.of(plan, tables, pairs) if self.asker else None
         read = int(_of_pairs(tables, pairs[plan.samples], "images").sum())
         facts = {
             "batch": batch,
@@ -64,7 +72,7 @@ class Causal:
             "image_fill": round(read / max(len(plan) * config.row_images, 1), 4),
             "lengths": np.unique(plan.row_lengths).tolist(),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
-        }
+        } | ({"asked": dataclasses.asdict(asked)} if asked else {})
         vision = self.model.config.vision
         rows = PackedRows(
             tables=tables,
@@ -76,6 +84,7 @@ class Causal:
             read_images=ImageReader(vision.image_size, self.model.config.image_mode, vision.pad_color),
             pad_id=_pad_id(tokenizer),
             ordered=config.batching != "packed",
+            asked=asked,
         )
         return rows, facts
 
@@ -94,6 +103,7 @@ class Causal:
             batch["segment_ids"],
             normalise(batch["images"], self.model.config.vision),
             batch["image_index"],
+            guide_of(batch),
             rngs={"dropout": key} if key is not None and has_dropout(self.config.lora_rules) else None,
         )
         head: Any = self.model.apply(variables, method="head")
@@ -170,6 +180,13 @@ class Contrastive:
         return total, {"weight": pairs, "tokens": tokens, "images": pairs}
 
 
+def guide_of(batch: Batch) -> Guide | None:
+    """What a LLaMA-VID's batch asks of its frames."""
+    if "questions" not in batch:
+        return None
+    return Guide(batch["slot_frame"], batch["slot_question"], batch["questions"], batch["question_valid"])
+
+
 BATCHINGS = ("packed", "padded", "padded_random")
 
 
@@ -180,6 +197,7 @@ def _tables(
     image_tokens: int,
     progress: Progress | None,
     titles: bool = False,
+    asker: Asker | None = None,
 ) -> tuple[list[records.RecordSource], list[TokenTable]]:
     """The splits of `config.mixture` and their tokens; with `titles` those of their pictures' titles."""
     data = Path(config.data)
@@ -187,14 +205,18 @@ def _tables(
     tables = [
         token_table.cached(
             data.parent / "cache",
-            Titles(source) if titles else source,
+            Job(
+                Titles(source) if titles else source,
+                tokenizer,
+                template,
+                image_tokens,
+                min(config.sample_tokens or config.row_tokens, config.row_tokens),
+                config.reference_quirks,
+                config.clip_frames,
+                asker,
+            ),
             records.data_hash(data, split) + (" titles" if titles else ""),
-            tokenizer,
-            template,
-            image_tokens,
-            min(config.sample_tokens or config.row_tokens, config.row_tokens),
             progress,
-            config.reference_quirks,
             config.workers,
         )
         for source, (split, _) in zip(sources, config.mixture, strict=True)
@@ -267,9 +289,14 @@ def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return special_id(tokenizer, str(tokenizer.pad_token)) if tokenizer.pad_token else 0
 
 
-def make_objective(config: ConfigDict, model_config: LlavaConfig | ClipConfig) -> Causal | Contrastive:
+def make_objective(
+    config: ConfigDict, model_config: LlavaConfig | ClipConfig, asker: Asker | None = None
+) -> Causal | Contrastive:
+    """The objective that fits the model; a LLaMA-VID's needs an `asker` to read data."""
     if isinstance(model_config, ClipConfig):
         if config.accumulate > 1:
             raise UserError("config.accumulate > 1 changes a contrastive loss (fewer negatives); set it to 1")
         return Contrastive(ClipModel(model_config), config)
-    return Causal(LlavaModel(model_config), config)
+    if asker is not None and isinstance(model_config, LlamaVidConfig):
+        asker.check(model_config.qformer.vocab_size, model_config.qformer.max_positions)
+    return Causal(model_config.module(), config, asker if isinstance(model_config, LlamaVidConfig) else None)

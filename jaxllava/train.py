@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import loader
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from jaxllava import checkpoints as checkpoints_lib
@@ -57,12 +58,14 @@ def train(
     workdir: Path,
     *,
     base: Base | None = None,
+    asker: Asker | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Runs (or resumes, or returns) the stage that `config` describes and leaves `workdir/model`.
 
-    `base` is what it starts from (default: what `config.base` names, or nothing and all parameters are new).
+    `base` is what it starts from (default: what `config.base` names, or nothing and all parameters are new). `asker` is
+    the question tokenizer of a LLaMA-VID, by default the base's.
     On several hosts all of them call this with the same arguments and a workdir that they share. An interrupt saves
     the current step and raises KeyboardInterrupt (`interrupts.Preempted` for SIGTERM); the same call goes on from
     there. Raises UserError for a config, data set or checkpoint that cannot work, before the first step wherever that
@@ -73,7 +76,7 @@ def train(
     settings.check(config)
     model_config = settings.with_settings(config, model_config)
     with preflight.claimed(workdir):
-        return _train(config, model_config, tokenizer, workdir, base, report, say)
+        return _train(config, model_config, tokenizer, workdir, base, asker, report, say)
 
 
 def _train(
@@ -82,20 +85,22 @@ def _train(
     tokenizer: PreTrainedTokenizerFast,
     workdir: Path,
     base: Base | None,
+    asker: Asker | None,
     report: Progress,
     say: Callable[[str], None],
 ) -> Trained:
     # -- what this run is: the same identity means the same result ---------------------------------------------------
-    who = identity.of_run(config, model_config, tokenizer)
+    base = base or (open_base(config) if config.base else None)
+    asker = asker or (base.asker if base else None)
+    who = identity.of_run(config, model_config, tokenizer, asker)
     hosts.agree(who | {"code": identity.of_code()}, config.barrier_minutes)
     if (before := summary.finished(workdir, who)) is not None:
         return before
     check_identity(workdir / "checkpoints", who)
 
     # -- data --------------------------------------------------------------------------------------------------------
-    base = base or (open_base(config) if config.base else None)
     mesh = sharding_lib.make_mesh(config.mesh, limit=config.devices)
-    objective = make_objective(config, model_config)
+    objective = make_objective(config, model_config, asker)
     rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
@@ -237,7 +242,9 @@ def _train(
         # `plain` is how a projector is trained, not how the model is spoken to.
         template = base.template
     described = settings.as_saved(config, model_config)
-    folder.save_model(workdir / "model", full, described, tokenizer, template, generation=generation)
+    folder.save_model(
+        workdir / "model", full, described, tokenizer, template, generation=generation, asker=asker
+    )
     facts |= {"steps": steps, "trained_parameters": optimizer_lib.count(trained)}
     return summary.finish(
         workdir,

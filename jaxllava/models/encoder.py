@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline.errors import UserError
+from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
 from jaxllava.models.layout import cut_by_batch
@@ -70,10 +71,12 @@ class TowerConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True)
 class VisionTowerConfig(TowerConfig):
-    """A tower over the patches of a square image."""
+    """A tower over the patches of a square image. `mean` and `std` normalise the pixels, of RGB in [0, 1]."""
 
     image_size: int = 224
     patch_size: int = 14
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
     class_tokens: ClassVar[int] = 0  # positions in front of the patches
 
@@ -93,7 +96,7 @@ class VisionTowerConfig(TowerConfig):
     @property
     def pad_color(self) -> tuple[int, int, int]:
         """The colour that pads a picture to a square, RGB 0 to 255: the mean, rounded down as in LLaVA."""
-        red, green, blue = (int(255 * value) for value in self.mean)  # type: ignore[attr-defined]
+        red, green, blue = (int(255 * value) for value in self.mean)
         return red, green, blue
 
     def tokens_of(self, select: str) -> int:

@@ -16,19 +16,16 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import truncated_normal
 
-from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.config import dtype_of
 from jaxllava.models.encoder import Params, VisionTower, VisionTowerConfig, embed_patches
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaVisionConfig(VisionTowerConfig):
-    """`mean` and `std` normalise the pixels, of RGB in [0, 1]: LLaMA-VID reads them with CLIP's processor."""
+    """EVA's vision tower. LLaMA-VID reads its pixels with CLIP's processor."""
 
     activation: str = "gelu"
     layer_norm_eps: float = 1e-6
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
     # A field here: it tells the config.json of this tower from CLIP's.
     key_bias: bool = dataclasses.field(default=False, kw_only=True)  # pyright: ignore
 

@@ -21,7 +21,7 @@ from jaxllava import flops, generate, initial, preflight, settings
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
-from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
+from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.objectives import Causal
 from jaxllava.rules import Params
 from jaxllava.train_step import make_step
@@ -63,7 +63,7 @@ def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) ->
     config = config.copy_and_resolve_references()
     config.steps = config.steps or 1000  # of the schedule, which the program is the same for
     model = settings.with_settings(config, model)
-    objective = Causal(LlavaModel(model), config)
+    objective = Causal(model.module(), config)
     params = _laid_out(initial.final_shapes(objective.init, config), mesh, config.sharding_rules)
     optimizer, _ = optimizer_lib.make_optimizer(config, params)
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)
@@ -125,7 +125,7 @@ def generation(
         images=row((images, size, size, 3), jnp.uint8),  # type: ignore[arg-type]
     )
     with jax.set_mesh(mesh):
-        lowered = generate.lower(LlavaModel(model), params, prompts, generate.bucket(new))
+        lowered = generate.lower(model.module(), params, prompts, generate.bucket(new))
     return Program(lowered, rows, _bytes_of_chip(params), 0, rows * new, None)
 
 

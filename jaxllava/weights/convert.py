@@ -80,7 +80,14 @@ def write(found: Checkpoint, target: Path, format: str, progress: Callable[[int]
     """Writes a checkpoint in one of `FORMATS`."""
     if format == "orbax":
         orbax.save_model(
-            target, found.leaves, found.config, found.tokenizer, found.template, progress, found.generation
+            target,
+            found.leaves,
+            found.config,
+            found.tokenizer,
+            found.template,
+            progress,
+            found.generation,
+            found.asker,
         )
     elif format == "hf":
         hf_export.export(found, target, progress)

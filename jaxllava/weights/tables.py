@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from input_pipeline.errors import UserError
 from jaxllava.models.clip import ClipConfig, init_clip
 from jaxllava.models.eva import EvaVisionConfig, init_eva
-from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llama import LlamaConfig, init_llama
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.models.projector import projector_depth
 from jaxllava.models.qformer import QFormerConfig
@@ -137,7 +136,7 @@ def siglip_table(name: str, config: SiglipVisionConfig, path: str = "vision") ->
 
 
 def eva_table(name: str, path: str = "vision") -> list[Entry]:
-    """EVA's tower as `eva_vit_g.pth` names it, under the name prefix `name`. Its fused projection: see `fused.split_fused`."""
+    """EVA's tower as `eva_vit_g.pth` names it, under the prefix `name`. Its fused projection: `fused.split_fused`."""
     at = f"{path}/" if path else ""
     block, to = f"{name}blocks.{{layer}}", f"{at}layers"
     rows = [

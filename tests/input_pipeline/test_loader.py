@@ -21,6 +21,7 @@ from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
+from input_pipeline.token_chunks import Job
 from input_pipeline.types import Record, Turn
 
 IMAGE_TOKENS = 4
@@ -32,7 +33,8 @@ def rows(tokenizer, chat_records):
     """Packed rows of two tables, the second of the same records backwards."""
     sources = [chat_records, chat_records[::-1]]
     tables = [
-        token_table.build(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW) for source in sources
+        token_table.build(Job(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
+        for source in sources
     ]
     pairs = packing.mixture([len(table) for table in tables], [1.0, 0.5], seed=0)
     lengths, images = (
@@ -286,7 +288,7 @@ def test_a_picture_that_cannot_be_read_is_named(chat_records):
 def test_a_record_that_is_damaged_later_is_named_while_training(tmp_path, tokenizer, chat_records):
     records.write({"s": chat_records}, tmp_path / "records")
     source = records.open_split(tmp_path / "records", "s")
-    table = token_table.build(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW)
+    table = token_table.build(Job(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
     pairs = packing.mixture([len(table)], [1.0], seed=0)
     plan = packing.plan(table.lengths, table.images, ROW, 3, seed=0)
     (path,) = (tmp_path / "records").rglob("*array_record-0*")
@@ -334,7 +336,7 @@ def test_global_arrays_hold_the_batch(rows, alone):
 @pytest.mark.parametrize("max_tokens", [500, 16])  # cut here, or by the table already
 def test_a_cut_caption_still_ends_in_the_end_token(tokenizer, max_tokens):
     record = Record("c", "caption", (b"",), (Turn("human", "<image>"), Turn("gpt", "red " * 40)))
-    table = token_table.build(rows_lib.Titles([record]), tokenizer, TEMPLATES["plain"], 0, max_tokens)
+    table = token_table.build(Job(rows_lib.Titles([record]), tokenizer, TEMPLATES["plain"], 0, max_tokens))
     reader = lambda table, number, records: np.zeros((1, 4, 4, 3), np.uint8)
     pairs = rows_lib.ImageTextPairs(
         [table],

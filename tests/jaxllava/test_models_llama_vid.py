@@ -134,7 +134,10 @@ def inputs(config: LlamaVidConfig, seed: int = 0) -> tuple[np.ndarray, Guide]:
     [
         {},
         {"compress": "grid:2"},
-        {"compress": "grid:3", "qformer_sees_class": False},  # 4 patches a side: windows of one patch, 4 of them
+        {
+            "compress": "grid:3",
+            "qformer_sees_class": False,
+        },  # 4 patches a side: windows of one patch, 4 of them
         {"compress": "none"},
         {"qformer": QFORMER.replace(vision_size=20), "at_once": 2},  # a bridge; five slots in three parts
     ],
@@ -206,8 +209,10 @@ def test_published_sizes() -> None:
     assert LlamaVidConfig.from_json(config.to_json()) == config
 
 
-@pytest.mark.parametrize(("compress", "side", "expected"),
-                         [("mean", 16, 1), ("none", 16, 16), ("grid:2", 16, 2), ("grid:3", 16, 3), ("grid:7", 16, 8)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("compress", "side", "expected"),
+    [("mean", 16, 1), ("none", 16, 16), ("grid:2", 16, 2), ("grid:3", 16, 3), ("grid:7", 16, 8)],
+)
 def test_content_side(compress: str, side: int, expected: int) -> None:
     assert content_side(compress, side) == expected
 

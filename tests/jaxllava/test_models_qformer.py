@@ -40,9 +40,10 @@ def bert_names(model: torch.nn.Module) -> dict[str, np.ndarray]:
     """The reference's weights as LAVIS's Q-Former and LLaMA-VID name them, under `bert.`."""
     state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     rename = lambda name: (
-        name.replace("embeddings.layernorm", "embeddings.LayerNorm").replace(".attention.attention.", ".attention.self.")
+        name.replace("embeddings.layernorm", "embeddings.LayerNorm")
+        .replace(".attention.attention.", ".attention.self.")
         .replace(".crossattention.attention.", ".crossattention.self.")
-    )  # fmt: skip
+    )
     return {f"bert.{rename(name)}": value for name, value in state.items()}
 
 
@@ -84,14 +85,10 @@ def test_parity(changes: dict[str, Any]) -> None:
             encoder_hidden_states=tiny.to_torch(vision),
         ).last_hidden_state[:, : config.queries]
     run = jax.jit(lambda p, *x: QFormer(config).apply({"params": p}, *x))
-    np.testing.assert_allclose(
-        run(params, vision, text, valid), tiny.numpy(expected), rtol=0, atol=2e-5
-    )
+    np.testing.assert_allclose(run(params, vision, text, valid), tiny.numpy(expected), rtol=0, atol=2e-5)
     # What pads a question is not read.
     other = np.where(valid, text, 9)
-    np.testing.assert_allclose(
-        run(params, vision, other, valid), tiny.numpy(expected), rtol=0, atol=2e-5
-    )
+    np.testing.assert_allclose(run(params, vision, other, valid), tiny.numpy(expected), rtol=0, atol=2e-5)
 
 
 def test_mistakes() -> None:
@@ -99,7 +96,7 @@ def test_mistakes() -> None:
         CONFIG.replace(cross_every=3)
     with pytest.raises(UserError, match="multiple of heads"):
         CONFIG.replace(heads=5)
-    vision, _, _, query = inputs(CONFIG)
+    vision, _, _, _ = inputs(CONFIG)
     text = np.ones((3, 17), np.int32)
     with pytest.raises(UserError, match="17 tokens: the Q-Former has 16 positions"):
         QFormer(CONFIG).init(jax.random.key(0), vision, text, text > 0)
