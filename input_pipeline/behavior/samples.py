@@ -15,9 +15,11 @@ from input_pipeline.behavior.pieces import Template
 from input_pipeline.sources import media
 from input_pipeline.sources.llava_json import Sample
 from input_pipeline.sources.text import Document
-from input_pipeline.types import Post, Record, Turn
+from input_pipeline.types import Clip, Post, Record, Turn
+from input_pipeline.video import encode_frames
 
 Spec = dict[str, Any]
+Frames = tuple[list[bytes], list[float]]
 
 
 def behavior(
@@ -125,18 +127,41 @@ def short_origin(origin: str) -> str:
     return Path(origin).name
 
 
-def load(spec: Spec, load_image: Callable[[str], bytes] = media.read) -> Record:
-    """Reads a spec's media.
+def load(
+    spec: Spec,
+    load_image: Callable[[str], bytes] = media.read,
+    load_video: Callable[[str], Frames] | None = None,
+) -> Record:
+    """Reads a spec's media; of a video its frames.
 
     Args:
         spec: as this module makes them.
         load_image: gives the bytes of an image's reference; OSError where it cannot.
+        load_video: gives (encoded frames, their times in seconds) of a video's reference; OSError or VideoError where
+            it cannot. By default one frame a second.
     """
+    pictures, films = iter(spec["images"]), iter(spec.get("videos", ()))
+    order = spec["meta"].get("media") or ["image"] * len(spec["images"]) + ["video"] * len(
+        spec.get("videos", ())
+    )
+    images: list[bytes] = []
+    clips: list[Clip] = []
+    for kind in order:
+        if kind == "image":
+            images.append(load_image(next(pictures)))
+            continue
+        frames, times = (load_video or _each_second)(next(films))
+        clips.append(Clip(len(images), tuple(times)))
+        images += frames
     return Record(
         id=spec["id"],
         task=spec["task"],
-        images=tuple(load_image(reference) for reference in spec["images"]),
+        images=tuple(images),
         conversations=tuple(Turn(role, text) for role, text in spec["conversations"]),
         meta=spec["meta"],
-        videos=tuple(media.read(reference) for reference in spec.get("videos", ())),
+        clips=tuple(clips),
     )
+
+
+def _each_second(reference: str) -> Frames:
+    return encode_frames(media.read(reference))

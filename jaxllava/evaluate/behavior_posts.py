@@ -115,7 +115,7 @@ def _source(record: Record) -> str:
 
 
 def _read(record: Record, index: int) -> Post:
-    if record.videos:
+    if record.clips:
         raise _Unfit("is a video, and there is no video model yet")
     behaviors = record.meta.get("behaviors")
     if not behaviors:
