@@ -23,6 +23,7 @@ from input_pipeline.video_file import (
     BACKWARDS,
     BROKEN,
     LATE,
+    LATE_FRAME,
     LIMITS,
     NOT_A_VIDEO,
     Film,
@@ -198,7 +199,7 @@ def _with_clock(
         if most is not None and count > most:
             wanted = (start + middle for middle in _middles(most, stop - start))
         elif fps is None:
-            yield from _every(film, start - film.slack, stop, side)
+            yield from _every(film, start - film.slack, stop, side, line.starts[-1] if line.starts else 0.0)
             return
         else:
             wanted = (start + number / fps for number in range(count))
@@ -212,8 +213,10 @@ def _with_clock(
             yield at, image
 
 
-def _every(film: Film, start: float, stop: float, side: int | None) -> Iterator[tuple[float, Image.Image]]:
-    none = True
+def _every(
+    film: Film, start: float, stop: float, side: int | None, last: float
+) -> Iterator[tuple[float, Image.Image]]:
+    at, none = 0.0, True
     for at, frame in film.frames():
         if at >= stop:
             break
@@ -222,6 +225,8 @@ def _every(film: Film, start: float, stop: float, side: int | None) -> Iterator[
             yield at, film.picture(frame, side)
     if none:
         raise VideoError("no frame can be decoded")
+    if at < min(last, stop) - LATE_FRAME:
+        film.tell(ENDS_EARLY)
 
 
 def _middles(count: int, length: float) -> list[float]:

@@ -32,10 +32,16 @@ _FORMATS = (
 )
 _MOST_PACKETS = 5_000_000  # times of that many frames are 40 MB; at 60 a second they last 23 hours
 LATE = 1.0  # seconds that the last frame may end before a header says so: headers round
+LATE_FRAME = 0.1  # seconds that the last packet may lie behind the last frame: it may hold half of that
 _JUMP = 8  # frames: a key frame that is nearer is reached sooner by decoding on
 _SLACK = 0.0005  # seconds at most that a container's rounding may lay a frame behind its time
 _ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the transparency of WebM out
-_BICUBIC, _ACCURATE, _BIT_EXACT = 4, 0x40000, 0x80000  # flags of swscale: the same pixels on every processor
+_BICUBIC, _AREA, _ACCURATE, _BIT_EXACT = (
+    4,
+    32,
+    0x40000,
+    0x80000,
+)  # flags of swscale: the same pixels on every processor
 _LIMITED, _FULL = 1, 2  # colour ranges: 16 to 235, and 0 to 255
 
 
@@ -213,7 +219,7 @@ class Film:
                 if self._work > self.limits.work:
                     raise VideoError("too much to decode")
                 if frame.pts is not None:
-                    at = float(frame.pts * frame.time_base - self.first * self.base)
+                    at = self.seconds(frame.pts)
                 else:
                     at = number / float(rate) if rate else 0.0
                 number += 1
@@ -223,10 +229,11 @@ class Film:
                 last = at
                 yield at, frame
 
-    def picture(self, frame: Any, side: int | None = None) -> Image.Image:
+    def picture(self, frame: Any, side: int | None = None, quick: bool = False) -> Image.Image:
         """The frame as it is meant to be seen: RGB, upright, its pixels square, transparency on white.
 
         With `side` a short side that is longer becomes that, in FFmpeg: the picture is never held in full size.
+        Resizing is bicubic, or with `quick` the mean of areas, in half the time.
         """
         width, height = frame.width, frame.height
         ratio = float(self.stream.sample_aspect_ratio or 1)
@@ -237,6 +244,9 @@ class Film:
         alpha = any(part.is_alpha for part in frame.format.components)
         # The frame's own matrix and range: left to itself, swscale takes every video for BT.601.
         full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
+        resized = size != (frame.width, frame.height)
+        # In its own size these flags would cost ten times what they do here, for a rounding.
+        flags = (_AREA if quick else _BICUBIC) | (_ACCURATE | _BIT_EXACT if resized else 0)
         plane = self._reformatter.reformat(
             frame,
             *size,
@@ -245,9 +255,7 @@ class Film:
             src_color_range=_FULL if full else _LIMITED,
             dst_colorspace=frame.colorspace,
             dst_color_range=_FULL,
-            interpolation=_BICUBIC
-            if size == (frame.width, frame.height)
-            else _BICUBIC | _ACCURATE | _BIT_EXACT,
+            interpolation=flags,
         ).planes[0]
         mode = "RGBA" if alpha else "RGB"
         image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, plane.line_size, 1)
@@ -330,7 +338,8 @@ def shown(film: Film, wanted: Iterable[float], line: Timeline) -> Iterator[tuple
         walk.to(upto, begin)
         if walk.current is None:
             raise VideoError("no frame can be decoded")
-        yield at, walk.current, walk.over and (upto if begin is None else begin) - walk.position > LATE
+        late = (upto - LATE if begin is None else begin - LATE_FRAME) > walk.position
+        yield at, walk.current, walk.over and late
 
 
 class _Walk:
