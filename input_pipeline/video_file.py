@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import time
 from array import array
@@ -277,34 +278,39 @@ def open_video(
 
     Raises VideoError, inside the block too for whatever a library raises on data that lies.
     """
+    with open_container(source, limits) as container:
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+        if not streams:
+            raise VideoError("no video stream")
+        best = container.streams.best("video")
+        stream: Any = best if best in streams else streams[0]
+        if stream.codec_context is None:
+            raise VideoError("no decoder for it")
+        if stream.width * stream.height > limits.pixels:
+            raise VideoError("pictures of too many pixels")
+        if threads != 1:
+            stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        yield Film(container, stream, limits, tell)
+
+
+@contextlib.contextmanager
+def open_container(source: str | Path | bytes, limits: Limits = LIMITS) -> Iterator[Any]:
+    """An open file of any streams. Raises VideoError, as `open_video` does."""
     import av
 
-    data = source if isinstance(source, bytes) else None
-    if data is None and not Path(source).is_file():  # type: ignore[arg-type]
-        raise VideoError("no such file")
-    if not (len(data) if data is not None else Path(source).stat().st_size):  # type: ignore[arg-type]
-        raise VideoError(f"{NOT_A_VIDEO}: empty")
-    options = {"format_whitelist": _FORMATS, "max_pixels": str(limits.pixels)}
-    with contextlib.ExitStack() as stack:
-        with _named():
-            # "file:", since what stands before a colon in a name may be a protocol to FFmpeg.
-            file = f"file:{source}" if data is None else io.BytesIO(data)
-            container = stack.enter_context(contextlib.closing(av.open(file, "r", options=options)))
-            streams = [s for s in container.streams.video if not _is_cover(s)]
-            if not streams:
-                raise VideoError("no video stream")
-            best = container.streams.best("video")
-            stream: Any = best if best in streams else streams[0]
-            if stream.codec_context is None:
-                raise VideoError("no decoder for it")
-            if stream.width * stream.height > limits.pixels:
-                raise VideoError("pictures of too many pixels")
-            if threads != 1:
-                stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads
-            film = Film(container, stream, limits, tell)
-        with _named():
-            yield film
+    with _named(), contextlib.ExitStack() as stack:
+        if isinstance(source, bytes):
+            size, file = len(source), io.BytesIO(source)
+        else:
+            if not os.path.isfile(source):  # noqa: PTH113 (Path.is_file raises for names that no file can have)
+                raise VideoError("no such file")
+            # What stands before a colon in a name may be a protocol to FFmpeg.
+            size, file = os.path.getsize(source), f"file:{source}"  # noqa: PTH202
+        if not size:
+            raise VideoError(f"{NOT_A_VIDEO}: empty")
+        options = {"format_whitelist": _FORMATS, "max_pixels": str(limits.pixels)}
+        yield stack.enter_context(contextlib.closing(av.open(file, "r", options=options)))
 
 
 @contextlib.contextmanager
