@@ -108,30 +108,8 @@ def make_asker(folder: Path) -> Any:
     from input_pipeline.asker import Asker
 
     folder.mkdir()
-    words = [
-        "what",
-        "is",
-        "it",
-        "in",
-        "the",
-        "color",
-        "of",
-        "red",
-        "blue",
-        "green",
-        "how",
-        "many",
-        "cups",
-        "stars",
-        "?",
-        "!",
-        ".",
-        ",",
-        "a",
-        "describe",
-        "image",
-        "video",
-    ]
+    text = "what is it in the color of red blue green how many cups stars a describe image video ? ! . ,"
+    words = text.split(" ")
     letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     (folder / "vocab.txt").write_text("\n".join(dict.fromkeys([*specials, *words, *letters])) + "\n")
