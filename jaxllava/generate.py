@@ -31,7 +31,8 @@ class Prompts:
 
     tokens int32 [B, P]; valid bool [B, P], False on padding; image_index int32 [B, P] into the row's M *
     image_tokens features, -1 for text, NEWLINE for LLaVA-NeXT's newline; images uint8 [B, M, H, W, 3] or float,
-    already normalised; M, the views of all pictures of a row, may be 0.
+    already normalised, or what a LLaMA-VID kept of its slots, float [B, N, image_tokens, W]; M, the views of all
+    pictures of a row, may be 0.
     """
 
     tokens: jax.Array | np.ndarray
@@ -54,12 +55,12 @@ def bucket(size: int, smallest: int = 32) -> int:
 
 
 def stack_prompts(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], size: int, pad_id: int, rows_to: int | None = None
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pad_id: int, rows_to: int | None = None
 ) -> Prompts:
     """Pads prompts on the left into one batch.
 
-    Args: rows: (tokens [L], image_index [L], images uint8 [m, H, W, 3]) each; size: H and W; rows_to: repeat
-    the last row up to this many, so that the last batch has the shape of the others.
+    Args: rows: (tokens [L], image_index [L], images [m, ...]) each; rows_to: repeat the last row up to this many, so
+    that the last batch has the shape of the others.
     """
     rows = rows + [rows[-1]] * ((rows_to or len(rows)) - len(rows))
     width = bucket(max(len(tokens) for tokens, _, _ in rows))
@@ -68,7 +69,8 @@ def stack_prompts(
     tokens = np.full((len(rows), width), pad_id, np.int32)
     image_index = np.full((len(rows), width), -1, np.int32)
     valid = np.zeros((len(rows), width), bool)
-    pixels = np.zeros((len(rows), slots, size, size, 3), np.uint8)
+    shown = max((images for _, _, images in rows), key=len)
+    pixels = np.zeros((len(rows), slots, *shown.shape[1:]), shown.dtype)
     for i, (row, index, images) in enumerate(rows):
         tokens[i, width - len(row) :] = row
         image_index[i, width - len(row) :] = index

@@ -146,6 +146,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def whole(mesh: Mesh) -> NamedSharding:
+    """What every device has a copy of."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def rows_of_host(sharding: NamedSharding, rows: int) -> np.ndarray:
     """Which of a batch's rows this host's devices hold, in order: int [n]. All of them on one host."""
     indices: Any = sharding.addressable_devices_indices_map((rows,)).values()

@@ -17,7 +17,6 @@ from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.errors import UserError
 from input_pipeline.token_chunks import Job
-from input_pipeline.tokenizer import load_tokenizer
 from input_pipeline.types import Clip, Record, Turn
 from jaxllava import optimizer, rules, sharding
 from jaxllava.models.eva import EvaVisionConfig
