@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.seeds = 1  # how often the arms are trained, with seeds 0, 1, ...
-    config.plaza = dict(posts=2400, instruct=4000, texts=8000, chats=12000)
+    config.plaza = dict(posts=2400, instruct=4000, texts=8000, chats=12000, films=0)
     config.prepare = prepare.get_config()
     config.prepare.template = "image_behavior_v1"  # few words, for a decoder of two layers
     config.vocab_size = 1024
@@ -86,7 +86,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=140))
 
     if tiny:
-        config.plaza = dict(posts=60, instruct=40, texts=60, chats=60)
+        config.plaza = dict(posts=60, instruct=40, texts=60, chats=60, films=0)
         config.vocab_size = 400
         for stage in (config.clip, config.language, config.align, config.instruct, config.arm):
             stage.update(steps=2, batch=4)
