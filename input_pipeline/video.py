@@ -23,7 +23,6 @@ from input_pipeline.video_file import (
     BACKWARDS,
     BROKEN,
     LATE,
-    LATE_FRAME,
     LIMITS,
     NOT_A_VIDEO,
     Film,
@@ -225,7 +224,7 @@ def _every(
             yield at, film.picture(frame, side)
     if none:
         raise VideoError("no frame can be decoded")
-    if at < min(last, stop) - LATE_FRAME:
+    if at < stop and film.short_of(last):
         film.tell(ENDS_EARLY)
 
 

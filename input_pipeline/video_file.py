@@ -33,7 +33,6 @@ _FORMATS = (
 )
 _MOST_PACKETS = 5_000_000  # times of that many frames are 40 MB; at 60 a second they last 23 hours
 LATE = 1.0  # seconds that the last frame may end before a header says so: headers round
-LATE_FRAME = 0.1  # seconds that the last packet may lie behind the last frame: it may hold half of that
 _JUMP = 8  # frames: a key frame that is nearer is reached sooner by decoding on
 _SLACK = 0.0005  # seconds at most that a container's rounding may lay a frame behind its time
 _ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the transparency of WebM out
@@ -43,6 +42,7 @@ _BICUBIC, _AREA, _ACCURATE, _BIT_EXACT = (
     0x40000,
     0x80000,
 )  # flags of swscale: the same pixels on every processor
+_BT709, _BT2020 = 1, 9  # matrices from YUV to RGB
 _LIMITED, _FULL = 1, 2  # colour ranges: 16 to 235, and 0 to 255
 
 
@@ -97,6 +97,8 @@ class Film:
         # A time as the container rounds it: up to half a unit late. Where a unit is a frame, times are exact.
         self.slack = min(float(self.base) / 2, _SLACK)
         self._tell = tell
+        self.newest = float("-inf")  # when the last decoded frame begins
+        self.span = 0.0  # seconds from the one before it to that
         self._told: set[str] = set()
         self._work = 0
         self._begun = time.thread_time()
@@ -227,8 +229,13 @@ class Film:
                 if at < last:
                     self.tell(BACKWARDS)
                     continue
+                self.newest, self.span = at, at - last if number > 1 else 0.0
                 last = at
                 yield at, frame
+
+    def short_of(self, begin: float) -> bool:
+        """Whether what was decoded ends before the frame that begins then. The last packet may hold half a frame."""
+        return begin - self.newest > max(0.75 * self.span, 1e-3)
 
     def picture(self, frame: Any, side: int | None = None, quick: bool = False) -> Image.Image:
         """The frame as it is meant to be seen: RGB, upright, its pixels square, transparency on white.
@@ -243,20 +250,21 @@ class Film:
         scale = min(1.0, side / min(width, height)) if side else 1.0
         size = max(1, round(width * scale)), max(1, round(height * scale))
         alpha = any(part.is_alpha for part in frame.format.components)
-        # The frame's own matrix and range: left to itself, swscale takes every video for BT.601.
-        full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
+        colours: dict[str, int] = {}
+        if not frame.format.is_rgb:
+            # The frame's own matrix and range: left to itself, swscale takes every video for BT.601. PyAV hands them
+            # on only where the target's matrix is another, and RGB has none.
+            full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
+            colours = {
+                "src_colorspace": frame.colorspace,
+                "src_color_range": _FULL if full else _LIMITED,
+                "dst_colorspace": _BT2020 if frame.colorspace != _BT2020 else _BT709,
+            }
         resized = size != (frame.width, frame.height)
         # In its own size these flags would cost ten times what they do here, for a rounding.
         flags = (_AREA if quick else _BICUBIC) | (_ACCURATE | _BIT_EXACT if resized else 0)
         plane = self._reformatter.reformat(
-            frame,
-            *size,
-            format="rgba" if alpha else "rgb24",
-            src_colorspace=frame.colorspace,
-            src_color_range=_FULL if full else _LIMITED,
-            dst_colorspace=frame.colorspace,
-            dst_color_range=_FULL,
-            interpolation=flags,
+            frame, *size, format="rgba" if alpha else "rgb24", interpolation=flags, **colours
         ).planes[0]
         mode = "RGBA" if alpha else "RGB"
         image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, plane.line_size, 1)
@@ -344,7 +352,7 @@ def shown(film: Film, wanted: Iterable[float], line: Timeline) -> Iterator[tuple
         walk.to(upto, begin)
         if walk.current is None:
             raise VideoError("no frame can be decoded")
-        late = (upto - LATE if begin is None else begin - LATE_FRAME) > walk.position
+        late = upto - LATE > walk.position if begin is None else film.short_of(begin)
         yield at, walk.current, walk.over and late
 
 
