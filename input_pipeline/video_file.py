@@ -31,6 +31,8 @@ _FORMATS = (
     "3g2,3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,"
     "webm,wtv,yuv4mpegpipe"
 )
+# Formats whose every frame has a time of its own. In MPEG's program streams times are off by one after a seek.
+_STAMPED = {"mov", "matroska", "avi", "flv", "mpegts"}
 _MOST_PACKETS = 5_000_000  # times of that many frames are 40 MB; at 60 a second they last 23 hours
 LATE = 1.0  # seconds that the last frame may end before a header says so: headers round
 _JUMP = 8  # frames: a key frame that is nearer is reached sooner by decoding on
@@ -286,7 +288,7 @@ def open_video(
 
     Raises VideoError, inside the block too for whatever a library raises on data that lies.
     """
-    with open_container(source, limits) as container:
+    with open_container(source) as container:
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         if not streams:
             raise VideoError("no video stream")
@@ -303,7 +305,7 @@ def open_video(
 
 
 @contextlib.contextmanager
-def open_container(source: str | Path | bytes, limits: Limits = LIMITS) -> Iterator[Any]:
+def open_container(source: str | Path | bytes) -> Iterator[Any]:
     """An open file of any streams. Raises VideoError, as `open_video` does."""
     import av
 
@@ -317,8 +319,9 @@ def open_container(source: str | Path | bytes, limits: Limits = LIMITS) -> Itera
             size, file = os.path.getsize(source), f"file:{source}"  # noqa: PTH202
         if not size:
             raise VideoError(f"{NOT_A_VIDEO}: empty")
-        options = {"format_whitelist": _FORMATS, "max_pixels": str(limits.pixels)}
-        yield stack.enter_context(contextlib.closing(av.open(file, "r", options=options)))
+        # Not `options`, which PyAV hands to each stream: it counts them before all are found, and crashes on MPEG.
+        options = {"format_whitelist": _FORMATS}
+        yield stack.enter_context(contextlib.closing(av.open(file, "r", container_options=options)))
 
 
 @contextlib.contextmanager
@@ -338,7 +341,7 @@ def shown(film: Film, wanted: Iterable[float], line: Timeline) -> Iterator[tuple
     before the first frame show that. Raises VideoError where nothing can be decoded.
     """
     walk = _Walk(film)
-    jumps = True
+    jumps = bool(_STAMPED & set(film.container.format.name.split(",")))
     for at in wanted:
         upto = at + film.slack
         begun = bisect_right(line.starts, upto)  # frames shown until then
