@@ -139,6 +139,8 @@ def _scenes(
     if line.starts and at < stop and film.short_of(line.starts[-1]):
         film.tell(ENDS_EARLY)
         stop = at
+    elif (end is None or end > line.end) and film.breaks_off(line):
+        film.tell(ENDS_EARLY)
     yield best.of(start, max(stop, start, best.at))
 
 

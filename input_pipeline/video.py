@@ -184,11 +184,10 @@ def _with_clock(
     with open_video(source, limits, threads, tell) as film:
         line = film.timeline()
         stop = max(line.end, 1e-3)
-        if end is None or end > stop:
-            if film.claimed() > max(stop, line.reached) + LATE:
-                film.tell(ENDS_EARLY)
-        else:
+        if end is not None and end <= stop:
             stop = end
+        elif film.breaks_off(line):
+            film.tell(ENDS_EARLY)
         if stop <= start:
             raise VideoError("no frames in the stretch")
         if fps is None:

@@ -173,6 +173,10 @@ class Film:
         """When a frame has been shown for its duration; of a frame without a time there is none."""
         return float("inf") if frame.pts is None else self.seconds(frame.pts + (frame.duration or 0))
 
+    def breaks_off(self, line: Timeline) -> bool:
+        """Whether the header says that the video goes on behind its last packet."""
+        return self.claimed() > max(line.end, line.reached) + LATE
+
     def rewind(self) -> None:
         """Back to the first packet."""
         self.container.seek(min(self.first, 0), stream=self.stream, backward=True)
