@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import struct
 import time
 from array import array
 from bisect import bisect_right
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from input_pipeline.video_picture import FrameDrawer
 
 BROKEN = "parts of a video cannot be decoded, the frame before them is shown instead"
 BACKWARDS = "times of a video run backwards, frames are left out"
@@ -38,14 +39,6 @@ LATE = 1.0  # seconds that the last frame may end before a header says so: heade
 _JUMP = 8  # frames: a key frame that is nearer is reached sooner by decoding on
 _SLACK = 0.0005  # seconds at most that a container's rounding may lay a frame behind its time
 _ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the transparency of WebM out
-_BICUBIC, _AREA, _ACCURATE, _BIT_EXACT = (
-    4,
-    32,
-    0x40000,
-    0x80000,
-)  # flags of swscale: the same pixels on every processor
-_BT709, _BT2020 = 1, 9  # matrices from YUV to RGB
-_LIMITED, _FULL = 1, 2  # colour ranges: 16 to 235, and 0 to 255
 
 
 class VideoError(ValueError):
@@ -89,8 +82,6 @@ class Film:
     """A video stream of an open file. Times are seconds from its first frame, which most players start with."""
 
     def __init__(self, container: Any, stream: Any, limits: Limits, tell: Callable[[str], None]) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self.container = container
         self.stream = stream
         self.limits = limits
@@ -104,7 +95,7 @@ class Film:
         self._told: set[str] = set()
         self._work = 0
         self._begun = time.thread_time()
-        self._reformatter = VideoReformatter()
+        self._drawer = FrameDrawer()
         self._decoder = _decoder(stream, limits)
 
     def tell(self, what: str) -> None:
@@ -244,41 +235,8 @@ class Film:
         return begin - self.newest > max(0.75 * self.span, 1e-3)
 
     def picture(self, frame: Any, side: int | None = None, quick: bool = False) -> Image.Image:
-        """The frame as it is meant to be seen: RGB, upright, its pixels square, transparency on white.
-
-        With `side` a short side that is longer becomes that, in FFmpeg: the picture is never held in full size.
-        Resizing is bicubic, or with `quick` the mean of areas, in half the time.
-        """
-        width, height = frame.width, frame.height
-        ratio = float(self.stream.sample_aspect_ratio or 1)
-        if 1 / 8 <= ratio <= 8:  # what is wider or narrower than any format of pixels is no ratio
-            width, height = width * min(1.0, ratio), height * min(1.0, 1 / ratio)
-        scale = min(1.0, side / min(width, height)) if side else 1.0
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        alpha = any(part.is_alpha for part in frame.format.components)
-        colours: dict[str, int] = {}
-        if not frame.format.is_rgb:
-            # The frame's own matrix and range: left to itself, swscale takes every video for BT.601. PyAV hands them
-            # on only where the target's matrix is another, and RGB has none.
-            full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
-            colours = {
-                "src_colorspace": frame.colorspace,
-                "src_color_range": _FULL if full else _LIMITED,
-                "dst_colorspace": _BT2020 if frame.colorspace != _BT2020 else _BT709,
-            }
-        resized = size != (frame.width, frame.height)
-        # In its own size these flags would cost ten times what they do here, for a rounding.
-        flags = (_AREA if quick else _BICUBIC) | (_ACCURATE | _BIT_EXACT if resized else 0)
-        plane = self._reformatter.reformat(
-            frame, *size, format="rgba" if alpha else "rgb24", interpolation=flags, **colours
-        ).planes[0]
-        mode = "RGBA" if alpha else "RGB"
-        image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, plane.line_size, 1)
-        if alpha:
-            white = Image.new("RGBA", size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image).convert("RGB")
-        turn = _turn(frame)
-        return image if turn is None else image.transpose(turn)
+        """The frame as it is meant to be seen, as `FrameDrawer.draw` says."""
+        return self._drawer.draw(frame, float(self.stream.sample_aspect_ratio or 1), side, quick)
 
 
 @contextlib.contextmanager
@@ -426,29 +384,3 @@ def _is_cover(stream: Any) -> bool:
 def _then_none(packets: Iterator[Any]) -> Iterator[Any]:
     yield from packets
     yield None
-
-
-_TURNS = {  # by the signs of the display matrix's (a, b, c, d): x' = a x + c y, y' = b x + d y, y pointing down
-    (1, 0, 0, 1): None,
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
-
-
-def _turn(frame: Any) -> Image.Transpose | None:
-    """What puts the frame upright. Turns between the quarters are rounded to them, broken matrices left out."""
-    try:
-        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))
-    except (KeyError, struct.error):
-        return None
-    sign = lambda value: (value > 0) - (value < 0)
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        signs = (sign(a), 0, 0, sign(d))
-    else:
-        signs = (0, sign(b), sign(c), 0)
-    return _TURNS.get(signs)
