@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline.video_file import LATE_FRAME, LIMITS, Film, Limits, VideoError, open_video
+from input_pipeline.video_file import LIMITS, Film, Limits, VideoError, open_video
 
 ENDS_EARLY = "a video breaks off, its last scene ends there"
 TOO_MANY = "a video has more scenes than are kept, the last one reaches to its end"
@@ -136,9 +136,11 @@ def _scenes(
         before = grey
     if best is None:
         raise VideoError("no frame can be decoded")
-    if line.starts and at < min(line.starts[-1], stop) - LATE_FRAME:
+    if line.starts and at < stop and film.short_of(line.starts[-1]):
         film.tell(ENDS_EARLY)
         stop = at
+    elif (end is None or end > line.end) and film.breaks_off(line):
+        film.tell(ENDS_EARLY)
     yield best.of(start, max(stop, start, best.at))
 
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from input_pipeline.images import ImageError, open_image
+from input_pipeline.video_arrays import MAGIC, PICTURES, ArrayFrames, FolderFrames
 from input_pipeline.video_file import (
     BACKWARDS,
     BROKEN,
     LATE,
-    LATE_FRAME,
     LIMITS,
     NOT_A_VIDEO,
     Film,
@@ -49,10 +46,8 @@ __all__ = [
 ]
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 ENDS_EARLY = "a video breaks off or its pictures end early, another frame is shown again"
 _MOST_DECODED = 3000  # frames from a key frame to a wanted one: more is no video but a trap
-_ARRAY = b"\x93NUMPY"  # how a .npy file begins
 
 
 def is_video(path: Path) -> bool:
@@ -93,7 +88,7 @@ def _read(
     if path.is_dir() or path.suffix.lower() == ".npy":
         if start is not None or end is not None:
             raise VideoError("a stretch of frames without times")
-        read = _folder(path) if path.is_dir() else _array(path)
+        read = FolderFrames(path) if path.is_dir() else ArrayFrames(path)
         return [read(int(middle)) for middle in _middles(count, len(read))]
     found, early = _of_file(path, count, start, end)
     if early:
@@ -185,11 +180,10 @@ def _with_clock(
     with open_video(source, limits, threads, tell) as film:
         line = film.timeline()
         stop = max(line.end, 1e-3)
-        if end is None or end > stop:
-            if film.claimed() > max(stop, line.reached) + LATE:
-                film.tell(ENDS_EARLY)
-        else:
+        if end is not None and end <= stop:
             stop = end
+        elif film.breaks_off(line):
+            film.tell(ENDS_EARLY)
         if stop <= start:
             raise VideoError("no frames in the stretch")
         if fps is None:
@@ -225,7 +219,7 @@ def _every(
             yield at, film.picture(frame, side)
     if none:
         raise VideoError("no frame can be decoded")
-    if at < min(last, stop) - LATE_FRAME:
+    if at < stop and film.short_of(last):
         film.tell(ENDS_EARLY)
 
 
@@ -235,7 +229,7 @@ def _middles(count: int, length: float) -> list[float]:
 
 def _has_no_clock(source: str | Path | bytes) -> bool:
     if isinstance(source, bytes):
-        return source.startswith(_ARRAY)
+        return source.startswith(MAGIC)
     path = Path(source)
     return path.suffix.lower() == ".npy" or os.path.isdir(path)  # noqa: PTH112 (does not raise)
 
@@ -249,7 +243,9 @@ def _without_clock(
     side: int | None,
 ) -> Iterator[tuple[float, Image.Image]]:
     read = (
-        _folder(Path(source)) if not isinstance(source, bytes) and Path(source).is_dir() else _array(source)
+        FolderFrames(Path(source))
+        if not isinstance(source, bytes) and Path(source).is_dir()
+        else ArrayFrames(source)
     )
     count = len(read)
     first = max(0, math.ceil(start * fps - 1e-6))
@@ -266,62 +262,6 @@ def _without_clock(
             wide, high = (max(1, round(length * scale)) for length in image.size)
             image = image.resize((wide, high), Image.Resampling.BICUBIC)
         yield number / fps, image
-
-
-class _array:
-    """uint8 [frames, H, W, 3] or [frames, 3, H, W], as Behavior-LLaVA's release has them."""
-
-    def __init__(self, source: str | Path | bytes) -> None:
-        try:
-            self.frames = _of_bytes(source) if isinstance(source, bytes) else np.load(source, mmap_mode="r")
-        except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
-            if not isinstance(source, bytes) and not os.path.exists(source):  # noqa: PTH110 (does not raise)
-                raise VideoError("no such file") from None
-            raise VideoError("not an array of frames") from error
-        if not isinstance(self.frames, np.ndarray):
-            raise VideoError("not an array of frames")
-        shape = self.frames.shape
-        if self.frames.dtype != np.uint8 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
-            raise VideoError("an array that is not uint8 frames of three colours")
-        if not self.frames.size:
-            raise VideoError("no frames")
-        self.planar = shape[3] != 3
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __call__(self, number: int) -> Image.Image:
-        frame = np.asarray(self.frames[number])
-        return Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0) if self.planar else frame))
-
-
-def _of_bytes(data: bytes) -> np.ndarray:
-    """A view of a .npy file's bytes. numpy's own reader would first allocate what the header claims."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = reader(file)
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError("an array of another size than its file")
-    flat = np.frombuffer(data, dtype, offset=file.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
-
-
-class _folder:
-    def __init__(self, path: Path) -> None:
-        number = lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)]
-        self.pictures = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=number)
-        if not self.pictures:
-            raise VideoError("no frames")
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __call__(self, number: int) -> Image.Image:
-        try:
-            return open_image(self.pictures[number])
-        except ImageError as error:
-            raise VideoError(error.reason) from error
 
 
 def _of_file(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import struct
 import time
 from array import array
 from bisect import bisect_right
@@ -21,6 +20,8 @@ from typing import Any
 
 from PIL import Image
 
+from input_pipeline.video_picture import FrameDrawer
+
 BROKEN = "parts of a video cannot be decoded, the frame before them is shown instead"
 BACKWARDS = "times of a video run backwards, frames are left out"
 NOT_A_VIDEO = "not a video, or broken"
@@ -31,19 +32,13 @@ _FORMATS = (
     "3g2,3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,"
     "webm,wtv,yuv4mpegpipe"
 )
+# Formats whose every frame has a time of its own. In MPEG's program streams times are off by one after a seek.
+_STAMPED = {"mov", "matroska", "avi", "flv", "mpegts"}
 _MOST_PACKETS = 5_000_000  # times of that many frames are 40 MB; at 60 a second they last 23 hours
 LATE = 1.0  # seconds that the last frame may end before a header says so: headers round
-LATE_FRAME = 0.1  # seconds that the last packet may lie behind the last frame: it may hold half of that
 _JUMP = 8  # frames: a key frame that is nearer is reached sooner by decoding on
 _SLACK = 0.0005  # seconds at most that a container's rounding may lay a frame behind its time
 _ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the transparency of WebM out
-_BICUBIC, _AREA, _ACCURATE, _BIT_EXACT = (
-    4,
-    32,
-    0x40000,
-    0x80000,
-)  # flags of swscale: the same pixels on every processor
-_LIMITED, _FULL = 1, 2  # colour ranges: 16 to 235, and 0 to 255
 
 
 class VideoError(ValueError):
@@ -87,8 +82,6 @@ class Film:
     """A video stream of an open file. Times are seconds from its first frame, which most players start with."""
 
     def __init__(self, container: Any, stream: Any, limits: Limits, tell: Callable[[str], None]) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self.container = container
         self.stream = stream
         self.limits = limits
@@ -97,10 +90,12 @@ class Film:
         # A time as the container rounds it: up to half a unit late. Where a unit is a frame, times are exact.
         self.slack = min(float(self.base) / 2, _SLACK)
         self._tell = tell
+        self.newest = float("-inf")  # when the last decoded frame begins
+        self.span = 0.0  # seconds from the one before it to that
         self._told: set[str] = set()
         self._work = 0
         self._begun = time.thread_time()
-        self._reformatter = VideoReformatter()
+        self._drawer = FrameDrawer()
         self._decoder = _decoder(stream, limits)
 
     def tell(self, what: str) -> None:
@@ -169,6 +164,10 @@ class Film:
         """When a frame has been shown for its duration; of a frame without a time there is none."""
         return float("inf") if frame.pts is None else self.seconds(frame.pts + (frame.duration or 0))
 
+    def breaks_off(self, line: Timeline) -> bool:
+        """Whether the header says that the video goes on behind its last packet."""
+        return self.claimed() > max(line.end, line.reached) + LATE
+
     def rewind(self) -> None:
         """Back to the first packet."""
         self.container.seek(min(self.first, 0), stream=self.stream, backward=True)
@@ -227,44 +226,17 @@ class Film:
                 if at < last:
                     self.tell(BACKWARDS)
                     continue
+                self.newest, self.span = at, at - last if number > 1 else 0.0
                 last = at
                 yield at, frame
 
-    def picture(self, frame: Any, side: int | None = None, quick: bool = False) -> Image.Image:
-        """The frame as it is meant to be seen: RGB, upright, its pixels square, transparency on white.
+    def short_of(self, begin: float) -> bool:
+        """Whether what was decoded ends before the frame that begins then. The last packet may hold half a frame."""
+        return begin - self.newest > max(0.75 * self.span, 1e-3)
 
-        With `side` a short side that is longer becomes that, in FFmpeg: the picture is never held in full size.
-        Resizing is bicubic, or with `quick` the mean of areas, in half the time.
-        """
-        width, height = frame.width, frame.height
-        ratio = float(self.stream.sample_aspect_ratio or 1)
-        if 1 / 8 <= ratio <= 8:  # what is wider or narrower than any format of pixels is no ratio
-            width, height = width * min(1.0, ratio), height * min(1.0, 1 / ratio)
-        scale = min(1.0, side / min(width, height)) if side else 1.0
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        alpha = any(part.is_alpha for part in frame.format.components)
-        # The frame's own matrix and range: left to itself, swscale takes every video for BT.601.
-        full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
-        resized = size != (frame.width, frame.height)
-        # In its own size these flags would cost ten times what they do here, for a rounding.
-        flags = (_AREA if quick else _BICUBIC) | (_ACCURATE | _BIT_EXACT if resized else 0)
-        plane = self._reformatter.reformat(
-            frame,
-            *size,
-            format="rgba" if alpha else "rgb24",
-            src_colorspace=frame.colorspace,
-            src_color_range=_FULL if full else _LIMITED,
-            dst_colorspace=frame.colorspace,
-            dst_color_range=_FULL,
-            interpolation=flags,
-        ).planes[0]
-        mode = "RGBA" if alpha else "RGB"
-        image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, plane.line_size, 1)
-        if alpha:
-            white = Image.new("RGBA", size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image).convert("RGB")
-        turn = _turn(frame)
-        return image if turn is None else image.transpose(turn)
+    def picture(self, frame: Any, side: int | None = None, quick: bool = False) -> Image.Image:
+        """The frame as it is meant to be seen, as `FrameDrawer.draw` says."""
+        return self._drawer.draw(frame, float(self.stream.sample_aspect_ratio or 1), side, quick)
 
 
 @contextlib.contextmanager
@@ -278,7 +250,7 @@ def open_video(
 
     Raises VideoError, inside the block too for whatever a library raises on data that lies.
     """
-    with open_container(source, limits) as container:
+    with open_container(source) as container:
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         if not streams:
             raise VideoError("no video stream")
@@ -295,7 +267,7 @@ def open_video(
 
 
 @contextlib.contextmanager
-def open_container(source: str | Path | bytes, limits: Limits = LIMITS) -> Iterator[Any]:
+def open_container(source: str | Path | bytes) -> Iterator[Any]:
     """An open file of any streams. Raises VideoError, as `open_video` does."""
     import av
 
@@ -309,8 +281,9 @@ def open_container(source: str | Path | bytes, limits: Limits = LIMITS) -> Itera
             size, file = os.path.getsize(source), f"file:{source}"  # noqa: PTH202
         if not size:
             raise VideoError(f"{NOT_A_VIDEO}: empty")
-        options = {"format_whitelist": _FORMATS, "max_pixels": str(limits.pixels)}
-        yield stack.enter_context(contextlib.closing(av.open(file, "r", options=options)))
+        # Not `options`, which PyAV hands to each stream: it counts them before all are found, and crashes on MPEG.
+        options = {"format_whitelist": _FORMATS}
+        yield stack.enter_context(contextlib.closing(av.open(file, "r", container_options=options)))
 
 
 @contextlib.contextmanager
@@ -330,7 +303,7 @@ def shown(film: Film, wanted: Iterable[float], line: Timeline) -> Iterator[tuple
     before the first frame show that. Raises VideoError where nothing can be decoded.
     """
     walk = _Walk(film)
-    jumps = True
+    jumps = bool(_STAMPED & set(film.container.format.name.split(",")))
     for at in wanted:
         upto = at + film.slack
         begun = bisect_right(line.starts, upto)  # frames shown until then
@@ -344,7 +317,7 @@ def shown(film: Film, wanted: Iterable[float], line: Timeline) -> Iterator[tuple
         walk.to(upto, begin)
         if walk.current is None:
             raise VideoError("no frame can be decoded")
-        late = (upto - LATE if begin is None else begin - LATE_FRAME) > walk.position
+        late = upto - LATE > walk.position if begin is None else film.short_of(begin)
         yield at, walk.current, walk.over and late
 
 
@@ -411,29 +384,3 @@ def _is_cover(stream: Any) -> bool:
 def _then_none(packets: Iterator[Any]) -> Iterator[Any]:
     yield from packets
     yield None
-
-
-_TURNS = {  # by the signs of the display matrix's (a, b, c, d): x' = a x + c y, y' = b x + d y, y pointing down
-    (1, 0, 0, 1): None,
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
-
-
-def _turn(frame: Any) -> Image.Transpose | None:
-    """What puts the frame upright. Turns between the quarters are rounded to them, broken matrices left out."""
-    try:
-        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))
-    except (KeyError, struct.error):
-        return None
-    sign = lambda value: (value > 0) - (value < 0)
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        signs = (sign(a), 0, 0, sign(d))
-    else:
-        signs = (0, sign(b), sign(c), 0)
-    return _TURNS.get(signs)
