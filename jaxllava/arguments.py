@@ -63,6 +63,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     _post_sources(add)
     add.add_argument("--media", type=Path, help="folder of the posts' media, by file name; also tar shards")
+    add.add_argument("--scenes", type=Path, help="the posts' scenes in words, a file of `jaxllava verbalise`")
     add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
     add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
     add.add_argument("--images", type=Path, help="folder of the images that --instruct and --captions name")

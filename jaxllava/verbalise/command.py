@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def verbalise(args: argparse.Namespace) -> None:
     if hosts.is_first():
         print(text(report, args.out))
         if report["problem"]:
+            print(f"error: {report['problem']}", file=sys.stderr)
             raise SystemExit(1)
 
 
@@ -96,5 +98,6 @@ def text(report: dict[str, Any], out: Path) -> str:
             lines.append(f"scenes {what}: {report[what]}")
     if report["bad"]:
         lines.append(f"each bad one: {place.folder / QUARANTINE}")
-    lines.append(f"error: {report['problem']}" if report["problem"] else f"scenes: {place.file}")
+    if not report["problem"]:
+        lines.append(f"scenes: {place.file}")
     return "\n".join(lines)

@@ -119,7 +119,7 @@ def verbalise(
         if host:
             return {"media": len(media), "asked": len(mine), "problem": "", "seconds": seconds}
         final = Answers(kept, found.identity) if hosts > 1 else found
-        facts = {"asked": len(waiting), "seconds": seconds}
+        facts = {"asked": sum(map(final.is_answered, waiting)), "seconds": seconds}
         return _written(media, read, final, of_model, how, max_bad_fraction, place, facts)
 
 
@@ -248,10 +248,9 @@ def _written(
     }
     problem = ""
     if len(bad) > max_bad_fraction * len(media):
-        common = ", ".join(f"{what}: {len(names)}" for what, names in sorted(reasons.items())[:3])
         problem = (
-            f"{len(bad)} of {len(media)} media are bad, more than --max-bad-fraction {max_bad_fraction:g} allows "
-            f"({common}); {place.folder / QUARANTINE} names them; {place.file} was not written"
+            f"{len(bad)} of {len(media)} media are bad, more than --max-bad-fraction {max_bad_fraction:g} allows; "
+            f"{place.folder / QUARANTINE} names them; {place.file} was not written"
         )
     scenes = [scene for line in lines for scene in line["scenes"]]
     report: dict[str, Any] = {

@@ -106,13 +106,13 @@ def parse_caption(text: str) -> str:
     final stop, and what a phrase says the third time in a row. The first letter is small unless it begins what is
     likely a name (see `lower_first`).
     """
-    lines = (" ".join(line.split()) for line in text[:_LONGEST].splitlines())
+    lines = (" ".join(line.split()) for line in _readable(text).splitlines())
     caption = next(filter(None, (_unquoted(_LABEL.sub("", line)) for line in lines)), "")
     caption = _without_loops(_first_sentence(caption))
     while match := _LEAD_IN.match(caption):
         caption = caption[match.end() :]
     words = caption.split(" ")
-    return lower_first(" ".join(words[:_CAPTION_WORDS]).rstrip(" .,;:!…。！"))
+    return lower_first(" ".join(words[:_CAPTION_WORDS]).rstrip(" .,;:!?…。！？"))
 
 
 def lower_first(text: str) -> str:
@@ -145,7 +145,7 @@ def parse_tags(text: str, cut: bool = False) -> tuple[str, ...]:
     Args:
         cut: the answer ended for its length, so that its last word may be the beginning of one.
     """
-    pieces = _BETWEEN_TAGS.split(_TAG_LABEL.sub("", text[:_LONGEST].strip()))
+    pieces = _BETWEEN_TAGS.split(_readable(text).strip())
     if cut:
         pieces.pop()
     found: dict[str, None] = {}
@@ -158,11 +158,19 @@ def parse_tags(text: str, cut: bool = False) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _readable(text: str) -> str:
+    """The text without control characters and the marks of broken bytes, which models write too."""
+    return "".join(
+        letter if (letter.isprintable() and letter != "\ufffd") or letter.isspace() else " "
+        for letter in text[:_LONGEST]
+    )
+
+
 def _tag(piece: str) -> str:
     tag, before = " ".join(piece.lower().split()), None
     while tag != before:
         before = tag
-        tag = _BULLET.sub("", tag).strip(_AROUND_TAG)
+        tag = _BULLET.sub("", _TAG_LABEL.sub("", tag)).strip(_AROUND_TAG)
     return tag if any(map(str.isalnum, tag)) else ""
 
 
