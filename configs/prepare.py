@@ -56,6 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.templates = ConfigDict(
         {"reddit": "reddit_image_v1", "youtube": "youtube_thumbnail_v1", "other": "image_behavior_v1"}
     )
+    config.scenes = ""  # a file of `jaxllava verbalise`: its scenes are told in place of the posts' own
+    config.scenes_by = "sha256"  # of the post's medium; "name": by file name without suffix, or the post's id
     config.max_asr_words = 200  # of what is said in a video; the question after it is always whole
     config.max_image_side = 0  # larger images are stored again with this side, in pixels; 0: all as they came
 

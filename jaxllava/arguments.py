@@ -63,6 +63,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     _post_sources(add)
     add.add_argument("--media", type=Path, help="folder of the posts' media, by file name; also tar shards")
+    add.add_argument("--scenes", type=Path, help="the posts' scenes in words, a file of `jaxllava verbalise`")
     add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
     add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
     add.add_argument("--images", type=Path, help="folder of the images that --instruct and --captions name")
@@ -128,6 +129,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
 
     _evaluate(command)
+    _verbalise(command)
 
     add = command("generate", "Answer a prompt about an image.")
     add.add_argument("--model", type=Path, required=True)
@@ -243,6 +245,47 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
     add.add_argument("--data", type=Path, help="records folder of a prepared data set")
     add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")
     add.add_argument("--json", type=Path, help="also write the figures of --data here")
+
+
+def _verbalise(command: Callable[[str, str], Parser]) -> None:
+    add = command(
+        "verbalise",
+        "Put the scenes of videos and pictures into words: a model's caption and tags, measured colours and tone.",
+    )
+    add.add_argument("--model", type=Path, required=True, help="any model folder that `generate` takes")
+    add.add_argument(
+        "--videos",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="DIR|FILE",
+        help="with all below folders; captions beside a video (ID.en.vtt) are taken along",
+    )
+    add.add_argument(
+        "--images", type=Path, nargs="+", action="extend", metavar="DIR|FILE", help="one scene each"
+    )
+    add.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="NAME.jsonl|DIR",
+        help="a line of JSON for each medium; what was asked is kept in NAME.work (or DIR): the command goes on",
+    )
+    add.add_argument("--caption-prompt", metavar="TEXT", help="in place of ours")
+    add.add_argument("--tags-prompt", metavar="TEXT", help="in place of ours")
+    add.add_argument("--batch", type=int, default=16, help="questions at once (default 16)")
+    add.add_argument("--most-scenes", type=int, default=16, help="of a video (default 16)")
+    add.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=0.05,
+        help="share of bad media above which nothing is written (default 0.05)",
+    )
+    add.add_argument("--template", help="prompt template, in place of the model's own")
+    add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    add.add_argument(
+        "--distributed", action="store_true", help="every host of a pod or job asks about its share"
+    )
 
 
 def _post_sources(add: argparse.ArgumentParser) -> None:

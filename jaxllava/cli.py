@@ -27,6 +27,7 @@ RESUMED = (
     "download",
     "train",
     "sweep",
+    "verbalise",
 )  # given again, they go on where they stopped
 
 
@@ -205,6 +206,12 @@ def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
     command.evaluate(args)
 
 
+def _verbalise(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava.verbalise import command
+
+    command.verbalise(args)
+
+
 def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import api
 
@@ -270,6 +277,7 @@ COMMANDS = {
     "sweep": _sweep,
     "plan": _plan,
     "evaluate": _evaluate,
+    "verbalise": _verbalise,
     "generate": _generate,
     "convert": _convert,
     "bench": _bench,

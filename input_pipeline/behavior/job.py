@@ -42,6 +42,10 @@ class Job:
         """Where the fingerprints of evaluation sets lie."""
         return Path(self.work) / "evaluation"
 
+    def told_scenes(self) -> Path:
+        """Where the index of scenes in words lies, if there are any."""
+        return Path(self.work) / "scenes.sqlite"
+
     def order(self, key: str) -> int:
         """The place of a key in the order of everything."""
         return spill.order_of(key, self.seed)

@@ -32,6 +32,7 @@ from input_pipeline.behavior import (
     funnel,
     samples,
     spill,
+    told_scenes,
     verbalise,
 )
 from input_pipeline.behavior.duplicates import Fingerprint
@@ -153,6 +154,7 @@ def join(job: Job, bucket: int) -> None:
                 specs.append(row)
 
     evaluation = evaluation_set.load(job.evaluation(), job.rules)
+    told = told_scenes.load(job.told_scenes())
     seen: list[Seen] = []
     with (
         Ledger(base) as ledger,
@@ -173,6 +175,9 @@ def join(job: Job, bucket: int) -> None:
                 ledger.drop(drop)
             if post is not None and (looked := _look(post, evaluation, ledger)):
                 post, print_ = looked
+                if told:
+                    before, post = post, told.tell(post, print_.sha256.hex())
+                    ledger.tally.told_scenes += post is not before
                 place = log.add(post)
                 seen.append(Seen(key, post.created, place, print_.sha256, print_.hash, print_.thumbnail))
         readable = functools.cache(_why_unreadable)

@@ -50,6 +50,7 @@ class Tally(msgspec.Struct):
     ] = {}  # {step: {reason: {source: (posts, comments)}}}
     samples: dict[str, dict[str, list[Sample]]] = {}  # {step: {reason: a few}}
     splits: dict[str, tuple[int, int]] = {}  # {split: (records, bytes)}
+    told_scenes: int = 0  # posts that were given scenes in words
 
     def add(self, other: Tally) -> None:
         """Adds another tally to this one."""
@@ -64,6 +65,7 @@ class Tally(msgspec.Struct):
                 for reason, count in reasons.items():
                     mine[reason] = mine.get(reason, 0) + count
         self.gone_posts += other.gone_posts
+        self.told_scenes += other.told_scenes
         for source, counts in other.read.items():
             self.read[source] = _plus(self.read.get(source), counts)
         for step, reasons in other.drops.items():
