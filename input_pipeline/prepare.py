@@ -29,7 +29,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import inputs, recipe, records
-from input_pipeline.behavior import arms, evaluation_set, funnel_page, report, stages, tally, told_scenes
+from input_pipeline.behavior import (
+    arms,
+    evaluation_set,
+    films,
+    funnel_page,
+    report,
+    stages,
+    tally,
+    told_scenes,
+)
 from input_pipeline.behavior.engine import Engine
 from input_pipeline.behavior.job import Job, tallies
 from input_pipeline.behavior.tally import Tally
@@ -103,6 +112,7 @@ def prepare(
             settings["seed"],
             recipe.version_of(settings),
             settings["max_image_side"],
+            films.from_config(settings["video"]),
         )
         if settings["scenes"] and not job.told_scenes().exists():
             told_scenes.build(settings["scenes"], settings["scenes_by"], job.told_scenes())

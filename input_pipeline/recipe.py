@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import inputs
-from input_pipeline.behavior import arms, language, nsfw_words, told_scenes
+from input_pipeline.behavior import arms, films, language, nsfw_words, told_scenes
 from input_pipeline.behavior.arms import Arm
 from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError, nearest
@@ -24,7 +24,8 @@ from input_pipeline.sources import media
 VERSION = 3  # raise it when the same input would give other records
 _KEYS = {
     *inputs.ENTRIES, "heldout_fraction", "seed", "arms", "behaviors", "template", "templates", "clean",
-    "max_bad_fraction", "max_image_side", "max_asr_words", "scenes", "scenes_by", "beam",
+    "max_bad_fraction", "max_image_side", "max_asr_words", "scenes", "scenes_by", "video",
+    "video_templates", "beam",
 }  # fmt: skip
 _BUCKET = 16 * 2**20  # bytes of raw text for each bucket
 _MOST_BUCKETS = 1024
@@ -154,7 +155,9 @@ def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
         raise UserError(f"--workers {workers}: at least 1 is needed")
     wording = settings["template"] or settings["templates"]
     told = tuple(settings["behaviors"])
-    chosen = arms.make(tuple(settings["arms"]), wording, told, settings["max_asr_words"])
+    shown = films.from_config(settings["video"]).films
+    of_films = settings["video_templates"] if shown else None
+    chosen = arms.make(tuple(settings["arms"]), wording, told, settings["max_asr_words"], of_films)
     rules = Rules.from_config(settings["clean"])
     # Their errors belong here, not into a worker.
     nsfw_words.finder.cache_clear()  # the file may have changed since an earlier run in this process

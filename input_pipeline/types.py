@@ -42,6 +42,7 @@ class Scene(msgspec.Struct, frozen=True, array_like=True, gc=False):
     background: tuple[str, ...] = ()
     tone: str = ""
     text: str = ""  # what is written in the picture
+    keyframe: float | None = None  # when the frame that stands for it is shown
 
 
 class Post(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="post"):
@@ -74,6 +75,7 @@ class Post(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="post"):
     replay: tuple[Span, ...] = ()  # the replay graph, in order of time
     scenes: tuple[Scene, ...] = ()
     content: str = ""  # a statement of what the picture shows, where one was measured
+    film: str = ""  # a reference, as in `media`, to the video itself, where it is at hand and wanted
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="reply"):

@@ -10,7 +10,7 @@ import io
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +158,39 @@ def encode_frames(
     last: Image.Image | None = None
     for at, image in frames(source, fps, most, side=side, limits=limits, tell=tell):
         if image is not last:
-            file = io.BytesIO()
-            image.save(file, "JPEG", quality=quality, subsampling=0)
-            encoded, last = file.getvalue(), image
+            encoded, last = _jpeg(image, quality), image
         pictures.append(encoded)
         times.append(at)
     return pictures, times
+
+
+def encode_at(
+    source: str | Path | bytes,
+    times: Sequence[float],
+    side: int | None = None,
+    quality: int = 92,
+    limits: Limits = LIMITS,
+    tell: Callable[[str], None] = lambda what: None,
+) -> tuple[list[bytes], list[float]]:
+    """As `encode_frames`, of the frames that are shown at some times (seconds, rising). Those behind the end of a video
+    that breaks off show its last frame. Raises VideoError.
+    """
+    pictures: list[bytes] = []
+    last = None
+    with open_video(source, limits, tell=tell) as film:
+        for _, frame, ended in shown(film, times, film.timeline()):
+            if ended:
+                film.tell(ENDS_EARLY)
+            if frame is not last or not pictures:
+                last, encoded = frame, _jpeg(film.picture(frame, side), quality)
+            pictures.append(encoded)
+    return pictures, list(times)
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
 
 
 def _with_clock(

@@ -103,6 +103,7 @@ def summary(tally: Tally, quarantine: Path) -> dict[str, Any]:
     return {
         "read": sum(tally.records.values()),
         "passed": dict(tally.passed),
+        **({"films": dict(tally.films)} if tally.films else {}),
         "bad": kinds["bad"],
         "gone": kinds["gone"],
         "skipped": kinds["skipped"],
@@ -128,6 +129,8 @@ def text(found: Mapping[str, Any], out_dir: Path) -> str:
         lines.append(f"kept {' and '.join(counts)}; by step, with samples: {out_dir / 'funnel.html'}")
     if "told_scenes" in found:
         lines.append(f"{found['told_scenes']} posts were given scenes in words")
+    for what, count in found.get("films", {}).items():
+        lines.append(f"{count} times: {what}")
     for reason, count in found["passed"].items():
         lines.append(f"passed over {count} records {reason}")
     lines.append(
