@@ -131,10 +131,16 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     _evaluate(command)
     _verbalise(command)
 
-    add = command("generate", "Answer a prompt about an image.")
+    add = command("generate", "Answer a prompt about images or videos.")
     add.add_argument("--model", type=Path, required=True)
     add.add_argument("--prompt", required=True)
     add.add_argument("--image", type=Path, action="append", default=[], help="may be given several times")
+    add.add_argument("--video", type=Path, action="append", default=[], help="the same; behind the images")
+    add.add_argument("--fps", type=float, default=1.0, help="frames of a second of a video (default 1)")
+    add.add_argument("--frames", type=int, help="at most, evenly spread (default: all that --fps gives)")
+    add.add_argument(
+        "--features", type=Path, help="folder to keep a LLaMA-VID's features of videos in, for other prompts"
+    )
     add.add_argument("--max-new-tokens", type=int, default=128)
     add.add_argument("--temperature", type=float, default=0.0)
     add.add_argument("--seed", type=int, default=0)
@@ -232,7 +238,12 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
         default="zero-shot",
         help="whose reported figures to show: zero-shot, fine-tuned, ... with story",
     )
-    add.add_argument("--frames", type=int, default=4, help="of a video (default 4)")
+    add.add_argument("--frames", type=int, help="of a video, as pictures (default 4)")
+    add.add_argument(
+        "--fps",
+        type=float,
+        help="frames of a second of a video, all as one image (LLaMA-VID; its default is 1)",
+    )
     add.add_argument("--batch-size", type=int, default=16)
     add.add_argument("--template", help="prompt template, in place of the model's own")
     add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")

@@ -215,11 +215,19 @@ def _verbalise(args: argparse.Namespace, overrides: list[str]) -> None:
 def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import api
 
-    for image in args.image:
-        if not image.is_file():
-            raise UserError(f"--image {image} does not exist")
-    model = api.load(args.model, args.template)
-    images = [list(args.image)] if args.image else None
+    for flag in ("image", "video"):
+        for path in getattr(args, flag):
+            if not (path.exists() if flag == "video" else path.is_file()):
+                raise UserError(f"--{flag} {path} does not exist")
+    if not 0 < args.fps <= 120:
+        raise UserError(f"--fps {args.fps}: a positive number is needed")
+    if args.frames is not None and args.frames < 1:
+        raise UserError(f"--frames {args.frames}: a positive number is needed")
+    from jaxllava.videos import Video
+
+    model = api.load(args.model, args.template, features=args.features)
+    shown = [*args.image, *(Video(path, args.fps, args.frames) for path in args.video)]
+    images = [shown] if shown else None
     (text,) = model.generate(
         [args.prompt],
         images,
