@@ -244,7 +244,7 @@ def test_pictures_of_other_shapes_share_no_batch(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Model, "answer", answer)
     how = Asking("What?", "Tags?", batch_size=4, new_tokens=4)
     report = verbalise(anyres, find([], [tmp_path]), tmp_path / "out", checkpoint="w", how=how)
-    assert report["written"] == 5 and sorted(batches) == [[3] * 4, [3] * 4, [5] * 4]
+    assert report["written"] == 5 and {tuple(views) for views in batches} == {(3,) * 4, (5,) * 4}
 
 
 def _programs() -> int:
