@@ -264,7 +264,7 @@ def test_a_program_is_compiled_for_each_rounded_length_and_no_more(model, tmp_pa
 def test_bad_media_are_counted_and_named(model, tmp_path, asked):
     source = films(tmp_path / "videos", 3)
     (source / "text.mp4").write_bytes(b"no video")
-    (source / "empty.webm").write_bytes(b"")
+    (source / "other.webm").write_bytes(b"no video either")
     (source / "link.mkv").symlink_to(tmp_path / "nowhere")
     np.save(source / "floats.npy", np.zeros((2, 4, 4, 3)))
     np.save(source / "frames.npy", np.full((3, 8, 8, 3), 200, np.uint8))
@@ -272,14 +272,14 @@ def test_bad_media_are_counted_and_named(model, tmp_path, asked):
     assert (report["media"], report["written"], report["bad"], report["problem"]) == (8, 4, 4, "")
     quarantined = [json.loads(line) for line in (tmp_path / "out" / run.QUARANTINE).read_text().splitlines()]
     assert {row["media"]: row["reason"] for row in quarantined} == {
-        "empty.webm": "media: not a video, or broken",
         "floats.npy": "media: an array that is not uint8 frames of three colours",
         "link.mkv": "media: No such file or directory",
+        "other.webm": "media: not a video, or broken",
         "text.mp4": "media: not a video, or broken",
     }
     assert report["reasons"]["media: not a video, or broken"] == {
         "count": 2,
-        "first": ["empty.webm", "text.mp4"],
+        "first": ["other.webm", "text.mp4"],
     }
     frames = next(row for row in lines(tmp_path / "out") if row["media"] == "frames.npy")
     assert [scene["start"] for scene in frames["scenes"]] == [None] * 3  # each frame of an array is a scene
