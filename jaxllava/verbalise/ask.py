@@ -8,6 +8,7 @@ shapes are a matter of the question alone. That is also one compiled program for
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,8 +29,8 @@ from jaxllava.prompts import Row as Prompt
 from jaxllava.verbalise import keyframes, words
 from jaxllava.verbalise.media import Medium, stamp
 
-_READERS = 4  # threads that open media
-_AHEAD = 6  # media that are opened before the model comes to them
+_READERS = max(2, min(8, os.cpu_count() or 2))  # threads that open media
+_AHEAD = 12  # media that are opened before the model comes to them, each with all its pictures
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ from input_pipeline.images import open_image
 from jaxllava import cli, generate
 from jaxllava.api import Model
 from jaxllava.verbalise import keyframes, run, words
-from jaxllava.verbalise.ask import Asking
+from jaxllava.verbalise.ask import Asking, _open
 from jaxllava.verbalise.media import find
 from jaxllava.verbalise.run import Place, verbalise
 from jaxllava.weights import orbax
@@ -35,6 +36,7 @@ from tests.jaxllava import tiny_models as tiny
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 HOW = Asking(batch_size=4, new_tokens=12)
+COLORS = ((220, 35, 35), (40, 90, 220), (60, 165, 60), (250, 230, 50), (15, 15, 15), (255, 255, 255))
 SCRIPT = Path(__file__).parents[2] / "launch" / "local_pod.sh"
 
 
@@ -54,11 +56,29 @@ def model(folder) -> Model:
     return Model(config, jax.tree.map(jnp.asarray, params), tokenizer, "v1_bare")
 
 
+def scenes(path: Path, count: int, seconds: float = 2.0, rate: int = 5) -> Path:
+    """A video of pictures that stand for some seconds each: a block of one colour on another."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        for number in range(round(count * seconds * rate)):
+            picture = np.empty((48, 64, 3), np.uint8)
+            scene = int(number / (seconds * rate)) % len(COLORS)
+            picture[:], picture[12:36, 16:48] = COLORS[scene], COLORS[scene - 1]
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def films(folder: Path, count: int = 5) -> Path:
-    """Videos of 12, 10, 8 ... seconds."""
+    """Videos of 12, 10, 8 ... seconds with a cut every 2 seconds."""
     (folder / "more").mkdir(parents=True)
     for number in range(count):
-        film(folder / ("more" if number % 2 else "") / f"v{number}.mp4", 12 - 2 * number, rate=1)
+        scenes(folder / ("more" if number % 2 else "") / f"v{number}.mp4", 6 - number)
     return folder
 
 
@@ -207,22 +227,44 @@ def test_neither_hosts_nor_batches_change_the_result(model, tmp_path, monkeypatc
     assert tell(model, source, tmp_path / "two", max_bad_fraction=0.2)["asked"] == 1
 
 
+def test_pictures_of_other_shapes_share_no_batch(folder, tmp_path, monkeypatch):
+    """Of LLaVA-NeXT the number of views and positions is a matter of the picture's size: beside a larger one the same
+    question would be another program."""
+    tokenizer = tiny.tokenizer_in(folder.parent / "tokenizer")
+    config = tiny.llava_for(tokenizer, image_mode="anyres", pinpoints=((28, 56), (56, 56)))
+    anyres = Model(config, jax.tree.map(jnp.asarray, tiny.random_params(config)), tokenizer, "v1_bare")
+    for number, size in enumerate([(80, 40), (50, 50), (80, 41), (50, 49), (80, 42)]):
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"{number}.png")
+    real, batches = Model.answer, []
+
+    def answer(self, rows, *args, **kwargs):
+        batches.append([len(views) for _, _, views in rows])
+        return real(self, rows, *args, **kwargs)
+
+    monkeypatch.setattr(Model, "answer", answer)
+    how = Asking("What?", "Tags?", batch_size=4, new_tokens=4)
+    report = verbalise(anyres, find([], [tmp_path]), tmp_path / "out", checkpoint="w", how=how)
+    assert report["written"] == 5 and {tuple(views) for views in batches} == {(3,) * 4, (5,) * 4}
+
+
 def _programs() -> int:
     return generate._decode._cache_size()  # type: ignore[attr-defined]
 
 
 def test_a_program_is_compiled_for_each_rounded_length_and_no_more(model, tmp_path, asked):
-    tell(model, films(tmp_path / "a", 2), tmp_path / "out")
+    how = Asking(batch_size=5, new_tokens=12)
+    first = tell(model, films(tmp_path / "a", 1), tmp_path / "out", how)
     before = _programs()
-    tell(model, films(tmp_path / "b", 5), tmp_path / "out")
+    second = tell(model, films(tmp_path / "b", 4), tmp_path / "out", how)
     assert _programs() == before
-    assert set(asked) == {4}  # the last batches are full too
+    assert first["scenes"] % 5 and second["scenes"] % 5  # yet the last batches are full too
+    assert set(asked) == {5}
 
 
 def test_bad_media_are_counted_and_named(model, tmp_path, asked):
     source = films(tmp_path / "videos", 3)
     (source / "text.mp4").write_bytes(b"no video")
-    (source / "empty.webm").write_bytes(b"")
+    (source / "other.webm").write_bytes(b"no video either")
     (source / "link.mkv").symlink_to(tmp_path / "nowhere")
     np.save(source / "floats.npy", np.zeros((2, 4, 4, 3)))
     np.save(source / "frames.npy", np.full((3, 8, 8, 3), 200, np.uint8))
@@ -230,14 +272,14 @@ def test_bad_media_are_counted_and_named(model, tmp_path, asked):
     assert (report["media"], report["written"], report["bad"], report["problem"]) == (8, 4, 4, "")
     quarantined = [json.loads(line) for line in (tmp_path / "out" / run.QUARANTINE).read_text().splitlines()]
     assert {row["media"]: row["reason"] for row in quarantined} == {
-        "empty.webm": "media: not a video, or broken",
         "floats.npy": "media: an array that is not uint8 frames of three colours",
         "link.mkv": "media: No such file or directory",
+        "other.webm": "media: not a video, or broken",
         "text.mp4": "media: not a video, or broken",
     }
     assert report["reasons"]["media: not a video, or broken"] == {
         "count": 2,
-        "first": ["empty.webm", "text.mp4"],
+        "first": ["other.webm", "text.mp4"],
     }
     frames = next(row for row in lines(tmp_path / "out") if row["media"] == "frames.npy")
     assert [scene["start"] for scene in frames["scenes"]] == [None] * 3  # each frame of an array is a scene
@@ -265,6 +307,9 @@ def test_a_video_that_is_changed_under_the_run_is_not_kept_under_its_old_hash(mo
     source = films(tmp_path / "videos", 2)
     media = find([source])
     film(source / "v0.mp4", 7)
+    changed = next(medium for medium in media if medium.name == "v0.mp4")
+    assert "answer" not in run._hashed(changed)
+    assert _open(changed, HOW) == "media: changed while it was read"  # it was hashed, and changed after that
     report = verbalise(model, media, tmp_path / "out", checkpoint="w", how=HOW, max_bad_fraction=0.5)
     assert report["reasons"] == {"media: changed while it was read": {"count": 1, "first": ["v0.mp4"]}}
     assert tell(model, source, tmp_path / "out", checkpoint="w")["written"] == 2
