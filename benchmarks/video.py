@@ -28,7 +28,6 @@ from PIL import Image
 
 from input_pipeline.images import preprocess
 from input_pipeline.video import frames
-from jaxllava.bench.pictures import draw
 
 SIZE = 224
 KEPT = 16  # frames whose pixels are compared
@@ -94,6 +93,8 @@ WAYS: dict[str, Way] = {
 def film(width: int, height: int, seconds: int, folder: Path, rate: int = 30) -> Path:
     """A cut every 4 s, x264's defaults."""
     import av
+
+    from jaxllava.bench.pictures import draw  # imports more than the processes that are measured need
 
     path = folder / f"{width}x{height}.mp4"
     with av.open(str(path), "w") as container:

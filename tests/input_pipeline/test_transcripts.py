@@ -69,25 +69,38 @@ def test_what_cannot_be_read_is_said(tmp_path, name, content, reason):
         read_transcript(tmp_path / "none.srt")
 
 
-def captioned(path: Path, subtitles: Path) -> Path:
-    """A film of six seconds whose first frame comes at 0.5 s, with the captions of a file inside."""
+def captioned(path: Path, *tracks: tuple[str, Path]) -> Path:
+    """A film of six seconds whose first frame comes at 0.5 s, with the captions of (language, file) inside."""
     import av
 
-    film = write(path.with_name("film.mkv"), greys(12), times=[0.5 + n / 2 for n in range(12)], codec="mjpeg",
-                 pix_fmt="yuvj420p")  # fmt: skip
-    with av.open(str(path), "w") as container, av.open(str(film)) as one, av.open(str(subtitles)) as two:
-        streams = [(s, container.add_stream_from_template(s.streams[0])) for s in (one, two)]
-        streams[1][1].metadata["language"] = "eng"
-        packets = [(p.pts * p.time_base, p, out) for source, out in streams for p in source.demux() if p.size]
+    times = [0.5 + n / 2 for n in range(12)]
+    film = write(path.with_name("film.mkv"), greys(12), times=times, codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(path), "w") as container:
+        packets = []
+        for language, file in (("und", film), *tracks):
+            source = av.open(str(file))
+            out = container.add_stream_from_template(source.streams[0])
+            out.metadata["language"] = language
+            packets += [(p.pts * p.time_base, p, out) for p in source.demux() if p.size]
         for _, packet, out in sorted(packets, key=lambda found: found[0]):
             packet.stream = out
             container.mux(packet)
     return path
 
 
+def test_the_track_in_a_wanted_language(tmp_path):
+    (tmp_path / "en.srt").write_text(SRT)
+    (tmp_path / "de.srt").write_text(SRT.replace("said", "sagte"))
+    tracks = [("ger", tmp_path / "de.srt"), ("eng", tmp_path / "en.srt")]
+    path = captioned(tmp_path / "video.mkv", *tracks)
+    texts = lambda *languages: [said.text for said in captions_inside(path, languages)]
+    assert texts("en") == texts("fr", "eng") == ["Hé said this"]
+    assert texts("ger", "en") == texts("fr") == ["Hé sagte this"]
+
+
 def test_captions_inside_a_video(tmp_path):
     (tmp_path / "a.srt").write_text(SRT)
-    path = captioned(tmp_path / "video.mkv", tmp_path / "a.srt")
+    path = captioned(tmp_path / "video.mkv", ("eng", tmp_path / "a.srt"))
     # Times count from the first frame, as those of frames do.
     expected = [Said(0.5, 2.0, "Hé said this")]
     assert captions_inside(path) == captions_inside(path.read_bytes()) == read_transcript(path) == expected
@@ -96,7 +109,7 @@ def test_captions_inside_a_video(tmp_path):
 
 def test_what_lies_beside_a_video_comes_first(tmp_path):
     (tmp_path / "a.srt").write_text(SRT)
-    path = captioned(tmp_path / "video.mkv", tmp_path / "a.srt")
+    path = captioned(tmp_path / "video.mkv", ("eng", tmp_path / "a.srt"))
     texts = lambda: [said.text for said in read_transcript(path)]
     (tmp_path / "video.txt").write_text("plain")
     assert texts() == ["Hé said this"], "it has times"

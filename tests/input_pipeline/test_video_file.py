@@ -124,7 +124,8 @@ def test_what_is_no_video_is_named(tmp_path, movie):
     import av
 
     (tmp_path / "text.mp4").write_text("no video")
-    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile '{movie}'\n")
+    (tmp_path / "inner.mp4").write_bytes(movie.read_bytes())
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile inner.mp4\n")
     (tmp_path / "play.mp4").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:{movie}\n#EXT-X-ENDLIST\n"
     )
@@ -193,6 +194,42 @@ def test_a_hole_shows_the_frame_before_it(tmp_path):
     found = list(frames(bytes(data), 2.0, tell=told.append))
     assert numbers(found) == [0, 1, 2, 3, 4, 4, 6, 7, 8, 9, 10, 11]
     assert told == [BROKEN] and found[4][1] is found[5][1]
+
+
+def test_what_leans_on_a_hole_is_not_shown(tmp_path):
+    import av
+
+    path = write(
+        tmp_path / "a.mp4", greys(12, noise=12), gop=5, codec="libx264", bf="0", crf="5", sc_threshold="0"
+    )
+    data, told = bytearray(path.read_bytes()), []
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+        assert [packet.is_keyframe for packet in packets[:6]] == [True, *[False] * 4, True]
+        data[packets[3].pos : packets[3].pos + 4] = b"\x7f\xff\xff\xff"  # the length of its only unit
+    found = list(frames(bytes(data), 2.0, tell=told.append))
+    assert numbers(found) == [0, 1, 2, 2, 2, 5, 6, 7, 8, 9, 10, 11] and told == [BROKEN]
+
+
+def test_pictures_that_grow_on_the_way(tmp_path):
+    import av
+
+    parts = [write(tmp_path / f"{side}.webm", greys(4, side, side), codec="libvpx") for side in (32, 256)]
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        out = None
+        for number, part in enumerate(parts):
+            with av.open(str(part)) as one:
+                out = out or container.add_stream_from_template(one.streams[0])
+                for packet in one.demux():
+                    if packet.size and packet.pts is not None:
+                        packet.stream, packet.pts, packet.dts = out, packet.pts + 2000 * number, None
+                        packet.dts = packet.pts
+                        container.mux(packet)
+    told: list[str] = []
+    sizes = [image.width for _, image in frames(tmp_path / "a.webm", None)]
+    assert sizes == [32] * 4 + [256] * 4
+    found = list(frames(tmp_path / "a.webm", 2.0, limits=Limits(pixels=10_000), tell=told.append))
+    assert [image.width for _, image in found] == [32] * 4 and told == [BROKEN, ENDS_EARLY]
 
 
 def test_claims_cost_nothing(tmp_path, movie):
