@@ -146,19 +146,22 @@ def _interpolated(table: Tensor, before: int, after: int) -> Tensor:
 def bicubic(before: int, after: int) -> np.ndarray:
     """[after, before] float32: what each place takes of the old ones in torch's bicubic interpolation.
 
-    Cubic convolution with a = -0.75; places count from the middle of a pixel; beyond the edge stands the edge.
+    Cubic convolution with a = -0.75; places count from the middle of a pixel; beyond the edge stands the edge. Computed
+    in float32 as torch does: its rounded places are 4e-6 of a position from the true ones.
     """
-    a = -0.75
-    places = (np.arange(after) + 0.5) * (before / after) - 0.5
+    a = np.float32(-0.75)
+    places = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * np.float32(before / after) - np.float32(
+        0.5
+    )
     first = np.floor(places).astype(int)
-    found = np.zeros((after, before))
+    found = np.zeros((after, before), np.float32)
     for tap in range(-1, 3):
-        x = np.abs(places - (first + tap))
+        x = np.abs((places - first.astype(np.float32)) - np.float32(tap))
         near = (a + 2) * x**3 - (a + 3) * x**2 + 1
         far = a * (x**3 - 5 * x**2 + 8 * x - 4)
         weight = np.where(x <= 1, near, far)
         np.add.at(found, (np.arange(after), np.clip(first + tap, 0, before - 1)), weight)
-    return found.astype(np.float32)
+    return found
 
 
 # ---------------------------------------------------------------- the Q-Former
