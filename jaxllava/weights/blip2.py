@@ -129,12 +129,12 @@ def _eva_config(
 def _interpolated(table: Tensor, before: int, after: int) -> Tensor:
     """A table of positions [1, 1 + before^2, W] for another grid, as `interpolate_pos_embed` (eva_vit.py) does.
 
-    torch's bicubic interpolation without aligned corners, of the patches alone; computed in float32.
+    torch's bicubic interpolation without aligned corners, of the patches alone; computed in float64.
     """
     width = table.shape[2]
 
     def read() -> np.ndarray:
-        whole = table.read().astype(np.float32)
+        whole = table.read().astype(np.float64)
         grid = whole[0, 1:].reshape(before, before, width)
         weights = bicubic(before, after)  # [after, before]
         found = np.einsum("ai,bj,ijw->abw", weights, weights, grid, optimize=True)
@@ -144,19 +144,16 @@ def _interpolated(table: Tensor, before: int, after: int) -> Tensor:
 
 
 def bicubic(before: int, after: int) -> np.ndarray:
-    """[after, before] float32: what each place takes of the old ones in torch's bicubic interpolation.
+    """[after, before] float64: what each place takes of the old ones in torch's bicubic interpolation.
 
-    Cubic convolution with a = -0.75; places count from the middle of a pixel; beyond the edge stands the edge. Computed
-    in float32 as torch does: its rounded places are 4e-6 of a position from the true ones.
+    Cubic convolution with a = -0.75; places count from the middle of a pixel; beyond the edge stands the edge.
     """
-    a = np.float32(-0.75)
-    places = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * np.float32(before / after) - np.float32(
-        0.5
-    )
+    a = -0.75
+    places = (np.arange(after) + 0.5) * (before / after) - 0.5
     first = np.floor(places).astype(int)
-    found = np.zeros((after, before), np.float32)
+    found = np.zeros((after, before))
     for tap in range(-1, 3):
-        x = np.abs((places - first.astype(np.float32)) - np.float32(tap))
+        x = np.abs(places - (first + tap))
         near = (a + 2) * x**3 - (a + 3) * x**2 + 1
         far = a * (x**3 - 5 * x**2 + 8 * x - 4)
         weight = np.where(x <= 1, near, far)
