@@ -63,6 +63,11 @@ class Asker:
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; it should hold the tokenizer of bert-base-uncased.")
+        if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+            # transformers makes one up, of the kind that config.json names.
+            raise UserError(
+                f"{folder}: has neither vocab.txt nor tokenizer.json; copy bert-base-uncased's there."
+            )
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers has no class for it
