@@ -66,7 +66,8 @@ class Asker:
         if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
             # transformers makes one up, of the kind that config.json names.
             raise UserError(
-                f"{folder}: has neither vocab.txt nor tokenizer.json; copy bert-base-uncased's there."
+                f"{folder}: holds no tokenizer that can be read (no vocab.txt, no tokenizer.json); copy those of "
+                "bert-base-uncased there."
             )
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -339,11 +339,11 @@ def test_stage_one_and_two_of_a_recipe(parts, plaza, tmp_path):
     assert two.template == "vicuna_v1"
 
 
+@pytest.mark.slow
 def test_stage_one_and_two_of_a_llama_vid(parts, lavis, plaza, tmp_path):
     """Stage 1 trains the projector and the projections around the Q-Former, stage 2 all but the tower."""
-    one, first = trained(
-        "llama_vid:size=7b,stage=1", tmp_path / "one", plaza, image_size=16, row_images=4, **vid(parts)
-    )
+    given = {"image_size": 16, "row_images": 4, **vid(parts)}
+    one, first = trained("llama_vid:size=7b,stage=1", tmp_path / "one", plaza, **given)
     assert one.asker is not None and one.template == "imgsp_v1"
     for path, leaf in lavis.items():
         np.testing.assert_array_equal(first[path], leaf, err_msg=path)
