@@ -49,7 +49,7 @@ def test_mistakes_are_one_line(asker: Asker, tmp_path) -> None:
     with pytest.raises(UserError, match="holds no tokenizer that can be read"):
         Asker.load(tmp_path / "empty")
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')  # transformers makes one up
-    with pytest.raises(UserError, match="no vocab.txt, no tokenizer.json"):
+    with pytest.raises(UserError, match=r"no vocab\.txt, no tokenizer\.json"):
         Asker.load(tmp_path / "empty")
     with pytest.raises(UserError, match="and the Q-Former 5 embeddings"):
         asker.check(5, 512)
