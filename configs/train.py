@@ -72,9 +72,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.architecture = ""  # a published one by name, for `plan` where no base is at hand
     config.base = ""  # a LLaVA to start from: of jaxllava, Hugging Face or the original's kind
     # or a new LLaVA put together from folders of Hugging Face (or ours), with a fresh projector between:
-    config.vision_tower = ""  # CLIP or SigLIP
+    config.vision_tower = ""  # CLIP or SigLIP; eva_vit_g.pth for a LLaMA-VID
     config.decoder = ""  # a text model with its tokenizer
     config.projector = "mlp2x_gelu"
+    # and for a new LLaMA-VID:
+    config.qformer = ""  # instruct_blip_vicuna7b_trimmed.pth: Q-Former, queries and the norm before it
+    config.question_tokenizer = ""  # a folder of bert-base-uncased; also for a base that has none of its own
+    config.compress = "mean"  # content tokens of a frame: mean, grid:N, none
+    config.image_size = 0  # pixels that its tower reads; 0 is what the tower's positions are for
     config.init = (
         (r".*", None),
     )  # regex -> folder (also of a CLIP, SigLIP or text model) that replaces these

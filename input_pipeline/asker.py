@@ -13,6 +13,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.shown import question_text
 
 FOLDER = "question_tokenizer"  # in a model's folder
+DECODE = "[DEC]"  # what LAVIS adds to BERT's vocabulary, behind it; no question begins with it
 MOST_TOKENS = 256  # as LLaMA-VID cuts a question: its end is kept
 
 
@@ -56,10 +57,18 @@ class Asker:
 
     @classmethod
     def load(cls, folder: str | Path) -> Asker:
-        """Of a folder with vocab.txt or tokenizer.json. UserError where there is none that can be read."""
+        """Of a folder with vocab.txt or tokenizer.json; `[DEC]` is added where it is not there, so that
+        bert-base-uncased has the 30523 tokens of the published Q-Formers. UserError where none can be read.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; it should hold the tokenizer of bert-base-uncased.")
+        if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+            # transformers makes one up, of the kind that config.json names.
+            raise UserError(
+                f"{folder}: holds no tokenizer that can be read (no vocab.txt, no tokenizer.json); copy those of "
+                "bert-base-uncased there."
+            )
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers has no class for it
@@ -72,4 +81,6 @@ class Asker:
             raise UserError(
                 f"{folder}: its tokenizer has no tokenizer.json; save it with a newer transformers."
             )
+        if DECODE not in tokenizer.get_vocab():
+            tokenizer.add_special_tokens({"bos_token": DECODE})
         return cls(tokenizer)

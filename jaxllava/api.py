@@ -34,20 +34,21 @@ def load(
     base: str | Path | None = None,
     dtype: str | None = None,
     mesh: Mesh | Literal["local"] | None = None,
+    question_tokenizer: str | Path | None = None,
     features: str | Path | None = None,
 ) -> Model:
     """Opens a jaxllava model folder, the workdir of a run that left one, a Hugging Face or an original LLaVA folder.
 
     Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
     that was not exported from here is read as the format of llava-hf's chat template for its text model; an
-    original one as LLaVA's own. vision_tower, base: see `weights.original.open_folder`. dtype: of the weights; by
-    default they keep theirs, and all but float32 ones compute in bfloat16. "float32" gives the numbers of
-    transformers' `from_pretrained(path, dtype=torch.float32)`. mesh: devices of this host to lay the model out on,
-    with batches cut over its data axes; "local" is `sharding.local_mesh` of all of them, None the first device.
-    features: a folder in which a LLaMA-VID keeps what its tower sees of videos, for other questions about them.
+    original one as LLaVA's own. vision_tower, base, question_tokenizer: see `weights.source.open_checkpoint`. dtype:
+    of the weights; by default they keep theirs, and all but float32 ones compute in bfloat16. "float32" gives the
+    numbers of transformers' `from_pretrained(path, dtype=torch.float32)`. mesh: devices of this host to lay the model
+    out on, with batches cut over its data axes; "local" is `sharding.local_mesh` of all of them, None the first
+    device. features: a folder in which a LLaMA-VID keeps what its tower sees of videos, for other questions about them.
     Raises UserError where the folder is missing or is neither.
     """
-    found = source.open_checkpoint(path, vision_tower, base)
+    found = source.open_checkpoint(path, vision_tower, base, question_tokenizer)
     found = found.astype(dtype) if dtype else found
     config = found.config
     if not isinstance(config, LlavaConfig):

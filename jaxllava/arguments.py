@@ -158,7 +158,12 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     add.add_argument("--template", help="prompt template to write, in place of the source's own")
     add.add_argument(
-        "--vision-tower", type=Path, help="Hugging Face CLIP folder, for an original LLaVA without a tower"
+        "--vision-tower",
+        type=Path,
+        help="Hugging Face CLIP folder, for an original LLaVA without a tower; eva_vit_g.pth for a LLaMA-VID",
+    )
+    add.add_argument(
+        "--question-tokenizer", type=Path, help="folder of bert-base-uncased, for a LLaMA-VID's questions"
     )
     add.add_argument(
         "--base",

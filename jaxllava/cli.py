@@ -252,6 +252,7 @@ def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
             args.vision_tower,
             args.base,
             progress=report,
+            question_tokenizer=args.question_tokenizer,
         )
     for note in found.notes:
         print(note)

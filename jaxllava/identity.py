@@ -24,7 +24,7 @@ from jaxllava.models.config import ModelConfig
 # Keys that change where and how fast a run goes, and not what comes out of it (to the last bits of float32).
 ELSEWHERE = frozenset(
     (
-        *("data", "architecture", "base", "vision_tower", "decoder", "init"),
+        *("data", "architecture", "base", "vision_tower", "decoder", "qformer", "question_tokenizer", "init"),
         *("validation", "validation_rows", "workers", "log_every"),
         *("devices", "mesh", "sharding_rules", "attention", "remat", "loss_chunks", "tpu_options"),
         *("checkpoint_every", "keep", "keep_best", "tensorboard", "profile_at", "profile_steps"),
@@ -55,7 +55,7 @@ def of_run(
         parts["question tokenizer"] = asker.hash[:16]
     for split, _ in config.mixture:
         parts[f"data {split}"] = str(records.data_hash(Path(config.data), split))[:16]
-    for key in ("base", "vision_tower", "decoder"):
+    for key in ("base", "vision_tower", "decoder", "qformer"):
         if config[key]:
             parts[key] = of_folder(Path(str(config[key])))
     parts["init"] = json.dumps(
@@ -65,8 +65,9 @@ def of_run(
 
 
 def of_folder(folder: Path) -> str:
-    """A hash of a model folder: of its manifest of hashes where there is one, else of its files' names, sizes, ends and
-    samples of what lies between (a projector, alone in a shard of the language model, does not get lost there).
+    """A hash of a model folder, or of a lone file of weights: of its manifest of hashes where there is one, else of its
+    files' names, sizes, ends and samples of what lies between (a projector, alone in a shard of the language model,
+    does not get lost there).
 
     Reading all of a 7B at every start would take half a minute.
     """
@@ -79,7 +80,7 @@ def of_folder(folder: Path) -> str:
         digest.update((folder / "config.json").read_bytes())
         digest.update(json.dumps(said, sort_keys=True).encode())
         return digest.hexdigest()[:16]
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)}:{size}\n".encode())
         with path.open("rb") as file:

@@ -34,11 +34,22 @@ def test_it_comes_back_from_its_folder(asker: Asker, tmp_path) -> None:
     assert shorter.hash != before and len(shorter("red " * 400)) == 9
 
 
+def test_the_vocabulary_has_dec_behind_it_once(asker: Asker, tmp_path) -> None:
+    """As LAVIS adds it to BERT's: 30522 and one. No question begins with it."""
+    assert asker.tokenizer.convert_tokens_to_ids("[DEC]") == len(asker.tokenizer) - 1
+    asker.save(tmp_path / "saved")
+    assert len(Asker.load(tmp_path / "saved").tokenizer) == len(asker.tokenizer)
+    assert len(asker.tokenizer) - 1 not in asker("is it blue?")
+
+
 def test_mistakes_are_one_line(asker: Asker, tmp_path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         Asker.load(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no tokenizer that can be read"):
+        Asker.load(tmp_path / "empty")
+    (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')  # transformers makes one up
+    with pytest.raises(UserError, match=r"no vocab\.txt, no tokenizer\.json"):
         Asker.load(tmp_path / "empty")
     with pytest.raises(UserError, match="and the Q-Former 5 embeddings"):
         asker.check(5, 512)
