@@ -23,7 +23,7 @@ from jaxllava.frames import FrameCache, FrameEncoder
 from jaxllava.models.llama import is_unstacked, stack
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, Params
-from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, end_ids
+from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, Size, end_ids
 from jaxllava.weights import source
 
 
@@ -201,10 +201,11 @@ class Model:
         hidden = self.module.apply({"params": params}, tokens, positions, segments, pixels, index)
         return self.module.apply({"params": params}, hidden, method="logits")  # type: ignore[return-value]
 
-    def length(self, prompt: Prompt, sizes: Sequence[tuple[int, int]] = (), answer: str = "") -> int:
+    def length(self, prompt: Prompt, sizes: Sequence[Size | Sequence[Size]] = (), answer: str = "") -> int:
         """Positions that a prompt with the start of an answer takes; `config.decoder.max_positions` go in.
 
-        Args: sizes: (width, height) of its pictures, which are not needed themselves.
+        Args: sizes: (width, height) of its pictures, of a video a sequence of those of its frames; they are not needed
+        themselves.
         """
         return self._reader.length(prompt, sizes, answer)
 

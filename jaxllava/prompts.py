@@ -26,6 +26,7 @@ from jaxllava.videos import Video
 
 Picture = bytes | str | Path | Image.Image | Video
 Prompt = str | Sequence[Turn]
+Size = tuple[int, int]  # (width, height)
 Pictures = Sequence[Picture | Sequence[Picture] | None] | None
 # tokens [L], image_index [L], and what is shown: views uint8 [m, H, W, 3], or of a LLaMA-VID what it kept of frames
 # for each question, [slots, image_tokens, W]
@@ -184,10 +185,11 @@ class PromptReader:
         tokens = self.encoded(number, turns, answer, places).tokens
         return np.append(tokens, closing).astype(np.int32)
 
-    def length(self, prompt: Prompt, sizes: Sequence[tuple[int, int]], answer: str) -> int:
+    def length(self, prompt: Prompt, sizes: Sequence[Size | Sequence[Size]], answer: str) -> int:
         """`Model.length`."""
         ((turns, pictures),) = self.inputs([prompt], [[b""] * len(sizes)])
-        own = self.spliced(sizes)[0]
+        frames = [[size] if isinstance(size[0], int) else list(size) for size in sizes]
+        own = [np.concatenate(self.spliced(some)[0]) for some in frames]  # type: ignore[arg-type]
         places = [own[medium] for medium, _ in self._marks(0, turns, len(pictures))]
         return len(self.encoded(0, turns, answer, places).tokens)
 
