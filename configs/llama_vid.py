@@ -46,7 +46,9 @@ def long_video(size: str) -> ConfigDict:
     config.row_tokens = config.sample_tokens = 65_536  # --model_max_length 65536
     config.row_images = 32_768  # as many frames as two tokens each fill
     config.pad_multiple = 4096  # at most 16 lengths of rows, each a program to compile
-    config.rope_factor = 16.0  # 65,536 over Vicuna's 4096 positions, linear: no other scaling is written there
+    config.rope_factor = (
+        16.0  # 65,536 over Vicuna's 4096 positions, linear: no other scaling is written there
+    )
     config.features = "features"  # of the films, kept beforehand; the script's --video_folder holds them
     config.workers = 1  # --dataloader_num_workers 1
     # -- memory: a row's logits are 8 GB in float32

@@ -47,9 +47,7 @@ class Cost:
     per_slot: float = 0.0
     per_word: float = 0.0
 
-    def of(
-        self, tokens: float, pairs: float, images: float, slots: float = 0.0, words: float = 0.0
-    ) -> float:
+    def of(self, tokens: float, pairs: float, images: float, slots: float = 0.0, words: float = 0.0) -> float:
         seen = images * self.per_image + slots * self.per_slot + words * self.per_word
         return tokens * self.per_token + pairs * self.per_pair + seen
 
@@ -83,7 +81,9 @@ def of_model(
     learns = lambda part: trains(part) or adapted(part)
     # A gradient passes through what learns itself or stands behind what does.
     seen = learns("vision")
-    through = float(any(map(learns, ("vision", "qformer", "qformer_norm", "context", "projector", "decoder"))))
+    through = float(
+        any(map(learns, ("vision", "qformer", "qformer_norm", "context", "projector", "decoder")))
+    )
     decoding = 1.0 + trains("decoder") + through
     tower = 1.0 + trains("vision") + seen
     projecting = 1.0 + trains("projector") + seen

@@ -67,10 +67,10 @@ def cut_by_place(x: jax.Array) -> jax.Array:
     """Hidden states [B, L, D] themselves, held to be cut along the batch and, over `tensor`, along the row.
 
     What lies between attention and MLP needs no other position: where heads and the MLP's width are cut over tensor, a
-    device then keeps its part of the row and not all of it (Korthikanti et al. 2022, "sequence parallelism"): of a row
-    of 65,536 the states that 32 layers keep for the backward pass are 16 GiB. What tensor parallelism would sum is summed
-    and cut at once, and gathered again by `whole_places`: as many bytes as the sum. Where tensor is 1, or does not divide
-    the row: as `cut_by_batch`.
+    device then keeps its part of the row and not all of it (Korthikanti et al. 2022, "sequence parallelism"): the
+    states that 32 layers of width 4096 keep of a row of 65,536 are 16 GiB. What tensor parallelism would sum is summed
+    and cut at once, and gathered again by `whole_places`: as many bytes as the sum. Where tensor is 1, or does not
+    divide the row: as `cut_by_batch`.
     """
     mesh = mesh_in_context()
     axes = mesh and batch_axes(mesh, x.shape[0])

@@ -238,9 +238,7 @@ class _Block(nn.Module):
             whole_places(RmsNorm(self.config, name="input_norm")(x)), context, cache, layer
         )
         x = x + summed_by_place(attended)
-        widened = _Mlp(self.config, name="mlp")(
-            whole_places(RmsNorm(self.config, name="post_attn_norm")(x))
-        )
+        widened = _Mlp(self.config, name="mlp")(whole_places(RmsNorm(self.config, name="post_attn_norm")(x)))
         x = x + summed_by_place(widened)
         return (x, cache), None
 

@@ -17,7 +17,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 LANES = 128  # the width of a TPU's vector registers: lengths are multiples of it
 MAX_BLOCK = 512  # positions that are worked on at once; at 512 the published TPU recipes are near their best
-MAX_HELD = 4096  # keys that the backward pass holds beside them; twice as many do not go into a v5p's vector memory
+MAX_HELD = (
+    4096  # keys that the backward pass holds beside them; twice as many do not go into a v5p's vector memory
+)
 MOST_COPIES = 16  # of the queries' gradient, see `held_length`
 
 
