@@ -80,15 +80,38 @@ def cut_by_place(x: jax.Array) -> jax.Array:
 
 
 def whole_places(x: jax.Array) -> jax.Array:
-    """What `cut_by_place` cut, held to be whole along the row; else x itself, and nothing is held."""
+    """What `cut_by_place` cut, held to be whole along the row; else x itself, and nothing is held.
+
+    Backward the reverse: what comes from the parts of the heads is summed and cut at once.
+    """
     mesh = mesh_in_context()
-    return cut_by_batch(x) if mesh and _cuts_places(mesh, x) else x
+    return _gathered(x) if mesh and _cuts_places(mesh, x) else x
 
 
 def summed_by_place(x: jax.Array) -> jax.Array:
-    """A layer's result [B, L, D], to be added to what `cut_by_place` cut: cut alike; else x itself."""
+    """A layer's result [B, L, D], to be added to what `cut_by_place` cut: cut alike; else x itself.
+
+    Backward the reverse: left with a gradient cut along the row, the compiler would compute the whole gradient of a
+    kernel whose rows are cut over tensor on every device.
+    """
     mesh = mesh_in_context()
-    return cut_by_place(x) if mesh and _cuts_places(mesh, x) else x
+    return _scattered(x) if mesh and _cuts_places(mesh, x) else x
+
+
+@jax.custom_vjp
+def _gathered(x: jax.Array) -> jax.Array:
+    return cut_by_batch(x)
+
+
+_gathered.defvjp(lambda x: (cut_by_batch(x), None), lambda _, gradient: (cut_by_place(gradient),))
+
+
+@jax.custom_vjp
+def _scattered(x: jax.Array) -> jax.Array:
+    return cut_by_place(x)
+
+
+_scattered.defvjp(lambda x: (cut_by_place(x), None), lambda _, gradient: (cut_by_batch(gradient),))
 
 
 def _cuts_places(mesh: AbstractMesh, x: jax.Array) -> bool:

@@ -77,10 +77,10 @@ def test_the_forward_pass_is_what_xla_counts():
 
 @pytest.mark.parametrize("sees_class", [True, False])
 def test_the_forward_pass_of_a_llama_vid_is_what_xla_counts(sees_class):
-    """Three frames, and five slots with questions of two words; each part of the sum matters there."""
-    vision = EvaVisionConfig(64, 256, 1, 2, image_size=64, patch_size=8)
-    qformer = QFormerConfig(48, 192, 1, 2, vocab_size=50, queries=16, vision_size=64, cross_every=1)
-    decoder = LlamaConfig(512, 64, 256, 1, 2)
+    """Three frames, and five slots with questions of two words; wide, so that products outweigh what XLA counts else."""
+    vision = EvaVisionConfig(256, 1024, 1, 2, image_size=64, patch_size=8)
+    qformer = QFormerConfig(192, 768, 1, 2, vocab_size=50, queries=16, vision_size=256, cross_every=1)
+    decoder = LlamaConfig(512, 256, 1024, 1, 2)
     config = LlamaVidConfig(
         vision, decoder, image_token=511, qformer=qformer, compress="grid:2", qformer_sees_class=sees_class
     )
@@ -88,7 +88,7 @@ def test_the_forward_pass_of_a_llama_vid_is_what_xla_counts(sees_class):
     length, frames, slots, words = 32, 3, 5, 2
     tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
     pixels = jax.ShapeDtypeStruct((1, frames, 64, 64, 3), jnp.float32)
-    pooled = jax.ShapeDtypeStruct((1, slots, config.image_tokens, 64), jnp.float32)
+    pooled = jax.ShapeDtypeStruct((1, slots, config.image_tokens, 256), jnp.float32)
     place = jnp.zeros((1, slots), jnp.int32)
     guide = Guide(place, place, jnp.zeros((1, 1, words), jnp.int32), jnp.ones((1, 1, words), bool))
 
