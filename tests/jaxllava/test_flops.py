@@ -77,7 +77,7 @@ def test_the_forward_pass_is_what_xla_counts():
 
 @pytest.mark.parametrize("sees_class", [True, False])
 def test_the_forward_pass_of_a_llama_vid_is_what_xla_counts(sees_class):
-    """Three frames, and five slots with questions of two words; wide, so that products outweigh what XLA counts else."""
+    """Three frames, and five slots with questions of two words; so wide that products outweigh the rest."""
     vision = EvaVisionConfig(256, 1024, 1, 2, image_size=64, patch_size=8)
     qformer = QFormerConfig(192, 768, 1, 2, vocab_size=50, queries=16, vision_size=256, cross_every=1)
     decoder = LlamaConfig(512, 256, 1024, 1, 2)
