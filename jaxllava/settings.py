@@ -154,8 +154,9 @@ def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
 
 def _with_setting(model: AnyModel, key: str, value: Any) -> AnyModel:
     if key == "rope_factor":
-        stretch = lambda llava: llava.replace(decoder=llava.decoder.stretched(float(value)))
-        return stretch(model) if isinstance(model, LlavaConfig) else model
+        if not isinstance(model, LlavaConfig):
+            return model
+        return model.replace(decoder=model.decoder.stretched(float(value)))
     if key == "dtype":
         return model.with_dtypes(value)
     if key == "image_mode":
