@@ -2,6 +2,7 @@
 
     configs/llama_vid.py:size=7b,stage=1           projector and context projections, on LCS-558K and WebVid
     configs/llama_vid.py:size=7b,stage=2           decoder, projector and Q-Former, on mix-665K and Video-ChatGPT
+    configs/llama_vid.py:size=7b,stage=3           decoder and projector, on films of up to nine hours, a frame a second
     configs/llama_vid.py:size=7b,data=image,...    the models of pictures, of 224 or (`pixels=336`) 336 pixels
 
 Stage 1 starts from `--config.vision_tower` (eva_vit_g.pth), `--config.decoder`, `--config.qformer`
@@ -10,8 +11,12 @@ workdir as `--config.base`. `grid=N`: content tokens of N x N windows, where the
 videos, 4 for pictures). Without it a frame's content is one token, and a picture's all of its patches. `padded` makes
 batches as LLaVA's own code does.
 
-Sources: `scripts/video/train/stage_1_2_full_*.sh` and `scripts/image_only/train/stage_1_2_full_*.sh` of
-`dvlab-research/LLaMA-VID` b3d3ae2. 13B on pictures of 224 pixels has no script, and takes what 336 has.
+Stage 3 starts from stage 2's workdir. What its frozen tower and Q-Former keep of frames is computed once, into
+`--config.features`, as the original computes what the tower sees; docs/plan.md tells what its rows take.
+
+Sources: `scripts/video/train/stage_1_2_full_*.sh`, `stage_3_full_v7b_224_longvid.sh` and
+`scripts/image_only/train/stage_1_2_full_*.sh` of `dvlab-research/LLaMA-VID` b3d3ae2. 13B on pictures of 224 pixels has
+no script, and takes what 336 has.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from configs.arguments import parse
+from configs.behavior_llava import LLM_AND_PROJECTOR
 from configs.llava_scripts import recipe
 from input_pipeline.errors import UserError
 
@@ -42,7 +48,7 @@ FRAMES = 300
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: size=7b|13b, stage=1|2, data=video|image, pixels=224|336, grid=0, padded."""
+    """`arg`: size=7b|13b, stage=1|2|3, data=video|image, pixels=224|336, grid=0, padded."""
     given = parse(
         arg,
         size="7b",
@@ -53,7 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
         padded=False,
         choices={
             "size": ("7b", "13b"),
-            "stage": ("1", "2"),
+            "stage": ("1", "2", "3"),
             "data": ("video", "image"),
             "pixels": ("224", "336"),
         },
@@ -70,6 +76,10 @@ def get_config(arg: str = "") -> ConfigDict:
             f"configs/llama_vid.py: data={given.data},pixels={given.pixels},grid={given.grid} has no script; there are "
             + "; ".join(f"data={data},pixels={pixels},grid={grid}" for data, pixels, grid in published)
         )
+    if given.stage == "3":
+        if (given.data, given.pixels, given.grid) != published[0]:
+            raise UserError("configs/llama_vid.py: stage=3 is of data=video,pixels=224,grid=0 alone")
+        return long_video(given.size)
     return {"1": align, "2": instruct}[given.stage](given)
 
 
@@ -141,4 +151,37 @@ def with_frames(config: ConfigDict, given: ConfigDict) -> ConfigDict:
         config.row_images = FRAMES if given.data == "video" else 1
     if given.data == "video":
         config.clip_frames = min(FRAMES, config.row_images)
+    return config
+
+
+def long_video(size: str) -> ConfigDict:
+    """Stage 3. A batch is eight rows of one film each, as long as its longest film: one row a device, of eight.
+
+    The published script is of 7B; 13B takes the same values.
+    """
+    config = recipe(
+        "instruct",
+        architecture=f"llama-vid-{size}-long",
+        lr=2e-5,
+        batch=8,  # --per_device_train_batch_size 1 x 8
+        image_tokens=2,  # --video_token 2
+        image_mode="pad",  # --image_aspect_ratio pad
+        template="imgsp_v1",  # --version imgsp_v1
+        padded=True,
+        by_modality=True,  # --group_by_modality_length True
+    )
+    # `qformer_pretrain_freeze_all` of --bert_type: the Q-Former with its queries, norm and three projections is frozen
+    # (llamavid_arch.py:130-137); LLM and projector train.
+    config.lr_rules = LLM_AND_PROJECTOR
+    # -- rows
+    config.row_tokens = config.sample_tokens = 65_536  # --model_max_length 65536
+    config.row_images = 32_768  # as many frames as two tokens each fill
+    config.pad_multiple = 4096  # at most 16 lengths of rows, each a program to compile
+    config.rope_factor = (
+        16.0  # 65,536 over Vicuna's 4096 positions, linear: no other scaling is written there
+    )
+    config.features = "features"  # a folder for what is kept of the films; the script's --video_folder
+    config.workers = 1  # --dataloader_num_workers 1
+    # -- memory: a row's logits are 8 GB in float32
+    config.loss_chunks = 32
     return config

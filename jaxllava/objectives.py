@@ -93,15 +93,19 @@ class Causal:
 
     def loss(self, params: Params, batch: Batch, key: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         """Sum of token losses, and sums: "weight"; [S] "source_loss" and "source_weight" of the mixture's entries;
-        "tokens", "pairs" and "images" as `flops.Cost` counts them.
+        "tokens", "pairs", "images" and of a LLaMA-VID "slots" and "words" as `flops.Cost` counts them.
+
+        In place of "images" the batch may have "pooled" [B, N, image_tokens, W], what a LLaMA-VID's `compress` gave of
+        N slots: neither tower nor Q-Former runs then. "images" counts the slots in use there.
         """
         variables = {"params": params}
+        kept = batch.get("pooled")
         hidden: Any = self.model.apply(
             variables,
             batch["tokens"],
             batch["positions"],
             batch["segment_ids"],
-            normalise(batch["images"], self.model.config.vision),
+            normalise(batch["images"], self.model.config.vision) if kept is None else kept,
             batch["image_index"],
             guide_of(batch),
             rngs={"dropout": key} if key is not None and has_dropout(self.config.lora_rules) else None,
@@ -118,9 +122,8 @@ class Causal:
             "source_weight": weights,
             "tokens": real.sum(dtype=jnp.float32),
             "pairs": jnp.where(real, batch["positions"] + 1, 0).sum(dtype=jnp.float32),
-            "images": (batch["image_index"] >= 0).sum(dtype=jnp.float32) / self.model.config.image_tokens,
         }
-        return total, sums
+        return total, sums | pictures_of(batch, self.model.config.image_tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +184,30 @@ class Contrastive:
 
 
 def guide_of(batch: Batch) -> Guide | None:
-    """What a LLaMA-VID's batch asks of its frames."""
-    if "questions" not in batch:
+    """What a LLaMA-VID's batch asks of its frames; None where it has none, or what they gave is there already."""
+    if "questions" not in batch or "pooled" in batch:
         return None
     return Guide(batch["slot_frame"], batch["slot_question"], batch["questions"], batch["question_valid"])
+
+
+def pictures_of(batch: Batch, image_tokens: int) -> Sums:
+    """How much of the pictures' part of a batch is real, as `flops.Cost` counts it: f32 [] each.
+
+    "images"; and where the batch has questions "slots", which are looked at, and "words", the tokens of the question of
+    each of them.
+    """
+    index = batch["image_index"]  # [B, L]
+    taken = (index >= 0).sum(dtype=jnp.float32) / image_tokens
+    if (guide := guide_of(batch)) is None:
+        return {"images": taken} | ({"slots": taken} if "pooled" in batch else {})
+    rows, slots = guide.frame.shape
+    row = jnp.arange(rows)[:, None]
+    # What is written behind the end is dropped.
+    used = jnp.zeros((rows, slots)).at[row, jnp.where(index >= 0, index // image_tokens, slots)].set(1.0)
+    frames = batch["images"].shape[1]
+    seen = jnp.zeros((rows, frames)).at[row, jnp.where(used > 0, guide.frame, frames)].set(1.0)
+    words = jnp.take_along_axis(guide.valid.sum(-1, dtype=jnp.float32), guide.query, axis=1)  # [B, N]
+    return {"images": seen.sum(), "slots": taken, "words": (words * used).sum()}
 
 
 BATCHINGS = ("packed", "padded", "padded_random")

@@ -137,7 +137,7 @@ def _pairs(config: ConfigDict, key: str, example: str) -> list[tuple[str, Any]]:
 
 def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
     """The model as this run computes it: its image mode, and its dtype, attention and remat policy of every part."""
-    for key in ("image_mode", "dtype", "attention", "remat"):
+    for key in ("image_mode", "dtype", "attention", "remat", "rope_factor"):
         if not config[key]:
             continue
         try:
@@ -152,7 +152,11 @@ def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
     return model
 
 
-def _with_setting(model: AnyModel, key: str, value: str) -> AnyModel:
+def _with_setting(model: AnyModel, key: str, value: Any) -> AnyModel:
+    if key == "rope_factor":
+        if not isinstance(model, LlavaConfig):
+            return model
+        return model.replace(decoder=model.decoder.stretched(float(value)))
     if key == "dtype":
         return model.with_dtypes(value)
     if key == "image_mode":

@@ -126,7 +126,7 @@ def _train(
             return trained, frozen, optimizer_lib.initial_state(optimizer, trained, mesh)
 
     trained, frozen, opt_state = begin()
-    cost = flops.of_trained(model_config, trained)
+    cost = flops.of_trained(model_config, trained, bool(config.features))
     state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
     model_bytes = preflight.model_bytes(shapes, config)
     preflight.check_disk(workdir, state, model_bytes, config.keep + config.keep_best)

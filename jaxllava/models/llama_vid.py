@@ -271,3 +271,12 @@ def llama_vid(
     return LlamaVidConfig(
         vision, base.decoder, base.image_token, image_mode="pad", qformer=QFormerConfig()
     ).with_dtypes(dtype, param_dtype)
+
+
+def llama_vid_long(size: str = "7b", dtype: str = "bfloat16", param_dtype: str = "float32") -> LlamaVidConfig:
+    """LLaMA-VID's third stage: rows of 65,536 tokens by positions divided by 16, features kept without a class token.
+
+    16 is the row over Vicuna's 4096 positions (`llamavid/train/train.py`: linear scaling by that quotient, rounded up).
+    """
+    model = llama_vid(size, dtype, param_dtype)
+    return model.replace(decoder=model.decoder.stretched(16.0), qformer_sees_class=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from input_pipeline.errors import UserError, nearest
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
-from jaxllava.models.llama_vid import LlamaVidConfig, llama_vid
+from jaxllava.models.llama_vid import LlamaVidConfig, llama_vid, llama_vid_long
 from jaxllava.models.llava import LlavaConfig, llava_1_5
 from jaxllava.models.siglip import SiglipVisionConfig
 
@@ -47,6 +47,8 @@ PRESETS: dict[str, Callable[[], LlavaConfig]] = {
     "llama-vid-7b-image-336": lambda: _of_pictures("7b", 336),
     "llama-vid-13b-image-224": lambda: _of_pictures("13b", 224),
     "llama-vid-13b-image-336": lambda: _of_pictures("13b", 336),
+    "llama-vid-7b-long": lambda: llama_vid_long("7b"),
+    "llama-vid-13b-long": lambda: llama_vid_long("13b"),
     "siglip-so400m-qwen2.5-1.5b": _siglip_qwen,
 }
 

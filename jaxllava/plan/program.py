@@ -21,10 +21,13 @@ from jaxllava import flops, generate, initial, preflight, settings
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.objectives import Causal
 from jaxllava.rules import Params
 from jaxllava.train_step import make_step
+
+QUESTION = 64  # tokens of a question to a LLaMA-VID, and as many questions as pictures
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,27 @@ def batch_shapes(config: ConfigDict, model: LlavaConfig, rows: int, mesh: Mesh) 
     make = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
     names = ("tokens", "targets", "positions", "segment_ids", "sources", "image_index")
     batch: Params = {name: make((config.row_tokens,), jnp.int32) for name in names}
+    batch |= {"weights": make((config.row_tokens,), jnp.float32)}
     size = model.vision.image_size
-    return batch | {
-        "weights": make((config.row_tokens,), jnp.float32),
-        "images": make((config.row_images, size, size, 3), jnp.uint8),
-    }
+    images = {"images": make((config.row_images, size, size, 3), jnp.uint8)}
+    if not isinstance(model, LlamaVidConfig):
+        return batch | images
+    slots = slots_of(config, model)
+    if config.features:
+        return batch | {"pooled": make((slots, model.image_tokens, model.vision.hidden_size), jnp.bfloat16)}
+    questions = (config.row_images, QUESTION)
+    asked = {name: make((slots,), jnp.int32) for name in ("slot_frame", "slot_question")}
+    asked |= {"questions": make(questions, jnp.int32), "question_valid": make(questions, jnp.bool_)}
+    return batch | images | asked
+
+
+def slots_of(config: ConfigDict, model: LlamaVidConfig) -> int:
+    """Slots that a LLaMA-VID's row is planned with; a run counts those of its data (`input_pipeline.rows.Asked`).
+
+    Two for each picture, as of records whose pictures are asked about twice; of kept features as many as fill a row.
+    """
+    most = config.row_tokens // model.image_tokens
+    return most if config.features else min(2 * config.row_images, most)
 
 
 def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) -> Program:
@@ -83,15 +102,22 @@ def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) ->
     )
     with jax.set_mesh(mesh):
         lowered = step.lower(trained, state, frozen, batch_shapes(config, model, rows, mesh), number, stop)
-    cost = flops.of_trained(model, trained)
+    cost = flops.of_trained(model, trained, bool(config.features))
     length = config.row_tokens
+    slots = rows * slots_of(config, model) if isinstance(model, LlamaVidConfig) else 0
     return Program(
         lowered,
         rows,
         _bytes_of_chip(params),
         _bytes_of_chip(state),
         rows * length,
-        cost.of(rows * length, rows * length * (length + 1) / 2, rows * config.row_images),
+        cost.of(
+            rows * length,
+            rows * length * (length + 1) / 2,
+            rows * config.row_images,
+            slots,
+            slots * QUESTION,
+        ),
     )
 
 

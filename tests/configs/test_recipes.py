@@ -62,6 +62,8 @@ PUBLISHED = {
     "llama_vid:size=7b,stage=2,data=image,grid=4": (128, 2e-5, 2e-5, None, 1, "", "imgsp_v1", "pad"),
     "llama_vid:size=7b,stage=2,data=image,pixels=336": (128, 2e-5, 2e-5, None, 1, "", "imgsp_v1", "pad"),
     "llama_vid:size=13b,stage=2,data=image,pixels=336": (64, 2e-5, 2e-5, None, 1, "", "imgsp_v1", "pad"),
+    "llama_vid:size=7b,stage=3": (8, 2e-5, 2e-5, None, 1, "", "imgsp_v1", "pad"),
+    "llama_vid:size=13b,stage=3": (8, 2e-5, 2e-5, None, 1, "", "imgsp_v1", "pad"),
     "siglip_qwen:stage=1": (256, None, 1e-3, None, 1, "mlp2x_gelu", "plain", "stretch"),
     "siglip_qwen:stage=2": (256, 1e-5, 1e-5, 2e-6, 1, "", "chatml", "stretch"),
 }
@@ -93,7 +95,7 @@ def tree(recipe: str) -> dict[str, jax.ShapeDtypeStruct]:
             151936, 896, 4864, 24, 14, kv_heads=2, tie_embeddings=True, family="qwen2", qkv_bias=True
         )
         model = LlavaConfig(vision, decoder, 151665, feature_select="cls_patch")
-    elif recipe.startswith("llama_vid"):
+    elif "llama_vid" in recipe:
         model = llama_vid("13b" if "size=13b" in recipe else "7b")
     else:
         model = llava_1_5("13b" if "size=13b" in recipe or recipe == "behavior_llava" else "7b")
@@ -112,7 +114,10 @@ def tree(recipe: str) -> dict[str, jax.ShapeDtypeStruct]:
 def test_a_recipe_has_the_published_values(recipe):
     batch, decoder, projector, tower, epochs, kind, template, image_mode = PUBLISHED[recipe]
     config = config_files.load(recipe)
-    assert (config.samples_per_step, config.accumulate, config.batching) == (batch, 1, "packed")
+    long = recipe.startswith("llama_vid") and recipe.endswith("stage=3")
+    batching = "padded" if long else "packed"
+    samples = config.batch if long else config.samples_per_step
+    assert (samples, config.accumulate, config.batching) == (batch, 1, batching)
     assert (config.steps, config.mixture_epochs) == (0, epochs)
     assert (config.template, config.image_mode) == (template, image_mode)
     assert get_template(config.template)
@@ -121,7 +126,7 @@ def test_a_recipe_has_the_published_values(recipe):
     assert (config.warmup, config.weight_decay, config.clip_norm) == (0.03, 0.0, 1.0)
     assert (config.b1, config.b2, config.eps) == (0.9, 0.999, 1e-8)
     assert (config.dtype, config.remat) == ("bfloat16", "full")
-    assert config.sample_tokens == LENGTHS.get(recipe, 2048)
+    assert config.sample_tokens == (65_536 if long else LENGTHS.get(recipe, 2048))
     assert config.sample_tokens <= config.row_tokens or template == "plain_guided", "no caption is so long"
     assert config.row_tokens % 512 == 0, "the attention kernel's block"
     assert {method for _, method in config.method_rules} == {"adam"}
@@ -193,16 +198,21 @@ def test_behaviour_and_instructions_are_mixed_one_to_one(arm):
     assert (config.validation, config.keep_best) == (((f"{arm}_heldout", 1.0),), 1)
 
 
-def test_behaviour_freezes_all_that_a_llama_vid_has_beside_llm_and_projector():
-    config = config_files.load("behavior_llava:base=llama_vid")
-    paths = [
-        "vision/layers/kernel",
-        "attention/qformer/kernel",
-        "projector/linear_1/kernel",
-        "decoder/norm/scale",
-    ]
-    found = rules.match(config.lr_rules, paths, "config.lr_rules")
-    assert list(found.values()) == [None, None, 1.0, 1.0]
+@pytest.mark.parametrize("recipe", ["behavior_llava:base=llama_vid,size=7b", "llama_vid:size=7b,stage=3"])
+def test_of_a_llama_vid_llm_and_projector_train(recipe):
+    found = rules.match(config_files.load(recipe).lr_rules, tree(recipe), "config.lr_rules")
+    parts = {path.split("/")[0] for path in found}
+    assert parts == {"vision", "qformer", "qformer_norm", "context", "projector", "decoder"}
+    trained = {path for path, rate in found.items() if rate is not None}
+    assert trained == {path for path in found if path.startswith(("projector/", "decoder/"))}
+
+
+def test_long_films_are_rows_of_65536_positions_by_their_kept_features():
+    """--model_max_length 65536, --per_device_train_batch_size 1 on eight devices, two tokens a frame."""
+    config = config_files.load("llama_vid:size=7b,stage=3")
+    assert (config.row_tokens, config.batch, config.rope_factor) == (65_536, 8, 65_536 / 4096)
+    assert config.features and config.row_images == 65_536 // 2
+    assert config.row_tokens % config.pad_multiple == 0 and config.architecture == "llama-vid-7b-long"
 
 
 @pytest.mark.parametrize("recipe", [name for name in PUBLISHED if name.startswith("llama_vid")])

@@ -8,24 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from PIL import Image
 
 import jaxllava
 from configs import train as train_config
+from configs.behavior_llava import LLM_AND_PROJECTOR
 from input_pipeline import packing, records, token_table
 from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.errors import UserError
 from input_pipeline.token_chunks import Job
 from input_pipeline.types import Clip, Record, Turn
-from jaxllava import optimizer, rules, sharding
+from jaxllava import config_files, initial, optimizer, rules, settings, sharding
+from jaxllava.models.clip import normalise
 from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import init_params
+from jaxllava.models.presets import preset
 from jaxllava.models.qformer import QFormerConfig
-from jaxllava.objectives import Causal
+from jaxllava.models.rope import RopeScaling
+from jaxllava.objectives import Causal, guide_of
+from jaxllava.plan import program
 from jaxllava.train import train
+from jaxllava.train_step import make_step
 from jaxllava.weights import orbax
 from tests.conftest import make_asker
 from tests.jaxllava import tiny_models as tiny
@@ -163,3 +170,123 @@ def test_every_large_parameter_is_cut() -> None:
             assert shardings[path].shard_shape(leaf.shape) != leaf.shape, path
     for stage_rules in (train_config.ALL_BUT_TOWER, train_config.PROJECTOR, train_config.DECODER):
         optimizer.partition(shapes, stage_rules)
+
+
+def batch_of(setting, tokenizer) -> dict[str, np.ndarray]:
+    """Two packed rows of the records, with the questions that they ask."""
+    model, asker, _ = setting
+    job = Job(made(9), tokenizer, TEMPLATES["imgsp_v1"], model.image_tokens, 400, asker=asker)
+    table = token_table.build(job)
+    pairs = packing.mixture([len(table)], [1.0], seed=0)
+    plan = packing.plan(table.lengths, table.images, 400, 20, seed=0)
+    asked = rows_lib.Asked.of(plan, [table], pairs)
+    reader = rows_lib.ImageReader(16)
+    found = rows_lib.PackedRows(
+        [table], [made(9)], pairs, plan, 20, model.image_tokens, reader, 0, asked=asked
+    )
+    return {name: np.stack([found[0][name], found[1][name]]) for name in found[0]}
+
+
+def test_the_step_counts_what_flops_are_of(setting, tokenizer) -> None:
+    model, _, root = setting
+    batch = batch_of(setting, tokenizer)
+    frames, words, slots = 0, 0, 0
+    for row in range(2):
+        taken = {int(i) // model.image_tokens for i in batch["image_index"][row] if i >= 0}
+        frames += len({int(batch["slot_frame"][row, slot]) for slot in taken})
+        words += sum(int(batch["question_valid"][row, batch["slot_question"][row, s]].sum()) for s in taken)
+        slots += len(taken)
+    assert slots > frames > 2 and slots < batch["slot_frame"].size
+    objective = Causal(model.module(), train_config.get_config("stage=instruct"))
+    _, sums = jax.jit(objective.loss)(tiny.opened(root / "base")[0], jax.tree.map(jnp.asarray, batch))
+    assert [float(sums[name]) for name in ("images", "slots", "words")] == [frames, slots, words]
+
+
+def test_features_that_were_kept_train_as_their_pixels_do(setting, tokenizer) -> None:
+    """Stage 3's parts train: with the tower and the Q-Former frozen, what they gave may be kept."""
+    model, _, root = setting
+    config = train_config.get_config("stage=instruct")
+    config.lr_rules = LLM_AND_PROJECTOR
+    objective = Causal(model.module(), config)
+    params = jax.tree.map(jnp.asarray, tiny.opened(root / "base")[0])
+    trained, frozen = optimizer.partition(params, config.lr_rules)
+    assert set(trained) == {"decoder", "projector"}
+    batch = jax.tree.map(jnp.asarray, batch_of(setting, tokenizer))
+
+    @jax.jit
+    def keep(params, batch):
+        def look(model, pixels, guide):
+            return model.compress(model.see(pixels), guide)
+
+        pixels = normalise(batch["images"], model.vision)
+        return model.module().apply({"params": params}, pixels, guide_of(batch), method=look)
+
+    pixels = ("images", "slot_frame", "slot_question", "questions", "question_valid")
+    kept = {name: value for name, value in batch.items() if name not in pixels}
+    kept["pooled"] = keep(params, batch)
+    assert kept["pooled"].shape == (*batch["slot_frame"].shape, model.image_tokens, 16)
+
+    transform, _ = optimizer.make_optimizer(config, params)
+    gradient = jax.jit(
+        jax.value_and_grad(lambda t, b: objective.loss(rules.merge(t, frozen), b), has_aux=True)
+    )
+    ((one, sums), grads), ((other, kept_sums), kept_grads) = gradient(trained, batch), gradient(trained, kept)
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads))
+    assert scale > 0
+    for mine, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(kept_grads), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6 * scale)
+    assert kept_sums["images"] == kept_sums["slots"] == sums["slots"] and "words" not in kept_sums
+    step = make_step(objective.loss, transform)
+    state = transform.init(trained)
+    _, _, metrics = step(trained, state, frozen, kept, jnp.int32(1), jnp.zeros(1, jnp.int32))
+    assert metrics["loss"] == pytest.approx(float(other / kept_sums["weight"]), rel=1e-6)
+
+
+def test_a_planned_batch_is_a_row_s(setting, tokenizer) -> None:
+    model, _, _ = setting
+    config = stage(setting, row_tokens=400, row_images=20)
+    batch, mesh = batch_of(setting, tokenizer), sharding.make_mesh((1, 8, 1))
+    planned = program.batch_shapes(config, model, 8, mesh)
+    assert {name: x.dtype for name, x in planned.items()} == {name: x.dtype for name, x in batch.items()}
+    room = {"slot_frame", "slot_question", "questions", "question_valid"}  # as the data need, of a run
+    for name, array in batch.items():
+        assert name in room or planned[name].shape[1:] == array.shape[1:], name
+    assert planned["slot_frame"].shape == (8, 40) and planned["questions"].shape == (8, 20, program.QUESTION)
+
+
+def test_a_row_of_65536_tokens_at_full_size() -> None:
+    """Shapes alone: stage 3's recipe, its model, its batch and the loss of a row."""
+    config = config_files.load("llama_vid:size=7b,stage=3")
+    model = settings.with_settings(config, preset(config.architecture))
+    assert model.decoder.rope_scaling == RopeScaling("linear", 16.0) and model.decoder.max_positions == 65_536
+    batch = program.batch_shapes(config, model, 8, sharding.make_mesh((1, 8, 1)))
+    assert batch["pooled"].shape == (8, 32_768, 2, 1408) and batch["pooled"].dtype == jnp.bfloat16
+    assert "images" not in batch and "questions" not in batch
+    assert batch["tokens"].shape == (8, 65_536)
+    objective = Causal(model.module(), config)
+    params = initial.final_shapes(objective.init, config)
+    trained, frozen = optimizer.partition(params, config.lr_rules)
+    assert {path.split("/")[0] for path in rules.flatten(trained)} == {"decoder", "projector"}
+    tpu = AbstractDevice(device_kind="TPU v5", num_cores=1, platform="tpu")
+    with jax.sharding.use_abstract_mesh(
+        AbstractMesh((1, 8, 1), sharding.AXES, (AxisType.Auto,) * 3, abstract_device=tpu)
+    ):
+        loss, sums = jax.eval_shape(
+            objective.loss,
+            rules.merge(trained, frozen),
+            {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()},
+        )
+    assert loss.shape == () and sums["slots"].shape == ()
+
+
+def test_positions_are_stretched_once_and_one_way() -> None:
+    config = train_config.get_config("stage=instruct")
+    config.rope_factor = 16.0
+    short = preset("llama-vid-7b")
+    long = settings.with_settings(config, short)
+    assert long.decoder == settings.with_settings(config, long).decoder == preset("llama-vid-7b-long").decoder
+    for factor, message in ((8.0, "are stretched already"), (0.5, "factor 0.5 is below 1")):
+        config.rope_factor = factor
+        with pytest.raises(UserError, match=rf"--config\.rope_factor: .*{message}"):
+            settings.with_settings(config, long)
