@@ -159,8 +159,8 @@ _IMAGE_BEHAVIOR_V1 = Template(
 
 _FILM_BEHAVIOR_V1 = Template(
     name="film_behavior_v1",
-    source="Ours: Listing 1 cut down to few tokens, a line of colours for each scene. Replay values stand in front of the "
-    "other reactions, so that nothing but the scenes is told before them.",
+    source="Ours: Listing 1 cut down to few tokens, a line of colours for each scene. Replay values stand in front of "
+    "the other reactions, so that nothing but the scenes is told before them.",
     question=join(
         "\n",
         "<image>",

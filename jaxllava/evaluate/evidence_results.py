@@ -53,7 +53,9 @@ def compute(
     return {
         "arms": {
             arm: {
-                "zero_shot": {task: _cell(task, figure) for (name, task), figure in zero.items() if name == arm},
+                "zero_shot": {
+                    task: _cell(task, figure) for (name, task), figure in zero.items() if name == arm
+                },
                 "finetuned": {
                     share: {
                         task: _cell(task, figure)
