@@ -65,10 +65,13 @@ def _films(tiny: bool) -> ConfigDict:
     config.prepare.template = "image_behavior_v1"  # of films that are lost: their thumbnail
     config.prepare.video.update(show="scenes", side=64)
     config.prepare.video_templates.youtube = "film_behavior_v1"
+    width = 32 if tiny else 64
     config.model = dict(
         compress="grid:2",
         at_once=64,
-        qformer=dict(hidden_size=64, intermediate_size=256, layers=2, heads=2, queries=8, max_positions=512),
+        qformer=dict(
+            hidden_size=width, intermediate_size=4 * width, layers=2, heads=2, queries=8, max_positions=512
+        ),
     )
     # What is new is trained with the rest, on what the base was trained on, and on captions.
     config.base = quickstart.small_stage(
@@ -97,7 +100,6 @@ def _films(tiny: bool) -> ConfigDict:
     )
     config.arm.update(tensorboard=False, checkpoint_every=1200, keep=1)
     if tiny:
-        config.model.qformer.update(hidden_size=32, intermediate_size=64)
         for stage in (config.base, config.arm):
             stage.update(steps=2, batch=4)
     return config
