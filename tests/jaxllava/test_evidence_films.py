@@ -303,6 +303,7 @@ def test_a_second_run_changes_nothing_and_another_config_is_refused(run):
     before = {path: path.stat().st_mtime_ns for path in files}
     again = evidence_films(config(), workdir)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert again.results and found.results
     assert again.results["arms"] == found.results["arms"]
     made = config()
     made.films.arm.lr = 1.0
