@@ -47,7 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.heldout_fraction = given.heldout  # by a stable hash of the post, image or text
     config.seed = given.seed  # the order of the records, and who is dealt whose behaviour in `shuffled`
-    config.arms = ("behavior", "ad", "shuffled")  # also likes, comments, replay, titles: see behavior/arms.py
+    # also likes, comments, reactions, replay, titles: see behavior/arms.py
+    config.arms = ("behavior", "ad", "shuffled")
     config.behaviors = (
         "likes",
         "comments",

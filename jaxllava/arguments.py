@@ -54,6 +54,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--seeds", type=int, help="train each arm this often (default 5)")
     add.add_argument("--jobs", type=int, help="processes side by side (default: one for each core)")
     add.add_argument("--only", metavar="I/N", help="of N machines this is the I-th (1 to N): every N-th arm")
+    add.add_argument(
+        "--films", action="store_true", help="the arms on films with replay graphs, from the same base"
+    )
 
     add = command(
         "prepare", "Raw reactions and media to cleaned instruction records (ArrayRecord).", config="prepare"

@@ -52,6 +52,7 @@ def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import config_files
     from jaxllava.evaluate import evidence_text
     from jaxllava.evidence import evidence
+    from jaxllava.evidence_films import evidence_films
 
     config = config_files.load(args.config, overrides)
     for name in ("seeds", "jobs"):
@@ -59,10 +60,11 @@ def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
             if given < 1:
                 raise UserError(f"--{name} {given}: at least 1 is needed")
             config[name] = given
-    found = evidence(config, args.workdir, args.only or "")
+    run, stem = (evidence_films, "films") if args.films else (evidence, "evidence")
+    found = run(config, args.workdir, args.only or "")
     if found.results:
         print("\n" + evidence_text.markdown(found.results))
-        print(f"page: {args.workdir / 'evidence.html'}\nfigures: {args.workdir / 'evidence.json'}")
+        print(f"page: {args.workdir / f'{stem}.html'}\nfigures: {args.workdir / f'{stem}.json'}")
     if found.missing:
         print(f"{len(found.missing)} units are still to be run: {', '.join(found.missing)}")
     for name, reason in found.failed.items():

@@ -19,6 +19,7 @@ _TOLD: dict[str, frozenset[str] | None] = {
     "shuffled": None,
     "likes": frozenset({"likes"}),
     "comments": frozenset({"comments"}),
+    "reactions": frozenset({"likes", "comments"}),
     "replay": frozenset({"replay"}),
     "titles": frozenset({"title"}),
 }

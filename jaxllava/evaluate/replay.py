@@ -248,14 +248,22 @@ def _columns(films: Sequence[Film], ids: Sequence[str] | None) -> _Columns:
             continue
         if np.ptp(p) == 0:
             out.problems[CONSTANT].append(name)
-        # Of scenes that share the highest predicted value, one is taken at random.
-        out.top[name] = float((t == t.max())[p == p.max()].mean())
+        correlation, out.top[name] = within(p, t)
         out.chances.append(float((t == t.max()).mean()))
         if len(t) < 3:
             out.problems[SHORT].append(name)
         else:
-            out.spearman[name] = metrics.correlations(p, t)[1]
+            out.spearman[name] = correlation
     return out
+
+
+def within(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+    """(Spearman's rho, whether the top scene was found) of one film's values [scenes], the true ones not all equal.
+
+    Of scenes that share the highest predicted value, one is taken at random: the second is then a share.
+    """
+    top = (true == true.max())[predicted == predicted.max()].mean()
+    return metrics.correlations(predicted, true)[1], float(top)
 
 
 def _stacked(sums: dict[str, tuple[float, ...]], keys: Any) -> dict[str, np.ndarray]:
