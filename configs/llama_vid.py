@@ -180,7 +180,9 @@ def long_video(size: str) -> ConfigDict:
     config.rope_factor = (
         16.0  # 65,536 over Vicuna's 4096 positions, linear: no other scaling is written there
     )
-    config.features = "features"  # a folder for what is kept of the films; the script's --video_folder
+    config.features = (
+        "features"  # computed once, as the original does beforehand (its --video_folder holds them)
+    )
     config.workers = 1  # --dataloader_num_workers 1
     # -- memory: a row's logits are 8 GB in float32
     config.loss_chunks = 32

@@ -59,7 +59,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's
     config.row_tokens = 512  # a row of the batch
     config.row_images = 4
-    config.features = ""  # a folder of what a frozen tower saw, in place of pictures (LLaMA-VID's long films)
+    # A folder for what a frozen tower and Q-Former give of the frames: computed before the first step, and read in
+    # place of pictures in every pass (LLaMA-VID's long films). Several runs and hosts may share it.
+    config.features = ""
     config.clip_frames = 0  # of a video, at most, evenly spread; 0 is all that its record holds
     config.sample_tokens = 0  # a longer sample is cut to it; 0, or more than a row has, is the row
     config.batching = "packed"  # or "padded": one sample a row, in batches as LLaVA's own code makes them

@@ -57,8 +57,8 @@ class Asker:
 
     @classmethod
     def load(cls, folder: str | Path) -> Asker:
-        """Of a folder with vocab.txt or tokenizer.json; `[DEC]` is added where it is not there, so that
-        bert-base-uncased has the 30523 tokens of the published Q-Formers. UserError where none can be read.
+        """Of a folder with vocab.txt or tokenizer.json. To one of BERT's kind `[DEC]` is added where it is not there,
+        so that bert-base-uncased has the 30523 tokens of the published Q-Formers. UserError where none can be read.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -81,6 +81,6 @@ class Asker:
             raise UserError(
                 f"{folder}: its tokenizer has no tokenizer.json; save it with a newer transformers."
             )
-        if DECODE not in tokenizer.get_vocab():
+        if tokenizer.cls_token is not None and DECODE not in tokenizer.get_vocab():  # of BERT's kind
             tokenizer.add_special_tokens({"bos_token": DECODE})
         return cls(tokenizer)

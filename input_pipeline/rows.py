@@ -11,6 +11,7 @@ import numpy as np
 
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import FrameCache
 from input_pipeline.images import PAD_COLOR, ImageError, open_image, preprocess
 from input_pipeline.packing import PackPlan
 from input_pipeline.token_table import TokenTable
@@ -95,6 +96,33 @@ class Asked:
         return cls(up(most["slots"], 8), up(most["turns"], 4), up(longest, 16))
 
 
+@dataclass(frozen=True)
+class KeptFrames:
+    """What a frozen tower and Q-Former give of samples' slots, computed once (`jaxllava.kept`). `width` and `dtype` are
+    the tower's.
+    """
+
+    cache: FrameCache
+    width: int
+    dtype: Any
+
+    @staticmethod
+    def key(table: TokenTable, sample: int) -> str:
+        """A table's folder is named by the hash of all that decides its samples."""
+        assert table.path is not None
+        return f"{table.path.name}/{sample}"
+
+    def __call__(self, table: TokenTable, sample: int) -> np.ndarray:
+        """[slots, image_tokens, W]. UserError where it is not there."""
+        found = self.cache.read(self.key(table, sample))
+        if found is None:
+            raise UserError(
+                f"{self.cache.path(self.key(table, sample))}: the features of a sample are gone or damaged; start the "
+                "run again, which makes them anew"
+            )
+        return found
+
+
 @dataclass
 class PackedRows:
     """Random access to finished rows of a plan; see the row in `__getitem__`."""
@@ -109,6 +137,7 @@ class PackedRows:
     pad_id: int
     ordered: bool = False  # the plan's order is that of training; otherwise the loader shuffles the rows
     asked: Asked | None = None  # for models that look at pictures with questions
+    kept: KeptFrames | None = None  # what such a model gave of the samples' slots, in place of their pictures
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -123,7 +152,8 @@ class PackedRows:
         has weight 0 everywhere.
 
         With `asked` also slot_frame, slot_question int32 [N], places among the row's images and questions, and
-        questions int32 [Q, T] with question_valid bool [Q, T]; `image_index` counts the features of slots then.
+        questions int32 [Q, T] with question_valid bool [Q, T]; `image_index` counts the features of slots then. With
+        `kept` these and the images are not there, and `pooled` [N, image_tokens, W] is.
         """
         length = int(self.plan.row_lengths[int(index)])
         size = self.read_images.size
@@ -135,9 +165,13 @@ class PackedRows:
             "segment_ids": np.zeros(length, np.int32),
             "image_index": np.full(length, -1, np.int32),
             "sources": np.zeros(length, np.int32),
-            "images": np.zeros((self.row_images, size, size, 3), np.uint8),
         }
-        if room := self.asked:
+        room = self.asked
+        if self.kept and room:
+            row["pooled"] = np.zeros((room.slots, self.image_tokens, self.kept.width), self.kept.dtype)
+        else:
+            row["images"] = np.zeros((self.row_images, size, size, 3), np.uint8)
+        if room and not self.kept:
             row["slot_frame"] = np.zeros(room.slots, np.int32)
             row["slot_question"] = np.zeros(room.slots, np.int32)
             row["questions"] = np.zeros((room.questions, room.tokens), np.int32)
@@ -156,13 +190,15 @@ class PackedRows:
             row["sources"][span] = table
             first = (slot if self.asked else image) * self.image_tokens
             row["image_index"][span] = np.where(encoded.image_index >= 0, encoded.image_index + first, -1)
-            if encoded.images:
+            slots = slice(slot, slot + len(encoded.slot_frame))
+            if encoded.images and self.kept:
+                row["pooled"][slots] = self.kept(self.tables[table], sample)
+            elif encoded.images:
                 record = int(self.tables[table].record[sample])
                 row["images"][image : image + encoded.images] = self.read_images(
                     table, record, self.records[table], encoded.frames
                 )
-            if self.asked:
-                slots = slice(slot, slot + len(encoded.slot_frame))
+            if room and not self.kept:
                 row["slot_frame"][slots] = encoded.slot_frame + image
                 row["slot_question"][slots] = encoded.slot_question + turn
                 for number, ids in enumerate(encoded.questions, start=turn):

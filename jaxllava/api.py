@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerFast
 from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import FrameCache
 from jaxllava import candidates as candidates_lib
 from jaxllava import generate as generation
 from jaxllava import identity, placement, sharding
-from jaxllava.frames import FrameCache, FrameEncoder
+from jaxllava.frames import FrameEncoder
 from jaxllava.models.llama import is_unstacked, stack
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, Params

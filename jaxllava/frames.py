@@ -6,80 +6,20 @@ of an hour, 3,600 frames, is 20 MB of them, where its features would be 2.6 GB a
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
-from input_pipeline.partial import partial_of
+from input_pipeline.frame_cache import FrameCache
 from jaxllava.models.clip import normalise
 from jaxllava.models.llama_vid import Guide, LlamaVidConfig
 from jaxllava.models.llava import Params
 
 AT_ONCE = 16  # frames; programs are compiled for so many
 _TOKENS = (16, 32, 64, 128, 256, 512)  # lengths of questions that programs are compiled for
-
-
-class FrameCache:
-    """Features of videos' frames on disk, by the hash of what made them; one file each.
-
-    Writers may be many: a file appears under its name when it is whole.
-    """
-
-    def __init__(self, folder: str | Path, model: str) -> None:
-        """`model`: an identity of the tower's weights; another tower's features are others."""
-        self.folder = Path(folder)
-        self.model = model
-
-    def path(self, key: str) -> Path:
-        """`key` tells the media's bytes and how frames of it were chosen and cut out."""
-        name = hashlib.sha256(f"{self.model}\0{key}".encode()).hexdigest()[:32]
-        return self.folder / name[:2] / f"{name}.features"
-
-    def read(self, key: str) -> np.ndarray | None:
-        """[F, T, W], mapped; None where it is not there. A damaged file is as good as none."""
-        path = self.path(key)
-        try:
-            with path.open("rb") as file:
-                head = json.loads(file.readline())
-                start = file.tell()
-            dtype = np.dtype(getattr(ml_dtypes, head["dtype"], head["dtype"]))
-            shape = tuple(head["shape"])
-            if path.stat().st_size != start + int(np.prod(shape)) * dtype.itemsize:
-                return None
-            return np.memmap(path, dtype, "r", start, shape)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def write(self, key: str, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the parts [n, T, W] on, and keeps them under `key` when the last one has come."""
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The head has to tell the length, which is known at the end: the frames wait in a file of their own.
-        with tempfile.TemporaryFile(dir=path.parent) as body:
-            shape, dtype = None, ""
-            for part in parts:
-                body.write(np.ascontiguousarray(part).tobytes())
-                shape = (shape[0] + len(part) if shape else len(part), *part.shape[1:])
-                dtype = str(part.dtype)
-                yield part
-            if shape is None:
-                return
-            body.seek(0)
-            unfinished = partial_of(path.with_name(f"{path.name}.{os.getpid()}"))
-            with unfinished.open("wb") as file:
-                file.write(json.dumps({"shape": shape, "dtype": dtype}).encode() + b"\n")
-                while chunk := body.read(1 << 24):
-                    file.write(chunk)
-            unfinished.replace(path)
 
 
 class FrameEncoder:
@@ -174,8 +114,3 @@ def _batches(frames: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
 def _filled(part: np.ndarray) -> np.ndarray:
     """AT_ONCE rows, the last one repeated: so that one program serves all."""
     return np.concatenate([part, np.repeat(part[-1:], AT_ONCE - len(part), axis=0)])
-
-
-def file_key(data: bytes, **how: Any) -> str:
-    """What names a video's frames in a cache: its bytes' hash, and how they are chosen and made into pixels."""
-    return json.dumps([hashlib.sha256(data).hexdigest(), how], sort_keys=True, default=str)

@@ -24,7 +24,17 @@ from jaxllava.models.config import ModelConfig
 # Keys that change where and how fast a run goes, and not what comes out of it (to the last bits of float32).
 ELSEWHERE = frozenset(
     (
-        *("data", "architecture", "base", "vision_tower", "decoder", "qformer", "question_tokenizer", "init"),
+        *(
+            "data",
+            "features",
+            "architecture",
+            "base",
+            "vision_tower",
+            "decoder",
+            "qformer",
+            "question_tokenizer",
+            "init",
+        ),
         *("validation", "validation_rows", "workers", "log_every"),
         *("devices", "mesh", "sharding_rules", "attention", "remat", "loss_chunks", "tpu_options"),
         *("checkpoint_every", "keep", "keep_best", "tensorboard", "profile_at", "profile_steps"),

@@ -21,7 +21,7 @@ from input_pipeline.conversation import Template, get_template
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.loader import RandomAccess
 from input_pipeline.packing import PackPlan
-from input_pipeline.rows import Asked, ImageReader, ImageTextPairs, PackedRows, Titles
+from input_pipeline.rows import Asked, ImageReader, ImageTextPairs, KeptFrames, PackedRows, Titles
 from input_pipeline.token_chunks import Job
 from input_pipeline.token_table import TokenTable
 from input_pipeline.tokenizer import special_id
@@ -44,6 +44,7 @@ class Causal:
     model: LlavaModel
     config: ConfigDict
     asker: Asker | None = None  # tokenizes the questions of a LLaMA-VID
+    kept: KeptFrames | None = None  # what it gave of frames, in place of pictures
 
     def rows(
         self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
@@ -85,6 +86,7 @@ class Causal:
             pad_id=_pad_id(tokenizer),
             ordered=config.batching != "packed",
             asked=asked,
+            kept=self.kept,
         )
         return rows, facts
 
@@ -313,7 +315,10 @@ def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def make_objective(
-    config: ConfigDict, model_config: LlavaConfig | ClipConfig, asker: Asker | None = None
+    config: ConfigDict,
+    model_config: LlavaConfig | ClipConfig,
+    asker: Asker | None = None,
+    kept: KeptFrames | None = None,
 ) -> Causal | Contrastive:
     """The objective that fits the model; a LLaMA-VID's needs an `asker` to read data."""
     if isinstance(model_config, ClipConfig):
@@ -322,4 +327,6 @@ def make_objective(
         return Contrastive(ClipModel(model_config), config)
     if asker is not None and isinstance(model_config, LlamaVidConfig):
         asker.check(model_config.qformer.vocab_size, model_config.qformer.max_positions)
-    return Causal(model_config.module(), config, asker if isinstance(model_config, LlamaVidConfig) else None)
+    if not isinstance(model_config, LlamaVidConfig):
+        asker = None
+    return Causal(model_config.module(), config, asker, kept)

@@ -16,11 +16,12 @@ from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template, place_images
 from input_pipeline.encoding import Encoded, encode_prompt
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import file_key
 from input_pipeline.images import ImageError, open_image, preprocess
 from input_pipeline.tokenizer import IMAGE_TOKEN, controls
 from input_pipeline.types import Turn
 from input_pipeline.video import SUFFIXES, VideoError
-from jaxllava.frames import FrameEncoder, file_key
+from jaxllava.frames import FrameEncoder
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.videos import Video
 

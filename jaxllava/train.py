@@ -27,6 +27,7 @@ from jaxllava import (
     identity,
     initial,
     interrupts,
+    kept,
     lora,
     metrics,
     preflight,
@@ -41,6 +42,7 @@ from jaxllava.bases import Base, open_base
 from jaxllava.checkpoints import Checkpoints, check_identity
 from jaxllava.meter import Meter
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.objectives import make_objective
 from jaxllava.summary import Trained
@@ -101,6 +103,10 @@ def _train(
     # -- data --------------------------------------------------------------------------------------------------------
     mesh = sharding_lib.make_mesh(config.mesh, limit=config.devices)
     objective = make_objective(config, model_config, asker)
+    shapes = initial.final_shapes(objective.init, config)
+    features = kept.open_kept(config, model_config, who, shapes)
+    if features is not None:
+        objective = make_objective(config, model_config, asker, features)
     rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
@@ -115,7 +121,6 @@ def _train(
     held_out = Validation.of(config, objective, tokenizer, mesh)
 
     # -- model: resume > base, init rules > random -------------------------------------------------------------------
-    shapes = initial.final_shapes(objective.init, config)
     optimizer, schedule = optimizer_lib.make_optimizer(config, shapes)
 
     def begin() -> tuple[rules_lib.Params, rules_lib.Params, Any]:
@@ -126,6 +131,11 @@ def _train(
             return trained, frozen, optimizer_lib.initial_state(optimizer, trained, mesh)
 
     trained, frozen, opt_state = begin()
+    if features is not None:
+        seen = lambda done, total: report(0, 1, f"frames of {done}/{total} samples")
+        for read in (rows, held_out.rows if held_out else None):
+            if read is not None and isinstance(model_config, LlamaVidConfig):
+                kept.fill(read, model_config, frozen, mesh, config.barrier_minutes, seen)
     cost = flops.of_trained(model_config, trained, bool(config.features))
     state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
     model_bytes = preflight.model_bytes(shapes, config)

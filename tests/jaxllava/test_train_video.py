@@ -290,3 +290,41 @@ def test_positions_are_stretched_once_and_one_way() -> None:
         config.rope_factor = factor
         with pytest.raises(UserError, match=rf"--config\.rope_factor: .*{message}"):
             settings.with_settings(config, long)
+
+
+def test_features_are_kept_once_and_train_as_the_pictures_do(
+    setting, tokenizer, tmp_path, monkeypatch
+) -> None:
+    """The same losses and weights, with neither tower nor Q-Former in the step."""
+    model, _, _ = setting
+    rules_ = (
+        (r"(projector|decoder|context/value_proj)/.*", 1.0),
+        (r"(vision|qformer|qformer_norm|context)/.*", None),
+    )
+    own = {"lr_rules": rules_, "mesh": (1, 2, 1), "devices": 2}
+    seen = train(stage(setting, **own), model, tokenizer, tmp_path / "pictures")
+    folder = tmp_path / "features"
+    kept_run = train(stage(setting, features=str(folder), **own), model, tokenizer, tmp_path / "kept")
+    np.testing.assert_allclose(
+        [loss for _, loss in kept_run.curve], [loss for _, loss in seen.curve], rtol=2e-5
+    )
+    expected, found = (tiny.flat(tiny.opened(run.model)[0]) for run in (seen, kept_run))
+    for path, leaf in found.items():
+        np.testing.assert_allclose(leaf, expected[path], atol=2e-4, err_msg=path)
+    files = sorted(folder.rglob("*.features"))
+    assert len(files) == 18, "one of each sample that shows something"
+    # A damaged one is made again; the others are taken as they are.
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    made = []
+    from jaxllava import kept
+
+    keep = kept._keep
+    monkeypatch.setattr(kept, "_keep", lambda *given: (made.append(given[-1]), keep(*given)))
+    again = train(stage(setting, features=str(folder), **own), model, tokenizer, tmp_path / "again")
+    assert len(made) == 1 and again.curve == kept_run.curve
+
+
+def test_features_that_would_change_are_refused(setting, tokenizer, tmp_path) -> None:
+    model, _, _ = setting
+    with pytest.raises(UserError, match=r"config.lr_rules trains what makes them \((qformer|context)"):
+        train(stage(setting, features=str(tmp_path / "f")), model, tokenizer, tmp_path / "run")

@@ -15,6 +15,7 @@ import jaxllava
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import FrameCache
 from input_pipeline.images import preprocess
 from input_pipeline.shown import questions
 from input_pipeline.token_chunks import Job
@@ -143,7 +144,7 @@ def test_a_film_is_shown_once_a_second_and_its_features_are_kept(folder, tmp_pat
 
 
 def test_features_of_another_tower_are_others(tmp_path) -> None:
-    caches = [frames_lib.FrameCache(tmp_path, model) for model in ("one", "two")]
+    caches = [FrameCache(tmp_path, model) for model in ("one", "two")]
     part = np.ones((2, 3, 4), jnp.bfloat16)
     list(caches[0].write("key", iter([part, part * 2])))
     assert caches[1].read("key") is None and caches[0].read("other") is None
@@ -153,7 +154,7 @@ def test_features_of_another_tower_are_others(tmp_path) -> None:
 
 
 def test_what_was_not_seen_to_its_end_is_not_kept(tmp_path) -> None:
-    cache = frames_lib.FrameCache(tmp_path, "one")
+    cache = FrameCache(tmp_path, "one")
 
     def broken() -> Any:
         yield np.ones((1, 2, 3), np.float32)
