@@ -68,7 +68,14 @@ def shown(record: Record, template: Template, most_frames: int = 0) -> Shown:
 
 
 def question_text(turn: str) -> str:
-    """What of a human's turn the Q-Former reads: all but marks and line ends (`llamavid/train/train.py:478`)."""
+    """What of a human's turn the Q-Former reads: all but marks and line ends (`llamavid/train/train.py:478`).
+
+    Of a turn with several marks, such as a film's frames between its subtitles, it is what stands behind the last
+    mark's line, if that is anything: the question (`preprocess_multimodal_movie`).
+    """
+    if turn.count(IMAGE_TOKEN) > 1:
+        behind = turn.rpartition(IMAGE_TOKEN)[2].partition("\n")[2]
+        turn = behind if behind.strip() else turn
     return turn.replace(IMAGE_TOKEN, "").replace("\n", "")
 
 

@@ -23,6 +23,7 @@ from input_pipeline.images import ImageError, open_image, preprocess
 from input_pipeline.rows import KeptFrames, PackedRows
 from jaxllava import hosts, rules, sharding
 from jaxllava.frames import FrameEncoder
+from jaxllava.models.clip import ClipConfig
 from jaxllava.models.config import dtype_of
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
@@ -40,7 +41,7 @@ SEEING = (
 
 
 def open_kept(
-    config: ConfigDict, model: LlavaConfig, who: Mapping[str, str], shapes: Params
+    config: ConfigDict, model: LlavaConfig | ClipConfig, who: Mapping[str, str], shapes: Params
 ) -> KeptFrames | None:
     """Where a run's features lie; None where `config.features` is empty.
 

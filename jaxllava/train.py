@@ -20,6 +20,7 @@ from input_pipeline import loader
 from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from input_pipeline.rows import PackedRows
 from jaxllava import checkpoints as checkpoints_lib
 from jaxllava import (
     flops,
@@ -134,7 +135,7 @@ def _train(
     if features is not None:
         seen = lambda done, total: report(0, 1, f"frames of {done}/{total} samples")
         for read in (rows, held_out.rows if held_out else None):
-            if read is not None and isinstance(model_config, LlamaVidConfig):
+            if isinstance(read, PackedRows) and isinstance(model_config, LlamaVidConfig):
                 kept.fill(read, model_config, frozen, mesh, config.barrier_minutes, seen)
     cost = flops.of_trained(model_config, trained, bool(config.features))
     state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})

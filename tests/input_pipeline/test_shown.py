@@ -68,7 +68,11 @@ def test_evenly() -> None:
 
 
 def test_a_question_is_the_turn_without_marks_and_line_ends() -> None:
-    assert question_text("<image>\nWhat is\nit? <image>") == "What isit? "
+    assert question_text("<image>\nWhat is\nit?") == "What isit?"
+    assert question_text("What is it?\n<image>") == "What is it?"
+    film = "<image>so he said<image><image>and went\nWho is he,\nand why?"
+    assert question_text(film) == "Who is he,and why?"
+    assert question_text("<image> and <image>: which?") == " and : which?"
 
 
 def test_a_table_writes_out_slots(tokenizer, asker: Asker) -> None:
