@@ -217,12 +217,14 @@ def test_long_films_are_rows_of_65536_positions_by_their_kept_features():
 
 @pytest.mark.parametrize("recipe", [name for name in PUBLISHED if name.startswith("llama_vid")])
 def test_who_trains_of_a_llama_vid(recipe):
-    """--bert_type: qformer_pretrain_freeze in stage 1, which leaves the three projections; qformer_pretrain in 2."""
+    """--bert_type: qformer_pretrain_freeze in stage 1, which leaves the three projections; qformer_pretrain in 2;
+    qformer_pretrain_freeze_all in 3.
+    """
     config = config_files.load(recipe)
     rates = rules.match(config.lr_rules, tree(recipe), "config.lr_rules")
     part = lambda prefix: {rate for path, rate in rates.items() if path.startswith(prefix)}
-    assert part("context/") == {1.0}
-    assert part("qformer/") == part("qformer_norm/") == {None if "stage=1" in recipe else 1.0}
+    assert part("context/") == {None if "stage=3" in recipe else 1.0}
+    assert part("qformer/") == part("qformer_norm/") == {1.0 if "stage=2" in recipe else None}
     if "grid" not in recipe:
         model = preset(config.architecture)
         sides = {"pixels=336": 336}
