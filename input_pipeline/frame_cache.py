@@ -13,8 +13,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from input_pipeline.partial import partial_of
-
 
 class FrameCache:
     """Arrays [F, ...] by key. Writers may be many: a file appears under its name when it is whole. It pickles small."""
@@ -59,12 +57,17 @@ class FrameCache:
             if shape is None:
                 return
             body.seek(0)
-            unfinished = partial_of(path.with_name(f"{path.name}.{os.getpid()}"))
-            with unfinished.open("wb") as file:
-                file.write(json.dumps({"shape": shape, "dtype": dtype}).encode() + b"\n")
-                while chunk := body.read(1 << 24):
-                    file.write(chunk)
-            unfinished.replace(path)
+            # Not named by process: hosts that share a disk may well have the same process ids.
+            handle, unfinished = tempfile.mkstemp(".partial", f"{path.name}.", path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(json.dumps({"shape": shape, "dtype": dtype}).encode() + b"\n")
+                    while chunk := body.read(1 << 24):
+                        file.write(chunk)
+                os.replace(unfinished, path)  # noqa: PTH105
+            except BaseException:
+                Path(unfinished).unlink(missing_ok=True)
+                raise
 
     def put(self, key: str, array: np.ndarray) -> None:
         """`write` of an array that is whole."""
@@ -72,6 +75,6 @@ class FrameCache:
             pass
 
 
-def file_key(data: bytes, **how: Any) -> str:
+def file_key(sha256: str, **how: Any) -> str:
     """What names a video's frames: its bytes' hash, and how they are chosen and made into pixels."""
-    return json.dumps([hashlib.sha256(data).hexdigest(), how], sort_keys=True, default=str)
+    return json.dumps([sha256, how], sort_keys=True, default=str)

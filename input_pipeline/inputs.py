@@ -81,8 +81,9 @@ def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
     library = library or media.Library(item.library)
     for result in _read(item, library):
         if item.films and isinstance(result, Post):
-            names = [PurePosixPath(media.name_of(reference)).stem for reference in result.media[:1]]
-            result = replace(result, film=library.film(*names, result.id) or "")
+            stems = [PurePosixPath(media.name_of(reference)).stem for reference in result.media[:1]]
+            stems.append(Path(result.origin.rpartition(":")[0]).name.removesuffix(".info.json"))
+            result = replace(result, film=library.film(*stems, result.id) or "")
         yield result
 
 
@@ -100,7 +101,8 @@ def _read(item: Input, library: media.Library) -> Iterator[Any]:
             yield from reddit_api.read(item.path, library, _durations(library))
         case "youtube":
             for path in item.files:
-                yield from youtube.read_video(Path(path), library, tuple(options["languages"]) or ("en",))
+                languages = tuple(options["languages"]) or ("en",)
+                yield from youtube.read_video(Path(path), library, languages, item.films)
         case "youtube_api":
             yield from youtube_api.read(item.path, library)
         case "blift":

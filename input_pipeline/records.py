@@ -90,6 +90,10 @@ def _or_null(time: float) -> float | None:
 def from_example(example: Mapping[str, Any]) -> Record:
     """Returns the record that `to_example` wrote, here or in version 1.1.0, which had no clips."""
     clips = json.loads(example["clips"]) if "clips" in example else []
+    if len(example.get("videos", ())):
+        raise ValueError("it holds a video's file, as an older version wrote it; prepare the data set again")
+    if not all(times for _, times in clips):
+        raise ValueError("it has a clip without frames")
     return Record(
         id=example["id"].decode(),
         task=example["task"].decode(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ class ImageReader:
     size: int
     mode: str = "square"
     pad_color: tuple[int, int, int] = PAD_COLOR
+    film_mode: str = ""  # of frames of clips; "" is `mode`
     keep_bytes: int = 256 * 2**20
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     _bytes: int = field(default=0, repr=False, compare=False)
@@ -45,15 +46,7 @@ class ImageReader:
         kept = self._kept.get((table, number))
         if kept is not None:
             return kept
-        record = records[number]
-        chosen = record.images if frames is None else [record.images[frame] for frame in frames.tolist()]
-        try:
-            images = [preprocess(open_image(data), self.size, self.mode, self.pad_color) for data in chosen]
-        except ImageError as error:
-            raise UserError(
-                f"record {number} ({record.id}) of {records!r:.200}: its picture cannot be read "
-                f"({error}); prepare the data set again"
-            ) from error
+        images = list(self.each(number, records, frames))
         stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
         with self._lock:  # Grain reads with several threads
             if (table, number) not in self._kept and self._bytes + stacked.nbytes <= self.keep_bytes:
@@ -61,8 +54,25 @@ class ImageReader:
                 self._bytes += stacked.nbytes
         return stacked
 
+    def each(
+        self, number: int, records: Sequence[Record], frames: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """`__call__`, picture by picture: uint8 [size, size, 3]."""
+        record = records[number]
+        filmed = {place for clip in record.clips for place in range(clip.first, clip.first + len(clip.times))}
+        for place in range(len(record.images)) if frames is None else frames.tolist():
+            mode = (self.film_mode if place in filmed else "") or self.mode
+            try:
+                yield preprocess(open_image(record.images[place]), self.size, mode, self.pad_color)
+            except ImageError as error:
+                raise UserError(
+                    f"record {number} ({record.id}) of {records!r:.200}: its picture cannot be read "
+                    f"({error}); prepare the data set again"
+                ) from error
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("size", "mode", "pad_color", "keep_bytes")}
+        names = ("size", "mode", "pad_color", "film_mode", "keep_bytes")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
@@ -111,6 +121,10 @@ class KeptFrames:
         """A table's folder is named by the hash of all that decides its samples."""
         assert table.path is not None
         return f"{table.path.name}/{sample}"
+
+    def is_missing(self, table: TokenTable, sample: int) -> bool:
+        """Whether a sample shows something, and what is kept of it is not there."""
+        return bool(table.slots[sample]) and self.cache.read(self.key(table, sample)) is None
 
     def __call__(self, table: TokenTable, sample: int) -> np.ndarray:
         """[slots, image_tokens, W]. UserError where it is not there."""

@@ -61,7 +61,9 @@ def load(
     if mesh == "local":
         mesh = sharding.local_mesh(placement.size(found.leaves))
     params = placement.read(found.leaves, mesh)
-    cache = FrameCache(features, identity.of_folder(Path(path))) if features else None
+    parts = [Path(one) for one in (path, vision_tower, base) if one is not None]
+    seen_by = [identity.of_folder(one) for one in parts] + [str(config.vision)]  # the dtype is in it
+    cache = FrameCache(features, " ".join(seen_by)) if features else None
     template = template or found.template
     return Model(config, params, found.tokenizer, template, found.stops, mesh, found.asker, cache)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from input_pipeline.errors import UserError
 from input_pipeline.frame_cache import FrameCache
-from input_pipeline.images import ImageError, open_image, preprocess
 from input_pipeline.rows import KeptFrames, PackedRows
 from jaxllava import hosts, rules, sharding
 from jaxllava.frames import FrameEncoder
@@ -29,6 +28,7 @@ from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params
 
+WAIT_MINUTES = 24 * 60.0  # for the slowest host's films, which may be hours long
 # What decides features; the context's value and the projector stand behind them.
 SEEING = (
     "vision/",
@@ -59,7 +59,13 @@ def open_kept(
             f"config.features: features are kept, and config.lr_rules trains what makes them ({moving[0]}, ...); "
             "freeze it or leave config.features empty"
         )
+    if not config.base and not any(path for _, path in config.init):
+        raise UserError(
+            "config.features: what sees has to come from a folder: set config.base or config.init"
+        )
+    settings = ("frozen_dtype", "quantize_rules", "seed")  # the seed decides what no folder has
     own = {key: who.get(key, "") for key in ("base", "vision_tower", "qformer", "init")}
+    own |= {key: str(config[key]) for key in settings}
     sizes = model.replace(at_once=1).to_json() | {"decoder": None}
     identity = hashlib.sha256(json.dumps([own, sizes], sort_keys=True).encode()).hexdigest()[:32]
     cache = FrameCache(Path(config.features).absolute(), identity)
@@ -90,12 +96,19 @@ def fill(
         if found.tables[table].slots[sample]
         and kept.cache.read(kept.key(found.tables[table], sample)) is None
     ]
-    if missing:
+    # All hosts or none: the parameters are gathered from all of them.
+    if not hosts.all_true("whether all features are there", not missing, minutes):
         encoder = _encoder(model, params, mesh)
         for done, (table, sample) in enumerate(missing):
             progress(done, len(missing))
             _keep(found, kept, encoder, table, sample)
-    hosts.barrier("features of the frames", minutes)
+    hosts.barrier("features of the frames", max(minutes, WAIT_MINUTES))
+    lost = [pair for pair in pairs if kept.is_missing(found.tables[pair[0]], pair[1])]
+    if lost:
+        raise UserError(
+            f"config.features={kept.cache.folder}: {len(lost)} of {len(pairs)} samples' features, which other hosts "
+            "made, are not here; name a folder on a disk that all hosts share"
+        )
     return len(missing)
 
 
@@ -113,19 +126,8 @@ def _keep(found: PackedRows, kept: KeptFrames, encoder: FrameEncoder, table: int
     tokens = found.tables[table]
     one = tokens[sample]
     number = int(tokens.record[sample])
-    record = found.records[table][number]
-    look = found.read_images
-
-    def frames() -> Iterator[np.ndarray]:
-        for frame in one.frames.tolist():
-            try:
-                yield preprocess(open_image(record.images[frame]), look.size, look.mode, look.pad_color)
-            except ImageError as error:
-                raise UserError(
-                    f"record {number} ({record.id}): its picture {frame} cannot be read ({error}); prepare the data "
-                    "set again"
-                ) from error
-
+    records = found.records[table]
+    frames = lambda: found.read_images.each(number, records, one.frames)
     asked = sorted(set(one.slot_question.tolist()))
     looked = encoder(frames, [one.questions[turn] for turn in asked])  # [questions, F, image_tokens, W]
     place = {turn: i for i, turn in enumerate(asked)}

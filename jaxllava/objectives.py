@@ -82,7 +82,12 @@ class Causal:
             plan=plan,
             row_images=config.row_images,
             image_tokens=image_tokens,
-            read_images=ImageReader(vision.image_size, self.model.config.image_mode, vision.pad_color),
+            read_images=ImageReader(
+                vision.image_size,
+                self.model.config.image_mode,
+                vision.pad_color,
+                self.model.config.film_mode,
+            ),
             pad_id=_pad_id(tokenizer),
             ordered=config.batching != "packed",
             asked=asked,

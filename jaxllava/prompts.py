@@ -91,7 +91,7 @@ class PromptReader:
             spans.append(len(sizes))
             with _named(number, i, picture):
                 for image in _frames(picture):
-                    found.append(self.views(image))
+                    found.append(self.views(image, isinstance(picture, Video)))
                     sizes.append(image.size)
         size = self.config.vision.image_size
         pixels = np.concatenate([np.zeros((0, size, size, 3), np.uint8), *found])
@@ -125,7 +125,9 @@ class PromptReader:
         found: dict[int, np.ndarray] = {}  # the place of a mark -> [F, image_tokens, W]
         for i, picture in enumerate(pictures):
             own = [place for place, (medium, _) in enumerate(marks) if medium == i]
-            pixels = lambda picture=picture: (self.views(image)[0] for image in _frames(picture))
+            pixels = lambda picture=picture: (
+                self.views(image, isinstance(picture, Video))[0] for image in _frames(picture)
+            )
             with _named(number, i, picture):
                 looked = encoder(pixels, [asker(marks[place][1]) for place in own], self._key(picture))
             found |= dict(zip(own, looked, strict=True))
@@ -148,19 +150,20 @@ class PromptReader:
             vision.std,
             self.config.feature_layer,
         ]
-        return None if how is None else file_key(picture.data(), how=how, pixels=pixels)
+        return None if how is None else file_key(picture.sha256(), how=how, pixels=pixels)
 
     def row(self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], prefix: str) -> Row:
         shown, places = self.shown(number, turns, pictures)
         encoded = self.encoded(number, turns, prefix, places)
         return encoded.tokens, encoded.image_index, shown
 
-    def views(self, image: Image.Image) -> np.ndarray:
-        """uint8 [views, H, W, 3] of an RGB picture: one, or with anyres several."""
+    def views(self, image: Image.Image, is_frame: bool = False) -> np.ndarray:
+        """uint8 [views, H, W, 3] of an RGB picture, or frame of a video: one, or with anyres several."""
         if (anyres := self.config.anyres) is not None:
             return anyres.views(image)
         vision = self.config.vision
-        return preprocess(image, vision.image_size, self.config.image_mode, vision.pad_color)[None]
+        mode = self.config.film_mode if is_frame else self.config.image_mode
+        return preprocess(image, vision.image_size, mode, vision.pad_color)[None]
 
     def encoded(
         self, number: int, turns: tuple[Turn, ...], answer: str, places: Sequence[np.ndarray]

@@ -33,7 +33,7 @@ AT_LEAST_NONE = (
         "devices",
         "seed",
     ),
-    *("row_images", "sample_tokens", "image_size"),
+    *("row_images", "sample_tokens", "image_size", "clip_frames"),
 )
 # A gradient clipped to a norm of 0 trains nothing, and says nothing of it.
 ABOVE_NONE = ("mixture_epochs", "clip_norm", "barrier_minutes", "lr", "eps", "muon_scale")

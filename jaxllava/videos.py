@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 from input_pipeline.shown import evenly
 from input_pipeline.video import frames
+from input_pipeline.video_file import VideoError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +51,18 @@ class Video:
             return None
         return json.dumps([self.fps, self.most, self.start, self.end])
 
-    def data(self) -> bytes:
-        """The file's bytes."""
+    def sha256(self) -> str:
+        """Of the file's bytes, hex. Raises VideoError where it cannot be read."""
         assert isinstance(self.source, bytes | Path)
-        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        if isinstance(self.source, bytes):
+            return hashlib.sha256(self.source).hexdigest()
+        try:
+            with self.source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise VideoError(
+                "no such file" if isinstance(error, FileNotFoundError) else "cannot be read"
+            ) from error
 
     def __str__(self) -> str:
         return str(self.source) if isinstance(self.source, Path) else "a video"

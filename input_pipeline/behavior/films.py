@@ -77,7 +77,7 @@ def with_scenes(
 
 def times_of(post: Post, showing: Showing) -> list[float] | None:
     """At which times of a film a record shows it; None is `fps` frames a second."""
-    spans = [(scene.start, scene.end, scene.keyframe) for scene in post.scenes]
+    spans = [(scene.start, scene.end, scene.keyframe) for scene in post.scenes[: showing.most]]
     if showing.show != "scenes" or not spans or any(start is None or end is None for start, end, _ in spans):
         return None
     return [(start + end) / 2 if key is None else key for start, end, key in spans]  # type: ignore[operator]
@@ -88,7 +88,9 @@ def load(reference: str, times: Sequence[float] | None, showing: Showing) -> Fra
     data = media.read(reference)
     side = showing.side or None
     if times is not None:
-        return encode_at(data, times, side=side)
+        rising = sorted(set(times))
+        found = dict(zip(rising, encode_at(data, rising, side=side)[0], strict=True))
+        return [found[at] for at in times], list(times)
     return encode_frames(data, showing.fps, showing.most, side=side)
 
 

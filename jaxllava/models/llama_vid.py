@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline.errors import UserError
+from input_pipeline.images import MODES
 from jaxllava.models.config import check_choice, dtype_of
 from jaxllava.models.encoder import feature_depths
 from jaxllava.models.eva import EvaVisionConfig
@@ -72,6 +73,7 @@ class LlamaVidConfig(LlavaConfig):
     feature_layer: int | tuple[int, ...] = -1
     qformer_sees_class: bool = True
     at_once: int = 16
+    frame_mode: str = "square"  # of frames; `image_mode` is of pictures, which LLaMA-VID pads
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,10 +81,15 @@ class LlamaVidConfig(LlavaConfig):
             raise UserError("LLaMA-VID reads one view of a picture: pinpoints and anyres are LLaVA-NeXT's.")
         if len(feature_depths(self.vision.layers, self.feature_layer)) != 1:
             raise UserError("LLaMA-VID reads one layer of its tower: feature_layer is one number.")
+        check_choice("frame_mode", self.frame_mode, MODES)
         check_choice("compress", self.compress.partition(":")[0], ("mean", "grid", "none"))
         if self.at_once < 1:
             raise UserError(f"at_once {self.at_once} is below 1.")
         content_side(self.compress, self.side)
+
+    @property
+    def film_mode(self) -> str:
+        return self.frame_mode
 
     @property
     def side(self) -> int:

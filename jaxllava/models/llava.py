@@ -92,6 +92,11 @@ class LlavaConfig(ModelConfig):
         pinpoints = check_pinpoints(self.pinpoints, self.vision.image_size)
         return Anyres(pinpoints, self.vision.image_size, side, self.anyres_order)  # type: ignore[arg-type]
 
+    @property
+    def film_mode(self) -> str:
+        """How frames of videos become pixels."""
+        return self.image_mode
+
     def module(self) -> LlavaModel:
         """The model that this describes."""
         return LlavaModel(self)

@@ -132,7 +132,10 @@ def generation(
     images: int = 1,
     dtype: str = "bfloat16",
 ) -> Program:
-    """Prefill of prompts [rows, prompt] with `images` pictures each and up to `new` greedy tokens, as `generate`."""
+    """Prefill of prompts [rows, prompt] and up to `new` greedy tokens, as `generate`.
+
+    Each prompt has `images` pictures; a LLaMA-VID's has the frames that fill it, whose features are kept by then.
+    """
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
         raise UserError(
             f"--rows {rows} does not divide over {mesh.shape['data'] * mesh.shape['fsdp']} data shards (mesh data x "
@@ -144,11 +147,15 @@ def generation(
     cut = sharding_lib.batch_sharding(mesh)
     row = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
     size = model.vision.image_size
+    shown = row((images, size, size, 3), jnp.uint8)  # type: ignore[arg-type]
+    if isinstance(model, LlamaVidConfig):
+        kept = (prompt // model.image_tokens, model.image_tokens, model.vision.hidden_size)
+        shown = row(kept, model.vision.dtype)  # type: ignore[arg-type]
     prompts = generate.Prompts(
         tokens=row((prompt,), jnp.int32),  # type: ignore[arg-type]
         valid=row((prompt,), jnp.bool_),  # type: ignore[arg-type]
         image_index=row((prompt,), jnp.int32),  # type: ignore[arg-type]
-        images=row((images, size, size, 3), jnp.uint8),  # type: ignore[arg-type]
+        images=shown,  # type: ignore[arg-type]
     )
     with jax.set_mesh(mesh):
         lowered = generate.lower(model.module(), params, prompts, generate.bucket(new))

@@ -169,12 +169,12 @@ def _open(medium: Medium, how: Asking) -> _Found | str:
     except OSError as error:
         return f"media: {error.strerror or error}"
     scenes = []
-    for start, end, picture in found:
+    for start, end, shown, picture in found:
         seen = pixels.describe(picture)
-        times = {"start": _rounded(start), "end": _rounded(end)}
+        times = {"start": _rounded(start), "end": _rounded(end), "keyframe": _rounded(shown)}
         colors = {"foreground": list(seen.foreground), "background": list(seen.background)}
         scenes.append(times | colors | {"tone": seen.tone})
-    return _Found(scenes, [picture for _, _, picture in found], notes)
+    return _Found(scenes, [picture for *_, picture in found], notes)
 
 
 def _rounded(seconds: float | None) -> float | None:

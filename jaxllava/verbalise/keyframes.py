@@ -12,9 +12,10 @@ from input_pipeline import scenes, video
 from input_pipeline.images import open_image
 
 # A part of what decides the results: change it where `scenes.scenes` would find others.
-HOW = "cuts of PySceneDetect at 27 with edges, the frame of least motion"
+HOW = "cuts of PySceneDetect at 27 with edges, the frame of least motion and its time"
 
-Keyframe = tuple[float | None, float | None, Image.Image]  # start and end in seconds, an upright RGB picture
+# start, end and the frame's own time in seconds, an upright RGB picture
+Keyframe = tuple[float | None, float | None, float | None, Image.Image]
 
 
 def keyframes(path: Path, most: int, tell: Callable[[str], None] = lambda what: None) -> list[Keyframe]:
@@ -24,14 +25,14 @@ def keyframes(path: Path, most: int, tell: Callable[[str], None] = lambda what: 
     is told. Raises VideoError.
     """
     if path.suffix.lower() == ".npy":
-        return [(None, None, frame) for frame in video.read_frames(path, min(_frames(path), most))]
+        return [(None, None, None, frame) for frame in video.read_frames(path, min(_frames(path), most))]
     found = scenes.scenes(path, most=most, tell=tell)
-    return [(cut.start, cut.end, picture) for cut, picture in found if picture is not None]
+    return [(cut.start, cut.end, cut.keyframe, picture) for cut, picture in found if picture is not None]
 
 
 def of_picture(path: Path) -> list[Keyframe]:
     """A picture is one scene without times. Raises ImageError."""
-    return [(None, None, open_image(path))]
+    return [(None, None, None, open_image(path))]
 
 
 def _frames(path: Path) -> int:

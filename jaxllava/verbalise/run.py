@@ -63,8 +63,8 @@ def verbalise(
 ) -> dict[str, Any]:
     """Puts the scenes of media into words and writes a line of JSON for each medium to `Place.of(out).file`:
 
-        {"media": name, "sha256": hex, "scenes": [{"start", "end", "caption", "tags", "foreground", "background",
-        "tone"}], "asr": what captions beside it say, if there are any, "model": {...}, "prompts": {...}}
+        {"media": name, "sha256": hex, "scenes": [{"start", "end", "keyframe", "caption", "tags", "foreground",
+        "background", "tone"}], "asr": what captions beside it say, if there are any, "model": {...}, "prompts": {...}}
 
     What a medium's scenes are depends on its bytes, the model, the prompts and `how` alone, and is asked once: it stays
     in the folder under the hash of these. A run that ended at any moment goes on with what is missing.
@@ -278,6 +278,7 @@ def _scene(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "start": row["start"],
         "end": row["end"],
+        "keyframe": row["keyframe"],
         "caption": words.parse_caption(row["caption"]),
         "tags": list(words.parse_tags(row["tags"], row["tags cut"])),
         "foreground": row["foreground"],

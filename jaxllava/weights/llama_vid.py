@@ -194,9 +194,15 @@ def _config(
             "class token has no place among the patches."
         )
     eva = isinstance(vision, EvaVisionConfig)
+    decoder = original.decoder_config(values, "llama", origin)
+    long = not own and decoder.rope_scaling is not None and decoder.rope_scaling.kind == "linear"
+    if long:
+        # The original's stage 3 writes the scaling and leaves max_position_embeddings at what Vicuna knew (train.py).
+        assert decoder.rope_scaling is not None
+        decoder = decoder.replace(max_positions=int(decoder.max_positions * decoder.rope_scaling.factor))
     return LlamaVidConfig(
         vision=vision,
-        decoder=original.decoder_config(values, "llama", origin),
+        decoder=decoder,
         image_token=0,
         projector=values.get("mm_projector_type", "linear"),
         # The EVA tower does not read the key, which the scripts set to -2; a CLIP tower does.
@@ -205,9 +211,11 @@ def _config(
         image_mode=values.get("image_aspect_ratio") or "square",
         qformer=qformer,
         compress=compress,
-        # What a CLIP tower gives has lost its class token before the Q-Former looks.
-        qformer_sees_class=own.get("qformer_sees_class", eva or select == "cls_patch"),
+        # What a CLIP tower gives has lost its class token before the Q-Former looks, and so has what the original's
+        # stage 3 stores of films (extract_video_features_subtitles.py).
+        qformer_sees_class=own.get("qformer_sees_class", (eva or select == "cls_patch") and not long),
         at_once=own.get("at_once", LlamaVidConfig.at_once),
+        frame_mode=own.get("frame_mode", LlamaVidConfig.frame_mode),
     )
 
 
@@ -259,6 +267,7 @@ def _described(found: Checkpoint, config: LlamaVidConfig) -> dict[str, Any]:
         "qformer": config.qformer.to_json(),
         "qformer_sees_class": config.qformer_sees_class,
         "at_once": config.at_once,
+        "frame_mode": config.frame_mode,
     }
     return {
         **original.described(found, config, ARCHITECTURE, named),

@@ -29,7 +29,8 @@ def open_checkpoint(
         return llama_vid.open_folder(path, vision_tower, base, question_tokenizer)
     if question_tokenizer is not None:
         raise UserError(
-            f"--question-tokenizer {question_tokenizer}: {path} is no folder of LLaMA-VID and needs none."
+            f"--question-tokenizer {question_tokenizer}: {path} is no folder of LLaMA-VID's own code and needs none (a "
+            "jaxllava folder holds its own)."
         )
     if original.is_original(path):
         return original.open_folder(path, vision_tower, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import multiprocessing
 import os
@@ -15,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from input_pipeline import loader, modality, packing, records, token_table
+from input_pipeline import images, loader, modality, packing, records, token_table
 from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
 from input_pipeline.token_chunks import Job
-from input_pipeline.types import Record, Turn
+from input_pipeline.types import Clip, Record, Turn
 
 IMAGE_TOKENS = 4
 ROW = 96
@@ -277,6 +279,24 @@ def test_images_are_kept_up_to_a_number_of_bytes_and_stay_here(chat_records):
     assert again == reader
     assert len(pickle.dumps(reader)) < 300
     np.testing.assert_array_equal(again(0, 0, chat_records), first[0])
+
+
+def test_frames_of_a_film_become_pixels_their_own_way():
+    """LLaMA-VID pads pictures and cuts frames."""
+    wide = Image.new("RGB", (32, 16), "red")
+    wide.paste("blue", (16, 0, 32, 16))
+    file = io.BytesIO()
+    wide.save(file, "PNG")
+    record = Record(
+        "r", "x", (file.getvalue(),) * 3, (Turn("human", "a"), Turn("gpt", "b")), clips=(Clip(1, (0.0, 1.0)),)
+    )
+    reader = rows_lib.ImageReader(16, "pad", film_mode="square")
+    padded, cut = (images.preprocess(wide, 16, mode) for mode in ("pad", "square"))
+    assert (padded != cut).any()
+    for read in (reader, pickle.loads(pickle.dumps(reader))):
+        np.testing.assert_array_equal(read(0, 0, [record]), np.stack([padded, cut, cut]))
+        np.testing.assert_array_equal(read(1, 0, [record], np.array([2, 0])), np.stack([cut, padded]))
+    np.testing.assert_array_equal(rows_lib.ImageReader(16, "pad")(0, 0, [record])[1], padded)
 
 
 def test_a_picture_that_cannot_be_read_is_named(chat_records):

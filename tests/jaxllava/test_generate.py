@@ -155,6 +155,28 @@ def test_neighbours_do_not_matter(params) -> None:
         np.testing.assert_array_equal(alone[0], together[i])
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_long_prompt_is_read_in_parts(params, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
+    if side == "right":
+        moved = [np.flip(x, axis=1) for x in (prompts.tokens, prompts.valid, prompts.image_index)]
+        prompts = generation.Prompts(*moved, prompts.images)
+    width = prompts.tokens.shape[1]
+    whole = generation._prefill(MODEL, params, prompts, width + 16)
+    assert generation._block(width, width + 16) == width
+    monkeypatch.setattr(generation, "MAX_PAIRS", 10 * (width + 16))
+    assert generation._block(width, width + 16) == 6
+    parts = generation._prefill(MODEL, params, prompts, width + 16)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), parts[0::2], whole[0::2]
+    )
+    real = np.pad(prompts.valid, ((0, 0), (0, 16)))  # of junk on padding nothing is asked
+    for key in ("k", "v"):
+        for a, b in zip(parts[1][key], whole[1][key], strict=True):
+            keep = real.reshape(*real.shape[:1], *([1] * (np.ndim(a) - 3)), real.shape[1], 1)
+            np.testing.assert_allclose(np.where(keep, a, 0), np.where(keep, b, 0), atol=1e-5, rtol=1e-5)
+
+
 def test_few_compilations(params) -> None:
     """Prompt lengths and limits within a bucket share one program; the limit itself is not compiled in."""
     run = lambda text, new: generation.generate(

@@ -125,12 +125,12 @@ def test_every_scene_is_told_by_the_model_and_measured(model, tmp_path):
         assert row["model"] == {"checkpoint": "weights", "type of weights": "float32", "template": "v1_bare"}
         assert row["prompts"] == {"caption": HOW.caption_prompt, "tags": HOW.tags_prompt}
         seen = (
-            [(None, None, open_image(medium.path))]
+            [(None, None, None, open_image(medium.path))]
             if medium.is_picture
             else keyframes.keyframes(medium.path, HOW.most_scenes)
         )
         assert len(row["scenes"]) == len(seen)
-        for scene, (start, end, picture) in zip(row["scenes"], seen, strict=True):
+        for scene, (start, end, shown, picture) in zip(row["scenes"], seen, strict=True):
             caption, tags = model.generate(
                 [HOW.caption_prompt, HOW.tags_prompt], [picture, picture], max_new_tokens=HOW.new_tokens
             )
@@ -138,7 +138,8 @@ def test_every_scene_is_told_by_the_model_and_measured(model, tmp_path):
             assert scene["tags"] in (list(words.parse_tags(tags)), list(words.parse_tags(tags, cut=True)))
             measured = pixels.describe(picture)
             assert (*scene["foreground"],) == measured.foreground and scene["tone"] == measured.tone
-            assert (scene["start"], scene["end"]) == pytest.approx((start, end)) or medium.is_picture
+            times = (scene["start"], scene["end"], scene["keyframe"])
+            assert times == pytest.approx((start, end, shown)) or medium.is_picture
     assert found[2]["scenes"][0]["background"] == ["red"] and found[2]["scenes"][0]["tone"] == "warm"
 
 

@@ -85,7 +85,8 @@ def by_training(model: Model, shown: list[Image.Image], turns: tuple[Turn, ...],
         text[0, i, : len(ids)], valid[0, i, : len(ids)] = ids, True
     guide = Guide(sample.slot_frame[None], sample.slot_question[None], text, valid)
     vision = c.vision
-    pixels = np.stack([preprocess(p, vision.image_size, c.image_mode, vision.pad_color) for p in shown])
+    mode = "pad" if len(shown) == 1 else "square"  # LLaMA-VID pads pictures and cuts frames
+    pixels = np.stack([preprocess(p, vision.image_size, mode, vision.pad_color) for p in shown])
     arrays = (sample.tokens[None], np.arange(len(sample))[None], None)
 
     @jax.jit
