@@ -180,6 +180,7 @@ def long_video(size: str) -> ConfigDict:
     config.rope_factor = (
         16.0  # 65,536 over Vicuna's 4096 positions, linear: no other scaling is written there
     )
+    config.qformer_class = "hidden"  # stored features are without it (extract_video_features_subtitles.py)
     config.features = (
         "features"  # computed once, as the original does beforehand (its --video_folder holds them)
     )

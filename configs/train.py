@@ -81,7 +81,10 @@ def get_config(arg: str = "") -> ConfigDict:
     # and for a new LLaMA-VID:
     config.qformer = ""  # instruct_blip_vicuna7b_trimmed.pth: Q-Former, queries and the norm before it
     config.question_tokenizer = ""  # a folder of bert-base-uncased; also for a base that has none of its own
-    config.compress = "mean"  # content tokens of a frame: mean, grid:N, none
+    config.compress = (
+        ""  # content tokens of a frame: mean, grid:N, none; "" for the base's, of a new one mean
+    )
+    config.qformer_class = ""  # seen or hidden: the tower's class token, to a Q-Former; "" for the base's
     config.image_size = 0  # pixels that its tower reads; 0 is what the tower's positions are for
     config.init = (
         (r".*", None),

@@ -65,10 +65,10 @@ class Base:
 def open_base(config: ConfigDict) -> Base:
     """The base that `config.base`, or `config.vision_tower` and `config.decoder`, name.
 
-    `config.dtype`, `attention`, `remat` (of tower and decoder) and `image_mode` change the model where they are not
-    "". A base of original LLaVA or LLaMA-VID may lack its parts: `vision_tower` is then the tower that it left out,
-    `decoder` the model under an adapter or a lone projector, `question_tokenizer` that of a Q-Former. With `qformer` a
-    new one is a LLaMA-VID.
+    `config.dtype`, `attention`, `remat` (of tower and decoder), `image_mode`, and of a LLaMA-VID `compress` and
+    `qformer_class`, change the model where they are not "". A base of original LLaVA or LLaMA-VID may lack its
+    parts: `vision_tower` is then the tower that it left out, `decoder` the model under an adapter or a lone
+    projector, `question_tokenizer` that of a Q-Former. With `qformer` a new one is a LLaMA-VID.
 
     Raises UserError where none or too much is given, a folder is of the wrong kind or incomplete, a value is not known,
     or the stage's template would be `plain` outside of the stage `align`.
@@ -82,6 +82,12 @@ def open_base(config: ConfigDict) -> Base:
         named = "--config.template is" if config.template else f"{config.base} has the template"
         raise UserError(
             f"{named} {template!r}, which is for the stage align alone; set --config.template=v1_bare"
+        )
+    size = base.config.vision.image_size
+    if config.image_size not in (0, size):
+        raise UserError(
+            f"--config.image_size={config.image_size}: the tower reads {size} pixels, and only an EVA tower "
+            f"({blip2.EVA_FILE}) is resized, for a new model"
         )
     return dataclasses.replace(base, config=settings.with_settings(config, base.config))
 
@@ -186,15 +192,8 @@ def _with_qformer(config: ConfigDict, base: Base) -> Base:
     eva = isinstance(vision, EvaVisionConfig)
     own: dict[str, Any] = {f.name: getattr(base.config, f.name) for f in dataclasses.fields(LlavaConfig)}
     own["feature_layer"] = -1 if eva else -2
-    try:
-        model = LlamaVidConfig(
-            **own,
-            qformer=qformer,
-            compress=config.compress,
-            qformer_sees_class=eva,  # what a CLIP tower gives has lost it before
-        )
-    except UserError as error:
-        raise UserError(f"--config.compress: {error}") from error
+    # What a CLIP tower gives has lost its class token before.
+    model = LlamaVidConfig(**own, qformer=qformer, qformer_sees_class=eva)
     return dataclasses.replace(
         base, config=model, leaves=base.leaves | leaves, notes=tuple(notes), asker=asker
     )
@@ -207,10 +206,6 @@ def _tower(
     folder = config.vision_tower
     if (file := blip2.eva_file(folder)) is not None:
         return blip2.open_tower(file, config.image_size, notes)
-    if config.image_size:
-        raise UserError(
-            f"--config.image_size={config.image_size}: only an EVA tower ({blip2.EVA_FILE}) is resized"
-        )
     path = orbax.locate(folder)
     if config_values(path).get("model_type") == "clip_vision_model":
         origin = path / "config.json"

@@ -211,6 +211,7 @@ def test_long_films_are_rows_of_65536_positions_by_their_kept_features():
     """--model_max_length 65536, --per_device_train_batch_size 1 on eight devices, two tokens a frame."""
     config = config_files.load("llama_vid:size=7b,stage=3")
     assert (config.row_tokens, config.batch, config.rope_factor) == (65_536, 8, 65_536 / 4096)
+    assert config.qformer_class == "hidden"
     assert config.features and config.row_images == 65_536 // 2
     assert config.row_tokens % config.pad_multiple == 0 and config.architecture == "llama-vid-7b-long"
 

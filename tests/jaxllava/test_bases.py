@@ -250,6 +250,8 @@ def test_a_new_llama_vid_has_the_weights_of_its_parts(parts, lavis):
 def test_a_llama_vid_may_see_through_clip(parts, lavis):
     model = open_base(config_of(**vid(parts, vision_tower="clip"))).config
     assert isinstance(model, LlamaVidConfig) and model.bridges
+    size = model.vision.image_size
+    assert open_base(config_of(**vid(parts, vision_tower="clip"), image_size=size)).config == model
     assert (model.feature_layer, model.qformer_sees_class) == (-2, False)
 
 
@@ -260,7 +262,7 @@ def test_a_llama_vid_may_see_through_clip(parts, lavis):
         ({"question_tokenizer": ""}, {}, "--config.question_tokenizer is not set: a new LLaMA-VID takes"),
         ({"vision_tower": "siglip"}, {}, "holds SigLIP: a new LLaMA-VID takes"),
         ({"vision_tower": "clip", "qformer": ""}, {}, "question_tokenizer is a LLaMA-VID's, and --config.qformer"),
-        ({"vision_tower": "clip"}, {"image_size": 32}, "only an EVA tower (eva_vit_g.pth) is resized"),
+        ({"vision_tower": "clip"}, {"image_size": 48}, "only an EVA tower (eva_vit_g.pth) is resized"),
         ({"vision_tower": "instruct_blip.pth"}, {}, "no EVA vision tower (cls_token"),
         ({"qformer": "eva_vit_g.pth"}, {}, "holds no Q-Former (its queries missing)"),
         ({"qformer": "nowhere.pth"}, {}, "--config.qformer: "),

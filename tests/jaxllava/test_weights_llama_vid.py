@@ -311,6 +311,27 @@ def test_a_clip_tower_looks_without_its_class_token(made, tmp_path: Path) -> Non
     jax.tree.map(np.testing.assert_array_equal, lazy.read(again.leaves), params)
 
 
+def test_a_folder_of_stage_3_reaches_as_far_as_it_was_trained(made, tmp_path: Path) -> None:
+    """train.py writes the scaling and leaves max_position_embeddings; the tower's class token was not stored."""
+    root, _, config = made
+    folder = tmp_path / "long"
+    shutil.copytree(root / "whole", folder)
+    values = json.loads((folder / "config.json").read_text())
+    values["rope_scaling"] = {"type": "linear", "factor": 16.0}
+    (folder / "config.json").write_text(json.dumps(values))
+    found = open_checkpoint(folder, question_tokenizer=root / "bert").config
+    assert isinstance(found, LlamaVidConfig) and not found.qformer_sees_class and config.qformer_sees_class
+    assert found.decoder == config.decoder.stretched(16.0)
+    # Ours says it, whatever the scaling: a folder of our stage 3 is read as it is, too.
+    long = config.replace(decoder=config.decoder.stretched(16.0), frame_mode="pad")
+    whole = open_checkpoint(root / "whole", question_tokenizer=root / "bert")
+    asker = make_asker(tmp_path / "bert")
+    folders.export(
+        Checkpoint.of(lazy.read(whole.leaves), long, whole.tokenizer, "imgsp_v1", asker), tmp_path / "ours"
+    )
+    assert open_checkpoint(tmp_path / "ours").config == long
+
+
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"vision_tower": None}, r"holds no vision tower \(it names './model_zoo/LAVIS/eva_vit_g.pth'\); give eva"),
     ({}, {"vision_tower": "nowhere"}, r"--vision-tower .*nowhere: no eva_vit_g\.pth is there"),
