@@ -252,6 +252,11 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
         type=float,
         help="frames of a second of a video, all as one image (LLaMA-VID; its default is 1)",
     )
+    add.add_argument(
+        "--features",
+        type=Path,
+        help="folder to keep a LLaMA-VID's features of videos in, for other questions",
+    )
     add.add_argument("--batch-size", type=int, default=16)
     add.add_argument("--template", help="prompt template, in place of the model's own")
     add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")

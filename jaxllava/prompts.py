@@ -96,7 +96,7 @@ class PromptReader:
         size = self.config.vision.image_size
         pixels = np.concatenate([np.zeros((0, size, size, 3), np.uint8), *found])
         places = self.spliced(sizes)[0]
-        own = [np.concatenate(places[a:b]) for a, b in zip(spans, [*spans[1:], len(sizes)], strict=True)]
+        own = [np.concatenate(places[a:b]) for a, b in pairwise([*spans, len(sizes)])]
         return pixels, [own[medium] for medium, _ in marks]
 
     def _marks(self, number: int, turns: Sequence[Turn], media: int) -> list[tuple[int, str]]:

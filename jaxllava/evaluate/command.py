@@ -23,6 +23,7 @@ _OF_BENCHMARKS = {
     "setting": "zero-shot",
     "frames": None,
     "fps": None,
+    "features": None,
     "batch_size": 16,
     "template": None,
     "dtype": None,
@@ -125,7 +126,7 @@ def _ask(
     plan = benchmarks.Plan(
         root, out, args.setting, args.limit or 0, args.restart, jax.process_index(), jax.process_count()
     )
-    model = api.load(checkpoint, args.template, dtype=args.dtype, mesh="local")
+    model = api.load(checkpoint, args.template, dtype=args.dtype, mesh="local", features=args.features)
     weights = identity.of_folder(checkpoint)
     fps = args.fps or (1.0 if model.asker is not None and args.frames is None else 0.0)
     how = Asking(batch_size=args.batch_size, frames=args.frames or 4, fps=fps)
