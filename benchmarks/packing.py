@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from input_pipeline import modality, packing, token_table
 from input_pipeline.conversation import TEMPLATES
+from input_pipeline.token_chunks import Job
 from input_pipeline.tokenizer import train_tokenizer
 from input_pipeline.types import Record, Turn
 from jaxllava.bench.lengths import IMAGE, SYSTEM, draw
@@ -116,7 +117,10 @@ def measure_table(count: int, workers: int) -> dict[str, Any]:
         )
         start = time.monotonic()
         table = token_table.cached(
-            Path(folder), drawn, "x", tokenizer, TEMPLATES["vicuna_v1"], IMAGE, 2048, workers=workers
+            Path(folder),
+            Job(drawn, tokenizer, TEMPLATES["vicuna_v1"], IMAGE, 2048),
+            "x",
+            workers=workers,
         )
         seconds = time.monotonic() - start
         size = sum(file.stat().st_size for file in table.path.iterdir()) if table.path else 0

@@ -1,6 +1,6 @@
 """`jaxllava plan` for the recipes on TPU slices: docs/plan.md's table. Needs libtpu and no TPU; some minutes a line.
 
-    python -m benchmarks.plans --out docs/results/DATE-plans.json
+    python -m benchmarks.plans --out docs/results/DATE-plans.json [--only llama_vid]
 
 Given again it goes on behind what the file has. `--table` prints the table of what is there.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,14 @@ PLANS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("siglip_qwen:stage=2", "v6e:2x4", ("--rows=32",)),
     ("llava_v1_5:size=7b,stage=2", "v5e:16x16", ("--rows=1024",)),
     ("llava_v1_5:size=7b,stage=2,qlora", "v5e:2x4", ("--rows=40",)),
+    ("llama_vid:size=7b,stage=3", "v5p:2x2x2", ("--rows=8",)),
+    ("llama_vid:size=7b,stage=3", "v5p:2x2x4", ("--rows=8", "--config.mesh=1,8,2")),
+    (
+        "llama_vid:size=7b,stage=3",
+        "v5e:4x8",
+        ("--rows=8", "--config.mesh=1,4,8", "--config.accumulate=2"),
+    ),
+    ("behavior_llava:base=llama_vid,size=7b", "v5e:4x8", ("--rows=32",)),
 )
 
 
@@ -46,6 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--only", default="", help="of the recipes, those whose name has this text in it")
     args = parser.parse_args()
     found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     if args.table:
@@ -54,7 +64,7 @@ def main() -> None:
     failed: list[str] = []
     for recipe, topology, flags in PLANS:
         name = " ".join((recipe, topology, *flags))
-        if name in found:
+        if name in found or args.only not in name:
             continue
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             command = ["plan", "--config", recipe, "--topology", topology, "--json", file.name, *flags]
@@ -83,6 +93,7 @@ def table(found: dict[str, Any]) -> str:
         recipe, topology, *flags = name.split(" ", 2)
         mark = " (2048 tokens)" if "row_tokens=2048" in " ".join(flags) else ""
         mark += " (kernels in pieces)" if "tpu_options" in " ".join(flags) else ""
+        mark += f" (mesh {mesh[1]})" if (mesh := re.search(r"config\.mesh=(\S+)", " ".join(flags))) else ""
         mark += " (rows given)" if "--rows" in " ".join(flags) else ""
         if "error" in plan:
             lines.append(f"| {recipe}{mark} | {topology} | {plan['error']} ||||")

@@ -4,8 +4,7 @@
     configs/behavior_llava.py:arm=ad,size=13b            the control: the same media without the behaviour
     configs/behavior_llava.py:arm=shuffled,size=13b      another control: everybody's behaviour dealt to other posts
 
-`base=llava_v1_5` (the default) starts from a LLaVA-1.5; `base=llama_vid` is the paper's own base, whose model the
-library does not have yet: the settings are here, opening its checkpoint says what is missing.
+`base=llava_v1_5` (the default) starts from a LLaVA-1.5; `base=llama_vid` is the paper's own base.
 
 The paper (arXiv 2405.00942) gives the mixture, its ratio and the 2.2 epochs (section 3.3). It gives no learning rate,
 batch size, length or number of frames. Those are taken from, in this order: the authors' released `train.sh`
@@ -41,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     batch = 32 if llama_vid and given.size == "13b" else 128
     config = recipe(
         given.arm,
-        architecture="" if llama_vid else f"llava-v1.5-{given.size}",
+        architecture=f"llama-vid-{given.size}" if llama_vid else f"llava-v1.5-{given.size}",
         lr=2e-5,  # train.sh, and the stage 2 of both bases
         batch=batch,
         image_tokens=576,

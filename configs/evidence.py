@@ -7,6 +7,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from configs import prepare, quickstart
+from configs import train as train_config
 from input_pipeline.behavior.rules import SOURCES
 
 # name: (records: "clean" or "unfiltered", split, instruction samples for each of its own samples).
@@ -22,6 +23,10 @@ ARMS = {
     "behavior-1to2": ("clean", "behavior", 2.0),
     "behavior-2to1": ("clean", "behavior", 0.5),
 }
+
+# Of the experiment on films (--films), name: split. The paper's main model tells likes and comments (`reactions`);
+# `behavior` tells replay values too.
+FILM_ARMS = {"ad": "ad", "shuffled": "shuffled", "reactions": "reactions", "behavior": "behavior"}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -42,9 +47,61 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finetune.update(stage="labels", row_images=8, steps=330, mixture=(("labels_train", 1.0),))
     for stage in (config.arm, config.finetune):
         stage.update(tensorboard=False, checkpoint_every=1200, keep=1)  # neither changes what is learnt
+    config.films = _films(tiny)
     if tiny:
         config.seeds = 2
         config.finetune.steps = 2
+    return config
+
+
+def _films(tiny: bool) -> ConfigDict:
+    """The experiment on films, from the same base, which becomes a LLaMA-VID: frames of few tokens, and a Q-Former."""
+    config = ConfigDict()
+    config.count = 24 if tiny else 1200
+    config.arms = tuple(FILM_ARMS)
+    config.prepare = prepare.get_config("heldout=0.4" if tiny else "")
+    config.prepare.arms = tuple(dict.fromkeys(FILM_ARMS.values()))
+    config.prepare.behaviors = ("likes", "comments", "replay")
+    config.prepare.template = "image_behavior_v1"  # of films that are lost: their thumbnail
+    config.prepare.video.update(show="scenes", side=64)
+    config.prepare.video_templates.youtube = "film_behavior_v1"
+    width = 32 if tiny else 64
+    config.model = dict(
+        compress="grid:2",
+        at_once=64,
+        qformer=dict(
+            hidden_size=width, intermediate_size=4 * width, layers=2, heads=2, queries=8, max_positions=512
+        ),
+    )
+    # What is new is trained with the rest, on what the base was trained on, and on captions.
+    config.base = quickstart.small_stage(
+        "instruct",
+        stage="films-base",
+        mixture=(("instruct_train", 1.0), ("caption_train", 0.5)),
+        row_tokens=256,
+        steps=400,
+        lr=2e-3,
+        method_rules=(
+            (
+                r"decoder/layers/(attn|mlp)/.*kernel|projector/.*kernel|qformer/layers/.*kernel|context/.*kernel",
+                "muon",
+            ),
+            (r".*", "adam"),
+        ),
+    )
+    config.arm = quickstart.small_stage(
+        "behavior",
+        batch=2,
+        row_images=8,
+        row_tokens=384,
+        steps=3600,
+        lr=1.5e-3,
+        method_rules=train_config.ADAM,
+    )
+    config.arm.update(tensorboard=False, checkpoint_every=1200, keep=1)
+    if tiny:
+        for stage in (config.base, config.arm):
+            stage.update(steps=2, batch=4)
     return config
 
 

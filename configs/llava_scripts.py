@@ -36,10 +36,11 @@ def recipe(
     architecture: str,
     lr: float,
     batch: int,
-    image_tokens: int,
+    image_tokens: int = 576,
     image_mode: str,
     template: str,
     epochs: float = 1.0,
+    rows: tuple[int, int] | None = None,
     padded: bool = False,
     by_modality: bool = False,
 ) -> ConfigDict:
@@ -50,6 +51,7 @@ def recipe(
         architecture: what the recipe is for, a name in `jaxllava.models.presets`.
         batch: samples of an optimizer step, over all devices.
         image_tokens: positions of a picture, one of `ROWS`.
+        rows: (tokens, pictures) of a packed row in place of those of `ROWS`.
         padded: one sample a row, in batches as LLaVA makes them; otherwise samples share rows, and a step takes as
             many rows as hold about `batch` samples.
         by_modality: of padded batches, `--group_by_modality_length`; otherwise they are drawn at random.
@@ -70,7 +72,7 @@ def recipe(
     else:
         config.batching = "packed"
         config.samples_per_step = batch
-        config.row_tokens, config.row_images = ROWS[image_tokens][0 if template == "plain" else 1]
+        config.row_tokens, config.row_images = rows or ROWS[image_tokens][0 if template == "plain" else 1]
     config.workers = 4  # --dataloader_num_workers 4
     # -- model
     config.projector = "mlp2x_gelu"

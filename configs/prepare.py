@@ -47,7 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.heldout_fraction = given.heldout  # by a stable hash of the post, image or text
     config.seed = given.seed  # the order of the records, and who is dealt whose behaviour in `shuffled`
-    config.arms = ("behavior", "ad", "shuffled")  # also likes, comments, replay, titles: see behavior/arms.py
+    # also likes, comments, reactions, replay, titles: see behavior/arms.py
+    config.arms = ("behavior", "ad", "shuffled")
     config.behaviors = (
         "likes",
         "comments",
@@ -56,6 +57,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.templates = ConfigDict(
         {"reddit": "reddit_image_v1", "youtube": "youtube_thumbnail_v1", "other": "image_behavior_v1"}
     )
+    # What is shown of a post whose film (ID.mp4, ...) lies among its media: "thumbnail", as of all others; "frames", so
+    # many a second; "scenes", the frame of least motion of each scene.
+    config.video = ConfigDict({"show": "thumbnail", "fps": 1.0, "most": 600, "side": 336})
+    config.video_templates = ConfigDict(
+        {"reddit": "reddit_video_v1", "youtube": "video_listing_v1", "other": "video_listing_v1"}
+    )
+    config.scenes = ""  # a file of `jaxllava verbalise`: its scenes are told in place of the posts' own
+    config.scenes_by = "sha256"  # of the post's medium; "name": by file name without suffix, or the post's id
     config.max_asr_words = 200  # of what is said in a video; the question after it is always whole
     config.max_image_side = 0  # larger images are stored again with this side, in pixels; 0: all as they came
 

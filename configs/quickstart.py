@@ -11,7 +11,8 @@ from configs.arguments import parse
 ARMS = ("ad", "behavior", "shuffled")
 
 
-def _stage(name: str, **changes) -> ConfigDict:
+def small_stage(name: str, **changes) -> ConfigDict:
+    """A stage of configs/train.py with what the quickstart's small models have in common."""
     config = train_config.get_config(f"stage={name}")
     config.weight_decay = 0.05
     config.b2 = 0.98
@@ -32,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.seeds = 1  # how often the arms are trained, with seeds 0, 1, ...
-    config.plaza = dict(posts=2400, instruct=4000, texts=8000, chats=12000)
+    config.plaza = dict(posts=2400, instruct=4000, texts=8000, chats=12000, films=0)
     config.prepare = prepare.get_config()
     config.prepare.template = "image_behavior_v1"  # few words, for a decoder of two layers
     config.vocab_size = 1024
@@ -56,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
     everything = dict(lr_rules=train_config.EVERYTHING, sharding_rules="replicated")
-    config.clip = _stage(
+    config.clip = small_stage(
         "align",
         stage="clip",
         mixture=(("ad_train", 1.0), ("caption_train", 1.0)),  # posts' titles, and captions of other pictures
@@ -67,7 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
         template="plain",
         **everything,
     )
-    config.language = _stage(
+    config.language = small_stage(
         "instruct",
         stage="language",
         mixture=(("chat_train", 1.0), ("text_train", 0.3)),
@@ -77,16 +78,16 @@ def get_config(arg: str = "") -> ConfigDict:
         steps=1100,
         lr=2e-3,
     )
-    config.align = _stage("align", steps=100, lr=2e-3)
-    config.instruct = _stage("instruct", row_tokens=160, steps=400, lr=2e-3)
+    config.align = small_stage("align", steps=100, lr=2e-3)
+    config.instruct = small_stage("instruct", row_tokens=160, steps=400, lr=2e-3)
     # Many small steps of Adam: what a picture has to do with its comments is learnt by updates, not by tokens.
-    config.arm = _stage(
+    config.arm = small_stage(
         "behavior", batch=2, row_images=2, steps=3600, lr=1.5e-3, method_rules=train_config.ADAM
     )
     config.evaluate = ConfigDict(dict(posts=400, questions=300, samples=6, new_tokens=140))
 
     if tiny:
-        config.plaza = dict(posts=60, instruct=40, texts=60, chats=60)
+        config.plaza = dict(posts=60, instruct=40, texts=60, chats=60, films=0)
         config.vocab_size = 400
         for stage in (config.clip, config.language, config.align, config.instruct, config.arm):
             stage.update(steps=2, batch=4)

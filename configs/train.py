@@ -12,9 +12,20 @@ from configs.arguments import parse
 
 # (regex over parameter paths -> multiple of the learning rate, None is frozen). First match wins.
 # A pattern of the parts that every LLaVA has; `image_newline` is LLaVA-NeXT's alone.
-ALL_BUT_TOWER = ((r"vision/.*", None), (r"(projector|decoder)/.*|image_newline", 1.0))
-PROJECTOR = ((r"projector/.*", 1.0), (r"(vision|decoder)/.*|image_newline", None))
-DECODER = ((r"decoder/.*", 1.0), (r"(vision|projector)/.*|image_newline", None))
+# `qformer`, `qformer_norm` and `context` are LLaMA-VID's: its stage 1 trains the context's projections beside the
+# projector, its stage 2 the Q-Former too.
+ALL_BUT_TOWER = (
+    (r"vision/.*", None),
+    (r"(projector|decoder|qformer|qformer_norm|context)/.*|image_newline", 1.0),
+)
+PROJECTOR = (
+    (r"(projector|context)/.*", 1.0),
+    (r"(vision|decoder|qformer|qformer_norm)/.*|image_newline", None),
+)
+DECODER = (
+    (r"decoder/.*", 1.0),
+    (r"(vision|projector|qformer|qformer_norm|context)/.*|image_newline", None),
+)
 EVERYTHING = ((r".*", 1.0),)
 ADAM = ((r".*", "adam"),)
 MUON = ((r".*layers/(attn|mlp)/.*kernel|projector/.*kernel", "muon"), (r".*", "adam"))
@@ -48,6 +59,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.image_mode = ""  # square (centre crop), pad (whole picture), stretch, "" for the base model's
     config.row_tokens = 512  # a row of the batch
     config.row_images = 4
+    # A folder for what a frozen tower and Q-Former give of the frames: computed before the first step, and read in
+    # place of pictures in every pass (LLaMA-VID's long films). Several runs and hosts may share it.
+    config.features = ""
+    config.clip_frames = 0  # of a video, at most, evenly spread; 0 is all that its record holds
     config.sample_tokens = 0  # a longer sample is cut to it; 0, or more than a row has, is the row
     config.batching = "packed"  # or "padded": one sample a row, in batches as LLaVA's own code makes them
     config.pad_multiple = 256  # padded: a batch is as long as its longest sample, rounded up to this
@@ -60,9 +75,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.architecture = ""  # a published one by name, for `plan` where no base is at hand
     config.base = ""  # a LLaVA to start from: of jaxllava, Hugging Face or the original's kind
     # or a new LLaVA put together from folders of Hugging Face (or ours), with a fresh projector between:
-    config.vision_tower = ""  # CLIP or SigLIP
+    config.vision_tower = ""  # CLIP or SigLIP; eva_vit_g.pth for a LLaMA-VID
     config.decoder = ""  # a text model with its tokenizer
     config.projector = "mlp2x_gelu"
+    # and for a new LLaMA-VID:
+    config.qformer = ""  # instruct_blip_vicuna7b_trimmed.pth: Q-Former, queries and the norm before it
+    config.question_tokenizer = ""  # a folder of bert-base-uncased; also for a base that has none of its own
+    config.compress = (
+        ""  # content tokens of a frame: mean, grid:N, none; "" for the base's, of a new one mean
+    )
+    config.qformer_class = ""  # seen or hidden: the tower's class token, to a Q-Former; "" for the base's
+    config.image_size = 0  # pixels that its tower reads; 0 is what the tower's positions are for
     config.init = (
         (r".*", None),
     )  # regex -> folder (also of a CLIP, SigLIP or text model) that replaces these
@@ -70,6 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.frozen_dtype = "float32"  # in which what does not train is held
     config.save_dtype = ""  # of the model that the run leaves; "" is float32 for what trained
     config.attention = ""  # xla, cudnn, splash, auto; "" for the base model's
+    config.rope_factor = 0.0  # positions divided by it, for rows longer than the base knows; 0: the base's
     config.remat = ""  # none, full, dots, ...; "" for the base model's
     config.lora_rules = ()  # regex -> (rank, alpha, dropout) | None; () is no adapter anywhere
     config.quantize_rules = ()  # regex -> "nf4" | None, of frozen kernels; () is none

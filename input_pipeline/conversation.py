@@ -164,6 +164,7 @@ def _all() -> Iterator[Template]:
         end="<|eot_id|>",
     )
     yield Template("plain", "plain")
+    yield Template("plain_guided", "plain")  # LLaMA-VID's stage 1: the question goes to the Q-Former alone
     yield Template("v0_plain", "plain")
 
 

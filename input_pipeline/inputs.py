@@ -8,9 +8,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from msgspec.structs import replace
+
+from input_pipeline.behavior import films
 from input_pipeline.behavior.rules import SOURCES
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.sources import (
@@ -27,6 +30,7 @@ from input_pipeline.sources import (
     youtube,
     youtube_api,
 )
+from input_pipeline.types import Post
 
 # {list in the config: {what an entry may name: whether it must}}
 ENTRIES: dict[str, dict[str, bool]] = {
@@ -64,6 +68,7 @@ class Input:
     files: tuple[str, ...] = ()
     group: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    films: bool = False  # whether posts are to know their films
 
 
 def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
@@ -74,6 +79,15 @@ def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
         library: where to look for media, in place of the one that the input names.
     """
     library = library or media.Library(item.library)
+    for result in _read(item, library):
+        if item.films and isinstance(result, Post):
+            stems = [PurePosixPath(media.name_of(reference)).stem for reference in result.media[:1]]
+            stems.append(Path(result.origin.rpartition(":")[0]).name.removesuffix(".info.json"))
+            result = replace(result, film=library.film(*stems, result.id) or "")
+        yield result
+
+
+def _read(item: Input, library: media.Library) -> Iterator[Any]:
     options = item.options
     match item.kind:
         case "reddit_posts":
@@ -87,7 +101,8 @@ def read(item: Input, library: media.Library | None = None) -> Iterator[Any]:
             yield from reddit_api.read(item.path, library, _durations(library))
         case "youtube":
             for path in item.files:
-                yield from youtube.read_video(Path(path), library, tuple(options["languages"]) or ("en",))
+                languages = tuple(options["languages"]) or ("en",)
+                yield from youtube.read_video(Path(path), library, languages, item.films)
         case "youtube_api":
             yield from youtube_api.read(item.path, library)
         case "blift":
@@ -128,10 +143,11 @@ def list_all(settings: dict[str, Any]) -> list[Input]:
     """Lists the files that a config names and checks that they are there. Libraries are not named yet."""
     found: list[Input] = []
     numbers: dict[str, int] = {}
+    wants_films = films.from_config(settings["video"]).films
 
     def add(kind: str, path: str, folder: str = "", **more: Any) -> None:
         numbers[kind] = numbers.get(kind, -1) + 1
-        found.append(Input(kind, numbers[kind], path, folder, **more))
+        found.append(Input(kind, numbers[kind], path, folder, films=wants_films, **more))
 
     clean = settings["clean"]
     communities = [name.casefold() for name in clean.get("reddit", {}).get("communities", ())]

@@ -29,7 +29,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import inputs, recipe, records
-from input_pipeline.behavior import arms, evaluation_set, funnel_page, report, stages, tally
+from input_pipeline.behavior import (
+    arms,
+    evaluation_set,
+    films,
+    funnel_page,
+    report,
+    stages,
+    tally,
+    told_scenes,
+)
 from input_pipeline.behavior.engine import Engine
 from input_pipeline.behavior.job import Job, tallies
 from input_pipeline.behavior.tally import Tally
@@ -103,7 +112,10 @@ def prepare(
             settings["seed"],
             recipe.version_of(settings),
             settings["max_image_side"],
+            films.from_config(settings["video"]),
         )
+        if settings["scenes"] and not job.told_scenes().exists():
+            told_scenes.build(settings["scenes"], settings["scenes_by"], job.told_scenes())
         tasks = _tasks(job, found)
         all_told = _run(job, engine, tasks, tell)
         quarantine, dropped = work / "quarantine.jsonl", work / "dropped.jsonl"
@@ -121,6 +133,9 @@ def prepare(
         lengths = records.finish(_shards(job), build / "records")
         told = report.summary(all_told, quarantine)
         told["warnings"] += evaluation_set.warnings(job.evaluation(), rules) + report.missing_splits(lengths)
+        if settings["scenes"]:
+            told["told_scenes"] = all_told.told_scenes
+            told["warnings"] += report.missing_scenes(all_told, settings["scenes"], settings["scenes_by"])
         summary = {
             "splits": lengths,
             **told,

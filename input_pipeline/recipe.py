@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import inputs
-from input_pipeline.behavior import arms, language, nsfw_words
+from input_pipeline.behavior import arms, films, language, nsfw_words, told_scenes
 from input_pipeline.behavior.arms import Arm
 from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError, nearest
@@ -24,7 +24,8 @@ from input_pipeline.sources import media
 VERSION = 3  # raise it when the same input would give other records
 _KEYS = {
     *inputs.ENTRIES, "heldout_fraction", "seed", "arms", "behaviors", "template", "templates", "clean",
-    "max_bad_fraction", "max_image_side", "max_asr_words", "beam",
+    "max_bad_fraction", "max_image_side", "max_asr_words", "scenes", "scenes_by", "video",
+    "video_templates", "beam",
 }  # fmt: skip
 _BUCKET = 16 * 2**20  # bytes of raw text for each bucket
 _MOST_BUCKETS = 1024
@@ -88,6 +89,8 @@ def with_sources(config: ConfigDict, flags: Any) -> ConfigDict:
     for name in ("instruct", "captions"):
         if name in given:
             config[name] = ({"json": path[name], "images": path["images"]},)
+    if "scenes" in given:
+        config.scenes = path["scenes"]
     if "chat" in given:
         config.chat = ({"json": path["chat"]},)
     if "text" in given:
@@ -141,12 +144,20 @@ def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
             raise UserError(
                 f"prepare config: {name}={settings[name]!r} is not a whole number from {least} on"
             )
+    if settings["scenes_by"] not in told_scenes.BY:
+        raise UserError(
+            f"prepare config: scenes_by={settings['scenes_by']!r}.{nearest(str(settings['scenes_by']), told_scenes.BY)}"
+        )
+    if settings["scenes"] and not Path(settings["scenes"]).is_file():
+        raise UserError(f"{settings['scenes']}: no such file (named under 'scenes' in the prepare config)")
     workers = settings["beam"].get("workers", 1)
     if not isinstance(workers, int) or workers < 1:
         raise UserError(f"--workers {workers}: at least 1 is needed")
     wording = settings["template"] or settings["templates"]
     told = tuple(settings["behaviors"])
-    chosen = arms.make(tuple(settings["arms"]), wording, told, settings["max_asr_words"])
+    shown = films.from_config(settings["video"]).films
+    of_films = settings["video_templates"] if shown else None
+    chosen = arms.make(tuple(settings["arms"]), wording, told, settings["max_asr_words"], of_films)
     rules = Rules.from_config(settings["clean"])
     # Their errors belong here, not into a worker.
     nsfw_words.finder.cache_clear()  # the file may have changed since an earlier run in this process
@@ -211,7 +222,7 @@ def fingerprint_of(settings: dict[str, Any], found: Sequence[Input]) -> str:
         for folder, names in media.walk(root):
             for name in names:
                 stamp(os.path.join(folder, name))  # noqa: PTH118
-    for path in (*clean.get("evaluation_ids", ()), clean.get("nsfw_words", "")):
+    for path in (*clean.get("evaluation_ids", ()), clean.get("nsfw_words", ""), settings["scenes"]):
         if path:
             stamp(path)
     return digest.hexdigest()

@@ -1,6 +1,6 @@
 """The one on-disk schema: a TFDS data set of instruction records in ArrayRecord files, without TensorFlow.
 
-A record holds its images and videos as the encoded files they came as, and its turns and meta as JSON text. TFDS
+A record holds its images (and its videos' frames) as encoded files, and its turns, clips and meta as JSON text. TFDS
 4.9.10 serializes and reads such features with numpy and protobuf alone. Whoever makes records writes shards
 of them (`ShardWriter`, any number at once), and `finish` makes the shards one data set. TFDS's own writers
 would hold all records in memory, or pass them through one process.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,10 @@ from tensorflow_datasets.core.splits import SplitDict
 
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.partial import partial_of
-from input_pipeline.types import Record, Turn
+from input_pipeline.types import Clip, Record, Turn
 
 HASHES = "hashes.json"
+OLDER = ("1.1.0",)  # versions that are read too
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -40,7 +42,7 @@ class _Info(tfds.core.DatasetInfo):
 class Records(tfds.core.GeneratorBasedBuilder):
     """Instruction records; one TFDS split per (arm, train or heldout)."""
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     # Nothing is downloaded. TFDS would look for checksums with a package that it does not declare.
     url_infos = None
 
@@ -62,7 +64,7 @@ def _features() -> tfds.features.FeaturesDict:
             "id": text,
             "task": text,
             "images": tfds.features.Sequence(encoded),
-            "videos": tfds.features.Sequence(encoded),
+            "clips": text,  # JSON: [[first image, [seconds or null, ...]], ...]
             "conversations": text,  # JSON: [[role, text], ...]
             "meta": text,  # JSON object
         }
@@ -75,21 +77,32 @@ def to_example(record: Record) -> dict[str, Any]:
         "id": record.id,
         "task": record.task,
         "images": list(record.images),
-        "videos": list(record.videos),
+        "clips": json.dumps([[clip.first, [_or_null(t) for t in clip.times]] for clip in record.clips]),
         "conversations": json.dumps([[t.role, t.text] for t in record.conversations], ensure_ascii=False),
         "meta": msgspec.json.encode(record.meta, order="sorted").decode(),
     }
 
 
+def _or_null(time: float) -> float | None:
+    return None if math.isnan(time) else round(time, 6)
+
+
 def from_example(example: Mapping[str, Any]) -> Record:
-    """Returns the record that `to_example` wrote."""
+    """Returns the record that `to_example` wrote, here or in version 1.1.0, which had no clips."""
+    clips = json.loads(example["clips"]) if "clips" in example else []
+    if len(example.get("videos", ())):
+        raise ValueError("it holds a video's file, as an older version wrote it; prepare the data set again")
+    if not all(times for _, times in clips):
+        raise ValueError("it has a clip without frames")
     return Record(
         id=example["id"].decode(),
         task=example["task"].decode(),
         images=tuple(bytes(image) for image in example["images"]),
         conversations=tuple(Turn(role, text) for role, text in json.loads(example["conversations"])),
         meta=json.loads(example["meta"]),
-        videos=tuple(bytes(video) for video in example["videos"]),
+        clips=tuple(
+            Clip(first, tuple(math.nan if time is None else time for time in times)) for first, times in clips
+        ),
     )
 
 
@@ -299,10 +312,11 @@ def _lengths(folder: Path) -> dict[str, int]:
 
 def _version_folder(path: Path) -> Path:
     """Finds the folder with dataset_info.json in or under `path`."""
-    name, version = Records.name, str(Records.VERSION)
-    for folder in (path, path / name / version, path / "records" / name / version):
-        if (folder / "dataset_info.json").is_file():
-            return folder
+    name = Records.name
+    for version in (str(Records.VERSION), *OLDER):
+        for folder in (path, path / name / version, path / "records" / name / version):
+            if (folder / "dataset_info.json").is_file():
+                return folder
     raise UserError(f"{path}: no prepared data here; run `jaxllava prepare` and give its output folder")
 
 

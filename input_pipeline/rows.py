@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import FrameCache
 from input_pipeline.images import PAD_COLOR, ImageError, open_image, preprocess
 from input_pipeline.packing import PackPlan
 from input_pipeline.token_table import TokenTable
@@ -27,30 +28,25 @@ class ImageReader:
     size: int
     mode: str = "square"
     pad_color: tuple[int, int, int] = PAD_COLOR
+    film_mode: str = ""  # of frames of clips; "" is `mode`
     keep_bytes: int = 256 * 2**20
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     _bytes: int = field(default=0, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __call__(self, table: int, number: int, records: Sequence[Record]) -> np.ndarray:
-        """uint8 [images of the record, size, size, 3]
+    def __call__(
+        self, table: int, number: int, records: Sequence[Record], frames: np.ndarray | None = None
+    ) -> np.ndarray:
+        """uint8 [images of the record, or those at `frames`, size, size, 3]
 
-        Args: table, number: of the record, by which it is kept; records: where it is read.
+        Args: table, number: of the record, by which it is kept; records: where it is read; frames: always the same of
+        a record.
         Raises: UserError naming the record whose picture cannot be read.
         """
         kept = self._kept.get((table, number))
         if kept is not None:
             return kept
-        record = records[number]
-        try:
-            images = [
-                preprocess(open_image(data), self.size, self.mode, self.pad_color) for data in record.images
-            ]
-        except ImageError as error:
-            raise UserError(
-                f"record {number} ({record.id}) of {records!r:.200}: its picture cannot be read "
-                f"({error}); prepare the data set again"
-            ) from error
+        images = list(self.each(number, records, frames))
         stacked = np.stack(images) if images else np.zeros((0, self.size, self.size, 3), np.uint8)
         with self._lock:  # Grain reads with several threads
             if (table, number) not in self._kept and self._bytes + stacked.nbytes <= self.keep_bytes:
@@ -58,11 +54,87 @@ class ImageReader:
                 self._bytes += stacked.nbytes
         return stacked
 
+    def each(
+        self, number: int, records: Sequence[Record], frames: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """`__call__`, picture by picture: uint8 [size, size, 3]."""
+        record = records[number]
+        filmed = {place for clip in record.clips for place in range(clip.first, clip.first + len(clip.times))}
+        for place in range(len(record.images)) if frames is None else frames.tolist():
+            mode = (self.film_mode if place in filmed else "") or self.mode
+            try:
+                yield preprocess(open_image(record.images[place]), self.size, mode, self.pad_color)
+            except ImageError as error:
+                raise UserError(
+                    f"record {number} ({record.id}) of {records!r:.200}: its picture cannot be read "
+                    f"({error}); prepare the data set again"
+                ) from error
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("size", "mode", "pad_color", "keep_bytes")}
+        names = ("size", "mode", "pad_color", "film_mode", "keep_bytes")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Room for the questions of a row: `slots` pairs of a frame and a question, `questions` of them of at most `tokens`
+    tokens. (A row has more slots than frames where several turns look at one picture.)
+    """
+
+    slots: int
+    questions: int
+    tokens: int
+
+    @classmethod
+    def of(cls, plan: PackPlan, tables: Sequence[TokenTable], pairs: np.ndarray) -> Asked:
+        """The least room that holds every row of a plan: a pure function of it, rounded up a little so that a plan of
+        other data often compiles to the same program."""
+        numbers = pairs[plan.samples]
+        most = {}
+        for name in ("slots", "turns"):
+            values = np.zeros(len(numbers) + 1, np.int64)
+            for number, table in enumerate(tables):
+                here = np.flatnonzero(numbers[:, 0] == number)
+                values[here + 1] = getattr(table, name)[numbers[here, 1]]
+            sums = np.cumsum(values)
+            most[name] = int(np.max(sums[plan.starts[1:]] - sums[plan.starts[:-1]], initial=1))
+        longest = max((int(np.diff(t.question_offsets).max(initial=1)) for t in tables), default=1)
+        up = lambda value, step: -(-max(value, 1) // step) * step
+        return cls(up(most["slots"], 8), up(most["turns"], 4), up(longest, 16))
+
+
+@dataclass(frozen=True)
+class KeptFrames:
+    """What a frozen tower and Q-Former give of samples' slots, computed once (`jaxllava.kept`). `width` and `dtype` are
+    the tower's.
+    """
+
+    cache: FrameCache
+    width: int
+    dtype: Any
+
+    @staticmethod
+    def key(table: TokenTable, sample: int) -> str:
+        """A table's folder is named by the hash of all that decides its samples."""
+        assert table.path is not None
+        return f"{table.path.name}/{sample}"
+
+    def is_missing(self, table: TokenTable, sample: int) -> bool:
+        """Whether a sample shows something, and what is kept of it is not there."""
+        return bool(table.slots[sample]) and self.cache.read(self.key(table, sample)) is None
+
+    def __call__(self, table: TokenTable, sample: int) -> np.ndarray:
+        """[slots, image_tokens, W]. UserError where it is not there."""
+        found = self.cache.read(self.key(table, sample))
+        if found is None:
+            raise UserError(
+                f"{self.cache.path(self.key(table, sample))}: the features of a sample are gone or damaged; start the "
+                "run again, which makes them anew"
+            )
+        return found
 
 
 @dataclass
@@ -78,6 +150,8 @@ class PackedRows:
     read_images: ImageReader
     pad_id: int
     ordered: bool = False  # the plan's order is that of training; otherwise the loader shuffles the rows
+    asked: Asked | None = None  # for models that look at pictures with questions
+    kept: KeptFrames | None = None  # what such a model gave of the samples' slots, in place of their pictures
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -90,6 +164,10 @@ class PackedRows:
         sample's first. Segment 0 is padding. An image's features stand at image_slot * image_tokens in the row.
         `sources` is the table (the entry of the mixture) of each token's sample, 0 in padding. A row without samples
         has weight 0 everywhere.
+
+        With `asked` also slot_frame, slot_question int32 [N], places among the row's images and questions, and
+        questions int32 [Q, T] with question_valid bool [Q, T]; `image_index` counts the features of slots then. With
+        `kept` these and the images are not there, and `pooled` [N, image_tokens, W] is.
         """
         length = int(self.plan.row_lengths[int(index)])
         size = self.read_images.size
@@ -101,11 +179,20 @@ class PackedRows:
             "segment_ids": np.zeros(length, np.int32),
             "image_index": np.full(length, -1, np.int32),
             "sources": np.zeros(length, np.int32),
-            "images": np.zeros((self.row_images, size, size, 3), np.uint8),
         }
-        start = slot = 0
-        for segment, number in enumerate(self.plan[int(index)].tolist(), start=1):
-            table, sample = self.pairs[number].tolist()
+        room = self.asked
+        if self.kept and room:
+            row["pooled"] = np.zeros((room.slots, self.image_tokens, self.kept.width), self.kept.dtype)
+        else:
+            row["images"] = np.zeros((self.row_images, size, size, 3), np.uint8)
+        if room and not self.kept:
+            row["slot_frame"] = np.zeros(room.slots, np.int32)
+            row["slot_question"] = np.zeros(room.slots, np.int32)
+            row["questions"] = np.zeros((room.questions, room.tokens), np.int32)
+            row["question_valid"] = np.zeros((room.questions, room.tokens), np.bool_)
+        start = image = slot = turn = 0
+        for segment, pair in enumerate(self.plan[int(index)].tolist(), start=1):
+            table, sample = self.pairs[pair].tolist()
             encoded = self.tables[table][sample]
             span = slice(start, start + len(encoded))
             row["tokens"][span] = encoded.tokens
@@ -115,16 +202,26 @@ class PackedRows:
             row["positions"][span] = np.arange(len(encoded))
             row["segment_ids"][span] = segment
             row["sources"][span] = table
-            row["image_index"][span] = np.where(
-                encoded.image_index >= 0, encoded.image_index + slot * self.image_tokens, -1
-            )
-            if encoded.images:
+            first = (slot if self.asked else image) * self.image_tokens
+            row["image_index"][span] = np.where(encoded.image_index >= 0, encoded.image_index + first, -1)
+            slots = slice(slot, slot + len(encoded.slot_frame))
+            if encoded.images and self.kept:
+                row["pooled"][slots] = self.kept(self.tables[table], sample)
+            elif encoded.images:
                 record = int(self.tables[table].record[sample])
-                row["images"][slot : slot + encoded.images] = self.read_images(
-                    table, record, self.records[table]
+                row["images"][image : image + encoded.images] = self.read_images(
+                    table, record, self.records[table], encoded.frames
                 )
+            if room and not self.kept:
+                row["slot_frame"][slots] = encoded.slot_frame + image
+                row["slot_question"][slots] = encoded.slot_question + turn
+                for number, ids in enumerate(encoded.questions, start=turn):
+                    row["questions"][number, : len(ids)] = ids
+                    row["question_valid"][number, : len(ids)] = True
             start += len(encoded)
-            slot += encoded.images
+            image += encoded.images
+            slot += len(encoded.slot_frame)
+            turn += len(encoded.questions)
         return row
 
 

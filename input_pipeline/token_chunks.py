@@ -11,19 +11,22 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import Template
 from input_pipeline.encoding import IGNORE, Encoded, encode, encode_text
 from input_pipeline.errors import UserError
+from input_pipeline.shown import questions, shown
 from input_pipeline.types import Record
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
-MARK = -1  # in `tokens`, where an image stands
+MARK = -1  # in `tokens`, where a picture or a video stands
 CHUNK = 512  # records that are encoded at a time
 CUT = "cut at max_tokens (kept)"
 
@@ -50,12 +53,36 @@ class Job:
     template: Template
     image_tokens: int
     max_tokens: int
-    reference_quirks: bool
+    reference_quirks: bool = False
+    most_frames: int = 0  # of a video, 0 is all
+    asker: Asker | None = None  # for models that look at pictures with a question
+
+
+# How long the parts of samples are, and the offsets that these sizes become in a table.
+SIZES = {
+    "sizes": "offsets",  # of tokens and supervised
+    "frame_sizes": "frame_offsets",
+    "mark_sizes": "mark_offsets",
+    "asked_sizes": "asked_offsets",  # questions of a sample
+    "question_sizes": "question_offsets",  # tokens of a question
+}
+PARTS: dict[str, Any] = {
+    "tokens": np.int32,
+    "supervised": np.bool_,
+    "frames": np.int32,
+    "mark_start": np.int32,
+    "mark_count": np.int32,
+    "mark_question": np.int32,
+    "questions": np.int32,
+    "words": np.int32,
+    "record": np.int64,
+    **dict.fromkeys(SIZES, np.int64),
+}
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of a split, encoded: arrays by name (`sizes` in place of `offsets`), and what was left out."""
+    """A stretch of a split, encoded: arrays by name (sizes in place of offsets), and what was left out."""
 
     arrays: dict[str, np.ndarray]
     skipped: dict[str, int]
@@ -64,9 +91,7 @@ class Chunk:
 
 def _encode_chunk(job: Job, start: int, stop: int) -> Chunk:
     """Encodes records `start` to `stop`. Too long ones are cut; ones that would lose an image are left out."""
-    tokens: list[np.ndarray] = []
-    supervised: list[np.ndarray] = []
-    rows: list[tuple[int, int, int, int]] = []  # tokens, images, words, record number
+    parts: dict[str, list[Any]] = {name: [] for name in PARTS}
     skipped: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
 
@@ -80,17 +105,17 @@ def _encode_chunk(job: Job, start: int, stop: int) -> Chunk:
         record = job.records[number]
         try:
             sample = encode_record(record, job.tokenizer, job.template, 1, job.reference_quirks)
+            seen = shown(record, job.template, job.most_frames)
         except ValueError as error:
             skip(str(error), record)
             continue
-        if record.videos:
-            skip("videos cannot be trained on yet", record)
-            continue
-        if sample.images != len(record.images):
+        if sample.images != len(seen.start):  # a reader of old records, or a quirk that collapses marks
             skip("as many <image> marks as images are needed", record)
             continue
         is_image = sample.image_index >= 0
-        ends = np.cumsum(np.where(is_image, job.image_tokens, 1))  # each token's last position, from 1
+        widths = np.ones(len(sample), np.int64)
+        widths[is_image] = seen.count * job.image_tokens
+        ends = np.cumsum(widths)  # each token's last position, from 1
         kept = len(sample)
         if kept and ends[-1] > job.max_tokens:
             kept = int(np.searchsorted(ends, job.max_tokens, side="right"))
@@ -102,19 +127,25 @@ def _encode_chunk(job: Job, start: int, stop: int) -> Chunk:
         if not labelled[1:].any():
             skip(sample.note or "nothing in it is supervised", record)
             continue
-        tokens.append(np.where(is_image, np.int32(MARK), sample.tokens)[:kept])
-        supervised.append(labelled)
-        words = sum(len(turn.text.split()) for turn in record.conversations)
-        rows.append((kept, sample.images, words, number))
-    sizes, images, counts, numbers = np.asarray(rows, np.int64).reshape(-1, 4).T
-    arrays = {
-        "tokens": np.concatenate([np.zeros(0, np.int32), *tokens]),
-        "supervised": np.concatenate([np.zeros(0, np.bool_), *supervised]),
-        "sizes": sizes,
-        "images": images,
-        "words": counts,
-        "record": numbers,
-    }
+        asked = [job.asker(text) for text in questions(record.conversations)] if job.asker else []
+        for name, values in (
+            ("tokens", np.where(is_image, np.int32(MARK), sample.tokens)[:kept]),
+            ("supervised", labelled),
+            ("frames", seen.frames),
+            ("mark_start", seen.start),
+            ("mark_count", seen.count),
+            ("mark_question", seen.question),
+            ("questions", np.concatenate([np.zeros(0, np.int32), *asked])),
+            ("question_sizes", [len(ids) for ids in asked]),
+            ("sizes", [kept]),
+            ("frame_sizes", [len(seen.frames)]),
+            ("mark_sizes", [len(seen.start)]),
+            ("asked_sizes", [len(asked)]),
+            ("words", [sum(len(turn.text.split()) for turn in record.conversations)]),
+            ("record", [number]),
+        ):
+            parts[name].append(np.asarray(values, PARTS[name]))
+    arrays = {name: np.concatenate([np.zeros(0, dtype), *parts[name]]) for name, dtype in PARTS.items()}
     return Chunk(arrays, skipped, examples)
 
 

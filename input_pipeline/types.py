@@ -42,6 +42,7 @@ class Scene(msgspec.Struct, frozen=True, array_like=True, gc=False):
     background: tuple[str, ...] = ()
     tone: str = ""
     text: str = ""  # what is written in the picture
+    keyframe: float | None = None  # when the frame that stands for it is shown
 
 
 class Post(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="post"):
@@ -74,6 +75,7 @@ class Post(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="post"):
     replay: tuple[Span, ...] = ()  # the replay graph, in order of time
     scenes: tuple[Scene, ...] = ()
     content: str = ""  # a statement of what the picture shows, where one was measured
+    film: str = ""  # a reference, as in `media`, to the video itself, where it is at hand and wanted
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="reply"):
@@ -93,10 +95,21 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A video as frames: `len(times)` of a record's images from `first` on, shown at these times (seconds, 0 is the
+    video's start). Times that are not known are NaN in memory and null on disk.
+    """
+
+    first: int
+    times: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Record:
     """One instruction sample.
 
-    `images` and `videos` are encoded files as they came; `meta` is JSON-able provenance and targets.
+    `images` are encoded pictures, a video's frames among them; `clips` says which are one video. An `<image>` in the
+    conversation stands for a picture or for a whole clip. `meta` is JSON-able provenance and targets.
     """
 
     id: str
@@ -104,4 +117,15 @@ class Record:
     images: tuple[bytes, ...]
     conversations: tuple[Turn, ...]
     meta: dict[str, Any] = field(default_factory=dict)
-    videos: tuple[bytes, ...] = ()
+    clips: tuple[Clip, ...] = ()
+
+    @property
+    def media(self) -> list[range]:
+        """What the marks stand for, in order: for each the places in `images`."""
+        clips = {clip.first: len(clip.times) for clip in self.clips}
+        found, place = [], 0
+        while place < len(self.images):
+            count = clips.get(place, 1)
+            found.append(range(place, place + count))
+            place += count
+        return found

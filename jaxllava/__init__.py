@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxllava.api import Model, load
+    from jaxllava.videos import Video
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "load"]
+__all__ = ["Model", "Video", "__version__", "load"]
 
 
 def __getattr__(name: str):
@@ -17,4 +18,8 @@ def __getattr__(name: str):
         from jaxllava import api
 
         return getattr(api, name)
+    if name == "Video":
+        from jaxllava.videos import Video
+
+        return Video
     raise AttributeError(f"module 'jaxllava' has no attribute {name!r}")

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerFast
 
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import FrameCache
 from jaxllava import candidates as candidates_lib
 from jaxllava import generate as generation
-from jaxllava import placement, sharding
+from jaxllava import identity, placement, sharding
+from jaxllava.frames import FrameEncoder
 from jaxllava.models.llama import is_unstacked, stack
-from jaxllava.models.llava import LlavaConfig, LlavaModel, Params
-from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, end_ids
+from jaxllava.models.llama_vid import LlamaVidConfig
+from jaxllava.models.llava import LlavaConfig, Params
+from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, Size, end_ids
 from jaxllava.weights import source
 
 
@@ -30,18 +35,21 @@ def load(
     base: str | Path | None = None,
     dtype: str | None = None,
     mesh: Mesh | Literal["local"] | None = None,
+    question_tokenizer: str | Path | None = None,
+    features: str | Path | None = None,
 ) -> Model:
     """Opens a jaxllava model folder, the workdir of a run that left one, a Hugging Face or an original LLaVA folder.
 
     Args: template: a name of `conversation.TEMPLATES` in place of the folder's own. A Hugging Face folder
     that was not exported from here is read as the format of llava-hf's chat template for its text model; an
-    original one as LLaVA's own. vision_tower, base: see `weights.original.open_folder`. dtype: of the weights; by
-    default they keep theirs, and all but float32 ones compute in bfloat16. "float32" gives the numbers of
-    transformers' `from_pretrained(path, dtype=torch.float32)`. mesh: devices of this host to lay the model out on,
-    with batches cut over its data axes; "local" is `sharding.local_mesh` of all of them, None the first device.
+    original one as LLaVA's own. vision_tower, base, question_tokenizer: see `weights.source.open_checkpoint`. dtype:
+    of the weights; by default they keep theirs, and all but float32 ones compute in bfloat16. "float32" gives the
+    numbers of transformers' `from_pretrained(path, dtype=torch.float32)`. mesh: devices of this host to lay the model
+    out on, with batches cut over its data axes; "local" is `sharding.local_mesh` of all of them, None the first
+    device. features: a folder in which a LLaMA-VID keeps what its tower sees of videos, for other questions about them.
     Raises UserError where the folder is missing or is neither.
     """
-    found = source.open_checkpoint(path, vision_tower, base)
+    found = source.open_checkpoint(path, vision_tower, base, question_tokenizer)
     found = found.astype(dtype) if dtype else found
     config = found.config
     if not isinstance(config, LlavaConfig):
@@ -53,7 +61,11 @@ def load(
     if mesh == "local":
         mesh = sharding.local_mesh(placement.size(found.leaves))
     params = placement.read(found.leaves, mesh)
-    return Model(config, params, found.tokenizer, template or found.template, found.stops, mesh)
+    parts = [Path(one) for one in (path, vision_tower, base) if one is not None]
+    seen_by = [identity.of_folder(one) for one in parts] + [str(config.vision)]  # the dtype is in it
+    cache = FrameCache(features, " ".join(seen_by)) if features else None
+    template = template or found.template
+    return Model(config, params, found.tokenizer, template, found.stops, mesh, found.asker, cache)
 
 
 class Model:
@@ -61,7 +73,8 @@ class Model:
 
     Prompts are strings (one user turn) or lists of Turn ending with the human. `<image>` marks an image's
     place; where images are given and no mark is, `<image>\\n` is put in front for each. Images are, per
-    prompt, None, one image or a list: a path, an encoded file's bytes, or a PIL image.
+    prompt, None, one image or a list: a path, an encoded file's bytes, a PIL image, or a `Video`; a path of a film is
+    a video of one frame a second.
     """
 
     def __init__(
@@ -72,17 +85,27 @@ class Model:
         template: str,
         stops: Sequence[int] = (),
         mesh: Mesh | None = None,
+        asker: Asker | None = None,
+        features: FrameCache | None = None,
     ) -> None:
         """`stops`: ids that end an answer beside the tokenizer's EOS and the template's own end. `mesh`: where
-        `params` are laid out, see `load`.
+        `params` are laid out, see `load`. `asker`, `features`: a LLaMA-VID's question tokenizer, and where it keeps
+        what it sees of videos.
         """
         self.config = config
         self._mesh = mesh
         self._params = placement.apart(params) if mesh is None and placement.reads_layers_apart() else params
         self.tokenizer = tokenizer
         self.template = template
-        self.module = LlavaModel(config)
-        self._reader = PromptReader(config, tokenizer, template)
+        self.module = config.module()
+        self.asker = asker
+        encoder = None
+        if isinstance(config, LlamaVidConfig):
+            if asker is None:
+                raise UserError("a LLaMA-VID needs its question tokenizer; open the model by its folder.")
+            asker.check(config.qformer.vocab_size, config.qformer.max_positions)
+            encoder = FrameEncoder(config, self._params, self._context, self._put_batch, features)
+        self._reader = PromptReader(config, tokenizer, template, asker, encoder)
         self._end_ids = end_ids(tokenizer, template, stops)
         pad: Any = tokenizer.pad_token_id
         self._pad_id: int = 0 if pad is None else pad
@@ -115,6 +138,10 @@ class Model:
 
         Returns float32 [B, L, V]. Raises UserError where image tokens and images do not match.
         """
+        if isinstance(self.config, LlamaVidConfig):
+            raise UserError(
+                "a LLaMA-VID looks at pictures for a question: use generate, score or loglikelihood."
+            )
         tokens = np.asarray(input_ids, np.int32)
         valid = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask, np.int32)
         is_image = tokens == self.config.image_token  # [B, L]
@@ -177,13 +204,13 @@ class Model:
         hidden = self.module.apply({"params": params}, tokens, positions, segments, pixels, index)
         return self.module.apply({"params": params}, hidden, method="logits")  # type: ignore[return-value]
 
-    def length(self, prompt: Prompt, sizes: Sequence[tuple[int, int]] = (), answer: str = "") -> int:
+    def length(self, prompt: Prompt, sizes: Sequence[Size | Sequence[Size]] = (), answer: str = "") -> int:
         """Positions that a prompt with the start of an answer takes; `config.decoder.max_positions` go in.
 
-        Args: sizes: (width, height) of its pictures, which are not needed themselves.
+        Args: sizes: (width, height) of its pictures, of a video a sequence of those of its frames; they are not needed
+        themselves.
         """
-        ((turns, _),) = self._reader.inputs([prompt], [[b""] * len(sizes)])
-        return len(self._reader.encoded(0, turns, answer, self._reader.spliced(sizes)[0]).tokens)
+        return self._reader.length(prompt, sizes, answer)
 
     # ------------------------------------------------------------ generation
 
@@ -357,7 +384,7 @@ class Model:
         encoded: dict[tuple[Any, ...], np.ndarray] = {}
         rows, tails = [], []
         for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images)):
-            pixels, places = self._reader.pictures(i, pictures)
+            pixels, places = self._reader.shown(i, turns, pictures)
             prompt = self._reader.encoded(i, turns, prefixes[i], places)
             lengths = tuple(map(len, places))
             whole = []
@@ -384,12 +411,20 @@ class Model:
             sums[chosen], counts[chosen], taken[chosen] = (part[: len(chosen)] for part in found)
         return sums, counts, taken
 
+    def _put_batch(self, array: Any) -> jax.Array:
+        """A batch to the devices, cut along its first axis where that divides."""
+        if self._mesh is None:
+            return jnp.asarray(array)
+        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        spec = sharding.batch_sharding(self._mesh) if len(array) % shards == 0 else sharding.whole(self._mesh)
+        return jax.device_put(array, spec)
+
     def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
         if self._mesh is None:
-            return generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, rows_to)
+            return generation.stack_prompts(rows, self._pad_id, rows_to)
         shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
         whole = -(-rows_to // shards) * shards
-        stacked = generation.stack_prompts(rows, self.config.vision.image_size, self._pad_id, whole)
+        stacked = generation.stack_prompts(rows, self._pad_id, whole)
         return jax.device_put(stacked, sharding.batch_sharding(self._mesh))
 
     def _check_lengths(self, lengths: list[int]) -> None:

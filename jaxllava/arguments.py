@@ -54,6 +54,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--seeds", type=int, help="train each arm this often (default 5)")
     add.add_argument("--jobs", type=int, help="processes side by side (default: one for each core)")
     add.add_argument("--only", metavar="I/N", help="of N machines this is the I-th (1 to N): every N-th arm")
+    add.add_argument(
+        "--films", action="store_true", help="the arms on films with replay graphs, from the same base"
+    )
 
     add = command(
         "prepare", "Raw reactions and media to cleaned instruction records (ArrayRecord).", config="prepare"
@@ -63,6 +66,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     _post_sources(add)
     add.add_argument("--media", type=Path, help="folder of the posts' media, by file name; also tar shards")
+    add.add_argument("--scenes", type=Path, help="the posts' scenes in words, a file of `jaxllava verbalise`")
     add.add_argument("--instruct", type=Path, help="LLaVA conversation JSON")
     add.add_argument("--captions", type=Path, help="LLaVA JSON of image-caption pairs")
     add.add_argument("--images", type=Path, help="folder of the images that --instruct and --captions name")
@@ -128,11 +132,18 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
 
     _evaluate(command)
+    _verbalise(command)
 
-    add = command("generate", "Answer a prompt about an image.")
+    add = command("generate", "Answer a prompt about images or videos.")
     add.add_argument("--model", type=Path, required=True)
     add.add_argument("--prompt", required=True)
     add.add_argument("--image", type=Path, action="append", default=[], help="may be given several times")
+    add.add_argument("--video", type=Path, action="append", default=[], help="the same; behind the images")
+    add.add_argument("--fps", type=float, default=1.0, help="frames of a second of a video (default 1)")
+    add.add_argument("--frames", type=int, help="at most, evenly spread (default: all that --fps gives)")
+    add.add_argument(
+        "--features", type=Path, help="folder to keep a LLaMA-VID's features of videos in, for other prompts"
+    )
     add.add_argument("--max-new-tokens", type=int, default=128)
     add.add_argument("--temperature", type=float, default=0.0)
     add.add_argument("--seed", type=int, default=0)
@@ -150,7 +161,12 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     add.add_argument("--template", help="prompt template to write, in place of the source's own")
     add.add_argument(
-        "--vision-tower", type=Path, help="Hugging Face CLIP folder, for an original LLaVA without a tower"
+        "--vision-tower",
+        type=Path,
+        help="Hugging Face CLIP folder, for an original LLaVA without a tower; eva_vit_g.pth for a LLaMA-VID",
+    )
+    add.add_argument(
+        "--question-tokenizer", type=Path, help="folder of bert-base-uncased, for a LLaMA-VID's questions"
     )
     add.add_argument(
         "--base",
@@ -230,7 +246,17 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
         default="zero-shot",
         help="whose reported figures to show: zero-shot, fine-tuned, ... with story",
     )
-    add.add_argument("--frames", type=int, default=4, help="of a video (default 4)")
+    add.add_argument("--frames", type=int, help="of a video, as pictures (default 4)")
+    add.add_argument(
+        "--fps",
+        type=float,
+        help="frames of a second of a video, all as one image (LLaMA-VID; its default is 1)",
+    )
+    add.add_argument(
+        "--features",
+        type=Path,
+        help="folder to keep a LLaMA-VID's features of videos in, for other questions",
+    )
     add.add_argument("--batch-size", type=int, default=16)
     add.add_argument("--template", help="prompt template, in place of the model's own")
     add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
@@ -243,6 +269,47 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
     add.add_argument("--data", type=Path, help="records folder of a prepared data set")
     add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")
     add.add_argument("--json", type=Path, help="also write the figures of --data here")
+
+
+def _verbalise(command: Callable[[str, str], Parser]) -> None:
+    add = command(
+        "verbalise",
+        "Put the scenes of videos and pictures into words: a model's caption and tags, measured colours and tone.",
+    )
+    add.add_argument("--model", type=Path, required=True, help="any model folder that `generate` takes")
+    add.add_argument(
+        "--videos",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="DIR|FILE",
+        help="with all below folders; captions beside a video (ID.en.vtt) are taken along",
+    )
+    add.add_argument(
+        "--images", type=Path, nargs="+", action="extend", metavar="DIR|FILE", help="one scene each"
+    )
+    add.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="NAME.jsonl|DIR",
+        help="a line of JSON for each medium; what was asked is kept in NAME.work (or DIR): the command goes on",
+    )
+    add.add_argument("--caption-prompt", metavar="TEXT", help="in place of ours")
+    add.add_argument("--tags-prompt", metavar="TEXT", help="in place of ours")
+    add.add_argument("--batch", type=int, default=16, help="questions at once (default 16)")
+    add.add_argument("--most-scenes", type=int, default=16, help="of a video (default 16)")
+    add.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=0.05,
+        help="share of bad media above which nothing is written (default 0.05)",
+    )
+    add.add_argument("--template", help="prompt template, in place of the model's own")
+    add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    add.add_argument(
+        "--distributed", action="store_true", help="every host of a pod or job asks about its share"
+    )
 
 
 def _post_sources(add: argparse.ArgumentParser) -> None:

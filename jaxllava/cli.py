@@ -27,6 +27,7 @@ RESUMED = (
     "download",
     "train",
     "sweep",
+    "verbalise",
 )  # given again, they go on where they stopped
 
 
@@ -51,6 +52,7 @@ def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import config_files
     from jaxllava.evaluate import evidence_text
     from jaxllava.evidence import evidence
+    from jaxllava.evidence_films import evidence_films
 
     config = config_files.load(args.config, overrides)
     for name in ("seeds", "jobs"):
@@ -58,10 +60,11 @@ def _evidence(args: argparse.Namespace, overrides: list[str]) -> None:
             if given < 1:
                 raise UserError(f"--{name} {given}: at least 1 is needed")
             config[name] = given
-    found = evidence(config, args.workdir, args.only or "")
+    run, stem = (evidence_films, "films") if args.films else (evidence, "evidence")
+    found = run(config, args.workdir, args.only or "")
     if found.results:
         print("\n" + evidence_text.markdown(found.results))
-        print(f"page: {args.workdir / 'evidence.html'}\nfigures: {args.workdir / 'evidence.json'}")
+        print(f"page: {args.workdir / f'{stem}.html'}\nfigures: {args.workdir / f'{stem}.json'}")
     if found.missing:
         print(f"{len(found.missing)} units are still to be run: {', '.join(found.missing)}")
     for name, reason in found.failed.items():
@@ -205,14 +208,28 @@ def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
     command.evaluate(args)
 
 
+def _verbalise(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava.verbalise import command
+
+    command.verbalise(args)
+
+
 def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava import api
 
-    for image in args.image:
-        if not image.is_file():
-            raise UserError(f"--image {image} does not exist")
-    model = api.load(args.model, args.template)
-    images = [list(args.image)] if args.image else None
+    for flag in ("image", "video"):
+        for path in getattr(args, flag):
+            if not (path.exists() if flag == "video" else path.is_file()):
+                raise UserError(f"--{flag} {path} does not exist")
+    if not 0 < args.fps <= 120:
+        raise UserError(f"--fps {args.fps}: a positive number is needed")
+    if args.frames is not None and args.frames < 1:
+        raise UserError(f"--frames {args.frames}: a positive number is needed")
+    from jaxllava.videos import Video
+
+    model = api.load(args.model, args.template, features=args.features)
+    shown = [*args.image, *(Video(path, args.fps, args.frames) for path in args.video)]
+    images = [shown] if shown else None
     (text,) = model.generate(
         [args.prompt],
         images,
@@ -237,6 +254,7 @@ def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
             args.vision_tower,
             args.base,
             progress=report,
+            question_tokenizer=args.question_tokenizer,
         )
     for note in found.notes:
         print(note)
@@ -270,6 +288,7 @@ COMMANDS = {
     "sweep": _sweep,
     "plan": _plan,
     "evaluate": _evaluate,
+    "verbalise": _verbalise,
     "generate": _generate,
     "convert": _convert,
     "bench": _bench,

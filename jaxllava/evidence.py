@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,7 @@ def evidence(config: ConfigDict, workdir: Path, only: str = "") -> Outcome:
     Raises UserError for a wrong setting or a folder of another config, KeyboardInterrupt after the units have saved.
     """
     check(config)
-    jobs = config.jobs or len(side_by_side.cores())
-    side_by_side.shares(jobs)  # for its error
+    jobs = jobs_of(config)
     units = plan(config, workdir)
     mine = sweep.share(units, only) if only else units
     workdir.mkdir(parents=True, exist_ok=True)
@@ -77,12 +76,24 @@ def evidence(config: ConfigDict, workdir: Path, only: str = "") -> Outcome:
     return Outcome(failed, missing, results)
 
 
-def check(config: ConfigDict) -> None:
-    """UserError for what cannot be run."""
+def jobs_of(config: ConfigDict) -> int:
+    """How many units run at a time. UserError where some would have no core."""
+    jobs = config.jobs or len(side_by_side.cores())
+    side_by_side.shares(jobs)  # for its error
+    return jobs
+
+
+def check_counts(config: ConfigDict) -> None:
+    """UserError for numbers of seeds and processes that cannot be."""
     if config.seeds < 1:
         raise UserError(f"--seeds {config.seeds}: at least 1 is needed")
     if config.jobs < 0:
         raise UserError(f"--jobs {config.jobs}: at least 1 is needed")
+
+
+def check(config: ConfigDict) -> None:
+    """UserError for what cannot be run."""
+    check_counts(config)
     if TREATED not in config.arms or len(set(config.arms)) < len(config.arms):
         raise UserError(
             f"config.arms={config.arms!r}: each once, and {TREATED!r}, which the others are compared with"
@@ -104,23 +115,27 @@ def plan(config: ConfigDict, workdir: Path) -> list[side_by_side.Unit]:
         for arm in (BASE, *config.arms):
             if arm == BASE and seed and BASE not in config.finetuned:
                 continue
-            name = evidence_unit.name_of(arm, seed)
-            units.append(
-                side_by_side.Unit(
-                    name,
-                    (sys.executable, "-m", "jaxllava.evidence_unit", str(workdir), arm, str(seed)),
-                    evidence_unit.result_of(workdir, arm, seed),
-                    workdir / "units" / name / "log.txt",
-                )
-            )
+            units.append(unit_of("jaxllava.evidence_unit", workdir, workdir, arm, seed))
     return units
+
+
+def unit_of(module: str, workdir: Path, folder: Path, arm: str, seed: int) -> side_by_side.Unit:
+    """`python -m module WORKDIR ARM SEED`, whose result appears in `folder`/units."""
+    name = evidence_unit.name_of(arm, seed)
+    return side_by_side.Unit(
+        name,
+        (sys.executable, "-m", module, str(workdir), arm, str(seed)),
+        evidence_unit.result_of(folder, arm, seed),
+        folder / "units" / name / "log.txt",
+    )
 
 
 def _claim(workdir: Path, config: ConfigDict) -> None:
     """Binds the folder to the config, and leaves it there for the units."""
     own = ("arms", "arm", "finetune", "finetuned", "label_shares", "unfiltered")
     claim(workdir / "evidence_claim.json", config, own)
-    write_json(workdir / "config.json", json.loads(json.dumps(config.to_dict(), default=str)))
+    kept = {key: value for key, value in config.to_dict().items() if key != "films"}  # another experiment's
+    write_json(workdir / "config.json", json.loads(json.dumps(kept, default=str)))
 
 
 def _prepare_unfiltered(
@@ -197,15 +212,21 @@ def _given(data: Path, workdir: Path, arm: str) -> dict[str, Any]:
     kind, split, instruct = ARMS[arm]
     folder = data if kind == "clean" else workdir / "unfiltered" / "records"
     posts = records.open_split(folder, f"{split}_train")
-    told = {"posts": len(posts), "likes": 0, "titles": 0, "comments": 0}
+    told = count_told(posts, {"likes": "likes", "titles": "title"})
+    told["instruct"] = min(round(instruct * len(posts)), records.splits(folder)["instruct_train"])
+    return told
+
+
+def count_told(posts: Sequence[Record], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """How many posts there are, how many tell each of `kinds` ({name: behaviour}), and their comments."""
+    told = {"posts": len(posts), **dict.fromkeys(kinds, 0), "comments": 0}
     for number in range(len(posts)):
         record = posts[number]
         behaviors = record.meta["behaviors"]
-        told["likes"] += "likes" in behaviors
-        told["titles"] += "title" in behaviors
+        for name, behavior in kinds.items():
+            told[name] += behavior in behaviors
         if "comments" in behaviors:
             told["comments"] += len(_COMMENT.findall(record.conversations[1].text))
-    told["instruct"] = min(round(instruct * len(posts)), records.splits(folder)["instruct_train"])
     return told
 
 
@@ -223,51 +244,89 @@ def collect(
     Raises UserError for a unit that another base was trained for, which is no result of this experiment.
     """
     arms = (BASE, *config.arms)
+    found = gather(workdir, ground.base, arms, config.seeds, plan(config, workdir))
+    if found is None:
+        return None
+    progress(0, 1, "intervals")
+    results = assemble(found, arms, told, ground.heldout.chance(), seconds, jobs)
+    publish(results, workdir / "evidence")
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """What units have left: those of whole seeds by (arm, seed), these seeds, what is missing, the last one's day."""
+
+    units: dict[tuple[str, int], dict[str, Any]]
+    seeds: list[int]
+    missing: list[str]
+    date: str
+
+
+def gather(
+    folder: Path, base: Path, arms: Sequence[str], seeds: int, units: Sequence[side_by_side.Unit]
+) -> Gathered | None:
+    """Reads what the units left in `folder`; None while no seed has all its units.
+
+    Raises UserError for a unit that another base was trained for, which is no result of this experiment.
+    """
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    base = identity.of_folder(ground.base)
+    its = identity.of_folder(base)
     newest = 0.0
-    for seed in range(config.seeds):
+    for seed in range(seeds):
         for arm in arms:
-            path = evidence_unit.result_of(workdir, arm, seed)
+            path = evidence_unit.result_of(folder, arm, seed)
             if not path.is_file():
                 continue
             found[arm, seed] = json.loads(path.read_text())
             newest = max(newest, path.stat().st_mtime)
-            if found[arm, seed]["base"] != base:
+            if found[arm, seed]["base"] != its:
                 raise UserError(
-                    f"{path}: trained from another base than {ground.base}; machines that share an experiment need "
+                    f"{path}: trained from another base than {base}; machines that share an experiment need "
                     "copies of one folder with its base. Remove the file and its folder to have it trained again"
                 )
-    units = plan(config, workdir)
     missing = [unit.name for unit in units if not unit.finished]
-    whole = [
-        seed
-        for seed in range(config.seeds)
-        if not any(unit.name.endswith(f"-seed{seed}") for unit in units if unit.name in missing)
-    ]
+    whole = [seed for seed in range(seeds) if not any(name.endswith(f"-seed{seed}") for name in missing)]
     if not whole or (BASE, 0) not in found:
         return None
     used = {key: unit for key, unit in found.items() if key[1] in whole or key == (BASE, 0)}
-    progress(0, 1, "intervals")
+    return Gathered(
+        used, whole, missing, datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat()
+    )
+
+
+def assemble(
+    found: Gathered,
+    arms: Sequence[str],
+    told: Mapping[str, Mapping[str, Any]],
+    chance: Mapping[str, float],
+    seconds: dict[str, float],
+    jobs: int,
+) -> dict[str, Any]:
+    """evidence.json, see `evidence_results`."""
     results = {
-        "date": datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat(),
+        "date": found.date,
         "machine": machine(),
-        "seeds": whole,
-        "missing": missing,
+        "seeds": found.seeds,
+        "missing": found.missing,
         "jobs": jobs,
         "minutes": round(sum(seconds.values()) / 60, 1),
         "seconds": seconds,
-        "unit_seconds": {evidence_unit.name_of(*key): unit["seconds"] for key, unit in used.items()},
-        "chance": ground.heldout.chance(),
-        **evidence_results.compute(used, arms, whole),
+        "unit_seconds": {evidence_unit.name_of(*key): unit["seconds"] for key, unit in found.units.items()},
+        "chance": chance,
+        **evidence_results.compute(found.units, arms, found.seeds),
     }
     for arm in arms:
         own = dict(told[arm]) if arm in told else None
         if own:
-            facts = used[arm, whole[0]]["facts"]["arm"]
+            facts = found.units[arm, found.seeds[0]]["facts"]["arm"]
             own["passes"] = round(facts["steps"] * facts["batch"] / facts["rows"], 3)
         results["arms"][arm]["given"] = own
-    write_json(workdir / "evidence.json", results)
-    (workdir / "evidence.md").write_text(evidence_text.markdown(results), encoding="utf-8")
-    evidence_page.write_html(results, workdir / "evidence.html")
     return results
+
+
+def publish(results: dict[str, Any], stem: Path) -> None:
+    """Writes stem.json, .md and .html."""
+    write_json(stem.with_suffix(".json"), results)
+    stem.with_suffix(".md").write_text(evidence_text.markdown(results), encoding="utf-8")
+    evidence_page.write_html(results, stem.with_suffix(".html"))

@@ -7,6 +7,7 @@ A process of its own, as `evidence.py` starts it. Its result, `units/ARM-seedSEE
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -50,12 +51,7 @@ def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
     scratch = workdir / "units" / name_of(arm, seed)
     seconds: dict[str, float] = {}
-
-    def timed(what: str, function: Callable[[], Any]) -> Any:
-        started = time.monotonic()
-        found = function()
-        seconds[what] = round(time.monotonic() - started, 2)
-        return found
+    timed = functools.partial(take_time, seconds)
 
     with programs_kept_in(workdir / "compiled"), preflight.claimed(scratch):
         ground = timed("open", lambda: Foundation.at(workdir, config))
@@ -100,6 +96,14 @@ def run(workdir: Path, arm: str, seed: int) -> dict[str, Any]:
     return result
 
 
+def take_time(seconds: dict[str, float], what: str, function: Callable[[], Any]) -> Any:
+    """What `function` returns; what it took is put into `seconds`."""
+    started = time.monotonic()
+    found = function()
+    seconds[what] = round(time.monotonic() - started, 2)
+    return found
+
+
 def _end_with_parent(parent: int) -> None:
     """A parent that was killed stops nobody, and the same command would start this unit a second time."""
     while os.getppid() == parent:
@@ -107,8 +111,8 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def main(argv: list[str]) -> None:
-    """Errors are one line and exit with 2, as `cli.main` prints them."""
+def main(argv: list[str], run: Callable[[Path, str, int], Any] = run) -> None:
+    """Does `run(WORKDIR, ARM, SEED)` on some cores. Errors are one line and exit with 2, as `cli.main` prints them."""
     workdir, arm, seed, *own = argv
     if own and hasattr(os, "sched_setaffinity"):  # before jax is imported, which counts them
         os.sched_setaffinity(0, map(int, own[0].split(",")))

@@ -23,6 +23,10 @@ from jaxllava.models.llava import LlavaModel, Params
 # cache.
 MAX_CANDIDATE_SLOTS = 1024
 
+# Pairs of query and key of a row and head that a prefill has at a time: the scores of a prompt of 65,536 positions, a
+# film of nine hours, would take no chip's memory whole. Prompts of 4096 positions are run at once.
+MAX_PAIRS = 2**24
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Prompts:
 
     tokens int32 [B, P]; valid bool [B, P], False on padding; image_index int32 [B, P] into the row's M *
     image_tokens features, -1 for text, NEWLINE for LLaVA-NeXT's newline; images uint8 [B, M, H, W, 3] or float,
-    already normalised; M, the views of all pictures of a row, may be 0.
+    already normalised, or what a LLaMA-VID kept of its slots, float [B, N, image_tokens, W]; M, the views of all
+    pictures of a row, may be 0.
     """
 
     tokens: jax.Array | np.ndarray
@@ -54,12 +59,12 @@ def bucket(size: int, smallest: int = 32) -> int:
 
 
 def stack_prompts(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], size: int, pad_id: int, rows_to: int | None = None
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pad_id: int, rows_to: int | None = None
 ) -> Prompts:
     """Pads prompts on the left into one batch.
 
-    Args: rows: (tokens [L], image_index [L], images uint8 [m, H, W, 3]) each; size: H and W; rows_to: repeat
-    the last row up to this many, so that the last batch has the shape of the others.
+    Args: rows: (tokens [L], image_index [L], images [m, ...]) each; rows_to: repeat the last row up to this many, so
+    that the last batch has the shape of the others.
     """
     rows = rows + [rows[-1]] * ((rows_to or len(rows)) - len(rows))
     width = bucket(max(len(tokens) for tokens, _, _ in rows))
@@ -68,7 +73,8 @@ def stack_prompts(
     tokens = np.full((len(rows), width), pad_id, np.int32)
     image_index = np.full((len(rows), width), -1, np.int32)
     valid = np.zeros((len(rows), width), bool)
-    pixels = np.zeros((len(rows), slots, size, size, 3), np.uint8)
+    shown = max((images for _, _, images in rows), key=len)
+    pixels = np.zeros((len(rows), slots, *shown.shape[1:]), shown.dtype)
     for i, (row, index, images) in enumerate(rows):
         tokens[i, width - len(row) :] = row
         image_index[i, width - len(row) :] = index
@@ -97,15 +103,36 @@ def _prefill(
     embeds = apply(prompts.tokens, features, prompts.image_index, method="embed")
     places = jnp.arange(width)
     positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)  # [B, P]
-    mask = valid[:, None, :] & (places[None, None, :] <= places[None, :, None])  # [B, P, P]
-    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, slots - width)))  # [B, P, S]
+    # [B]: the last real token, on whichever side the padding is
+    last = jnp.max(jnp.where(valid, places, -1), axis=1)
     stacked = not is_unstacked(params["decoder"]["layers"])
     cache = init_cache(model.config.decoder, batch, slots, stacked)
-    hidden, cache = apply(embeds, positions, cache, 0, mask, method="extend")
-    last = jnp.max(
-        jnp.where(valid, places, -1), axis=1
-    )  # [B]: the last real token, on whichever side the padding is
-    return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache, valid.sum(axis=1)
+    known = jnp.pad(valid, ((0, 0), (0, slots - width)))  # [B, S]
+    block = _block(width, slots)
+
+    def run(state: tuple[jax.Array, Cache], start: jax.Array) -> tuple[tuple[jax.Array, Cache], None]:
+        found, cache = state
+        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=block, axis=1)
+        mask = known[:, None, :] & (jnp.arange(slots) <= start + jnp.arange(block)[:, None])  # [B, block, S]
+        hidden, cache = apply(cut(embeds), cut(positions), cache, start, mask, method="extend")
+        own = jnp.clip(last - start, 0, block - 1)
+        here = jnp.take_along_axis(hidden, own[:, None, None], axis=1)[:, 0]
+        return (jnp.where((last // block * block == start)[:, None], here, found), cache), None
+
+    state = (jnp.zeros((batch, embeds.shape[-1]), embeds.dtype), cache)
+    if block == width:
+        (hidden, cache), _ = run(state, jnp.int32(0))
+    else:
+        (hidden, cache), _ = jax.lax.scan(run, state, jnp.arange(0, width, block))
+    return hidden, cache, valid.sum(axis=1)
+
+
+def _block(width: int, slots: int) -> int:
+    """Queries at a time: a divisor of `width`, halved until its pairs with `slots` are at most MAX_PAIRS."""
+    block = width
+    while block * slots > MAX_PAIRS and block % 2 == 0:
+        block //= 2
+    return block
 
 
 def _first_greatest(logits: jax.Array) -> jax.Array:

@@ -17,13 +17,24 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import records
+from input_pipeline.asker import Asker
 from input_pipeline.token_table import tokenizer_hash
 from jaxllava.models.config import ModelConfig
 
 # Keys that change where and how fast a run goes, and not what comes out of it (to the last bits of float32).
 ELSEWHERE = frozenset(
     (
-        *("data", "architecture", "base", "vision_tower", "decoder", "init"),
+        *(
+            "data",
+            "features",
+            "architecture",
+            "base",
+            "vision_tower",
+            "decoder",
+            "qformer",
+            "question_tokenizer",
+            "init",
+        ),
         *("validation", "validation_rows", "workers", "log_every"),
         *("devices", "mesh", "sharding_rules", "attention", "remat", "loss_chunks", "tpu_options"),
         *("checkpoint_every", "keep", "keep_best", "tensorboard", "profile_at", "profile_steps"),
@@ -36,7 +47,10 @@ STRIDE, SAMPLE = 1 << 23, 1 << 12  # and so many bytes at each multiple between
 
 
 def of_run(
-    config: ConfigDict, model_config: ModelConfig, tokenizer: PreTrainedTokenizerFast
+    config: ConfigDict,
+    model_config: ModelConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    asker: Asker | None = None,
 ) -> dict[str, str]:
     """The parts of a run's identity, by name, for messages that say in which two runs differ."""
     parts = {
@@ -47,9 +61,11 @@ def of_run(
     model = model_config.to_json()
     parts["model"] = _hash(json.dumps(_without(model, ("attention", "remat")), sort_keys=True))
     parts["tokenizer"] = tokenizer_hash(tokenizer)[:16]
+    if asker is not None:
+        parts["question tokenizer"] = asker.hash[:16]
     for split, _ in config.mixture:
         parts[f"data {split}"] = str(records.data_hash(Path(config.data), split))[:16]
-    for key in ("base", "vision_tower", "decoder"):
+    for key in ("base", "vision_tower", "decoder", "qformer"):
         if config[key]:
             parts[key] = of_folder(Path(str(config[key])))
     parts["init"] = json.dumps(
@@ -59,8 +75,9 @@ def of_run(
 
 
 def of_folder(folder: Path) -> str:
-    """A hash of a model folder: of its manifest of hashes where there is one, else of its files' names, sizes, ends and
-    samples of what lies between (a projector, alone in a shard of the language model, does not get lost there).
+    """A hash of a model folder, or of a lone file of weights: of its manifest of hashes where there is one, else of its
+    files' names, sizes, ends and samples of what lies between (a projector, alone in a shard of the language model,
+    does not get lost there).
 
     Reading all of a 7B at every start would take half a minute.
     """
@@ -73,7 +90,7 @@ def of_folder(folder: Path) -> str:
         digest.update((folder / "config.json").read_bytes())
         digest.update(json.dumps(said, sort_keys=True).encode())
         return digest.hexdigest()[:16]
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)}:{size}\n".encode())
         with path.open("rb") as file:

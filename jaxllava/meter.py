@@ -86,14 +86,17 @@ class Meter:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.log.flush()
             raise UserError(_not_a_number(self._workdir, oldest, loss, norm))
-        images = oldest.batch["images"]  # [b, M, S, S, 3], or of a contrastive stage [b, S, S, 3]
+        # [b, M, S, S, 3], of a contrastive stage [b, S, S, 3]; or features that were kept, [b, N, P, W]
+        images = oldest.batch.get("pooled", oldest.batch.get("images"))
+        assert images is not None
+        places = 1 if images.ndim == 4 and "pooled" not in oldest.batch else images.shape[1]
         line = {"step": oldest.step, "lr": float(self._rates[oldest.step - 1])}
         line |= metrics.describe(
             fetched,
             seconds=seconds,
             waited=oldest.waited,
             positions=self._rows * oldest.batch["tokens"].shape[1],
-            slots=self._rows * (images.shape[1] if images.ndim == 5 else 1),
+            slots=self._rows * places,
             sources=self._sources,
             cost=self._cost,
             devices=self._devices,

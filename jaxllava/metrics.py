@@ -172,7 +172,7 @@ def describe(
     device = jax.local_devices()[0]
     top = chips.peak(device.device_kind)
     if cost is not None and top:
-        done = cost.of(tokens, float(fetched.get("pairs", 0.0)), float(fetched.get("images", 0.0)))
+        done = cost.of(tokens, **{name: float(fetched.get(name, 0.0)) for name in flops.COUNTED})
         line["mfu"] = round(done / (max(seconds, 1e-9) * top * devices), 4)
     memory = device.memory_stats() if device.platform != "cpu" else None
     if memory and "peak_bytes_in_use" in memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,20 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import modality, packing, records, token_table
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import Template, get_template
 from input_pipeline.errors import UserError, nearest
 from input_pipeline.loader import RandomAccess
 from input_pipeline.packing import PackPlan
-from input_pipeline.rows import ImageReader, ImageTextPairs, PackedRows, Titles
+from input_pipeline.rows import Asked, ImageReader, ImageTextPairs, KeptFrames, PackedRows, Titles
+from input_pipeline.token_chunks import Job
 from input_pipeline.token_table import TokenTable
 from input_pipeline.tokenizer import special_id
 from input_pipeline.tokenizer_check import check_tokenizer
 from jaxllava.lora import has_dropout
 from jaxllava.losses import contrastive_sum, cross_entropy_sum
 from jaxllava.models.clip import ClipConfig, ClipModel, init_clip, normalise
+from jaxllava.models.llama_vid import Guide, LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
 from jaxllava.rules import Params
 from jaxllava.train_step import Batch, Sums
@@ -39,6 +43,8 @@ class Causal:
 
     model: LlavaModel
     config: ConfigDict
+    asker: Asker | None = None  # tokenizes the questions of a LLaMA-VID
+    kept: KeptFrames | None = None  # what it gave of frames, in place of pictures
 
     def rows(
         self, tokenizer: PreTrainedTokenizerFast, progress: Progress | None
@@ -52,8 +58,11 @@ class Causal:
         template = get_template(config.template)
         check_tokenizer(tokenizer, template, self.model.config.decoder.vocab_size)
         image_tokens = self.model.config.image_tokens
-        sources, tables = _tables(config, tokenizer, template, image_tokens, progress)
+        if isinstance(self.model.config, LlamaVidConfig) and self.asker is None:
+            raise UserError("a LLaMA-VID needs its question tokenizer; open the model by its folder")
+        sources, tables = _tables(config, tokenizer, template, image_tokens, progress, asker=self.asker)
         plan, pairs, batch = _plan(config, tables)
+        asked = Asked.of(plan, tables, pairs) if self.asker else None
         read = int(_of_pairs(tables, pairs[plan.samples], "images").sum())
         facts = {
             "batch": batch,
@@ -64,7 +73,7 @@ class Causal:
             "image_fill": round(read / max(len(plan) * config.row_images, 1), 4),
             "lengths": np.unique(plan.row_lengths).tolist(),
             "left_out": {split: t.skipped for t, (split, _) in zip(tables, config.mixture, strict=True)},
-        }
+        } | ({"asked": dataclasses.asdict(asked)} if asked else {})
         vision = self.model.config.vision
         rows = PackedRows(
             tables=tables,
@@ -73,9 +82,16 @@ class Causal:
             plan=plan,
             row_images=config.row_images,
             image_tokens=image_tokens,
-            read_images=ImageReader(vision.image_size, self.model.config.image_mode, vision.pad_color),
+            read_images=ImageReader(
+                vision.image_size,
+                self.model.config.image_mode,
+                vision.pad_color,
+                self.model.config.film_mode,
+            ),
             pad_id=_pad_id(tokenizer),
             ordered=config.batching != "packed",
+            asked=asked,
+            kept=self.kept,
         )
         return rows, facts
 
@@ -84,16 +100,21 @@ class Causal:
 
     def loss(self, params: Params, batch: Batch, key: jax.Array | None = None) -> tuple[jax.Array, Sums]:
         """Sum of token losses, and sums: "weight"; [S] "source_loss" and "source_weight" of the mixture's entries;
-        "tokens", "pairs" and "images" as `flops.Cost` counts them.
+        "tokens", "pairs", "images" and of a LLaMA-VID "slots" and "words" as `flops.Cost` counts them.
+
+        In place of "images" the batch may have "pooled" [B, N, image_tokens, W], what a LLaMA-VID's `compress` gave of
+        N slots: neither tower nor Q-Former runs then. "images" counts the slots in use there.
         """
         variables = {"params": params}
+        kept = batch.get("pooled")
         hidden: Any = self.model.apply(
             variables,
             batch["tokens"],
             batch["positions"],
             batch["segment_ids"],
-            normalise(batch["images"], self.model.config.vision),
+            normalise(batch["images"], self.model.config.vision) if kept is None else kept,
             batch["image_index"],
+            guide_of(batch),
             rngs={"dropout": key} if key is not None and has_dropout(self.config.lora_rules) else None,
         )
         head: Any = self.model.apply(variables, method="head")
@@ -108,9 +129,8 @@ class Causal:
             "source_weight": weights,
             "tokens": real.sum(dtype=jnp.float32),
             "pairs": jnp.where(real, batch["positions"] + 1, 0).sum(dtype=jnp.float32),
-            "images": (batch["image_index"] >= 0).sum(dtype=jnp.float32) / self.model.config.image_tokens,
         }
-        return total, sums
+        return total, sums | pictures_of(batch, self.model.config.image_tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +190,33 @@ class Contrastive:
         return total, {"weight": pairs, "tokens": tokens, "images": pairs}
 
 
+def guide_of(batch: Batch) -> Guide | None:
+    """What a LLaMA-VID's batch asks of its frames; None where it has none, or what they gave is there already."""
+    if "questions" not in batch or "pooled" in batch:
+        return None
+    return Guide(batch["slot_frame"], batch["slot_question"], batch["questions"], batch["question_valid"])
+
+
+def pictures_of(batch: Batch, image_tokens: int) -> Sums:
+    """How much of the pictures' part of a batch is real, as `flops.Cost` counts it: f32 [] each.
+
+    "images"; and where the batch has questions "slots", which are looked at, and "words", the tokens of the question of
+    each of them.
+    """
+    index = batch["image_index"]  # [B, L]
+    taken = (index >= 0).sum(dtype=jnp.float32) / image_tokens
+    if (guide := guide_of(batch)) is None:
+        return {"images": taken} | ({"slots": taken} if "pooled" in batch else {})
+    rows, slots = guide.frame.shape
+    row = jnp.arange(rows)[:, None]
+    # What is written behind the end is dropped.
+    used = jnp.zeros((rows, slots)).at[row, jnp.where(index >= 0, index // image_tokens, slots)].set(1.0)
+    frames = batch["images"].shape[1]
+    seen = jnp.zeros((rows, frames)).at[row, jnp.where(used > 0, guide.frame, frames)].set(1.0)
+    words = jnp.take_along_axis(guide.valid.sum(-1, dtype=jnp.float32), guide.query, axis=1)  # [B, N]
+    return {"images": seen.sum(), "slots": taken, "words": (words * used).sum()}
+
+
 BATCHINGS = ("packed", "padded", "padded_random")
 
 
@@ -180,6 +227,7 @@ def _tables(
     image_tokens: int,
     progress: Progress | None,
     titles: bool = False,
+    asker: Asker | None = None,
 ) -> tuple[list[records.RecordSource], list[TokenTable]]:
     """The splits of `config.mixture` and their tokens; with `titles` those of their pictures' titles."""
     data = Path(config.data)
@@ -187,14 +235,18 @@ def _tables(
     tables = [
         token_table.cached(
             data.parent / "cache",
-            Titles(source) if titles else source,
+            Job(
+                Titles(source) if titles else source,
+                tokenizer,
+                template,
+                image_tokens,
+                min(config.sample_tokens or config.row_tokens, config.row_tokens),
+                config.reference_quirks,
+                config.clip_frames,
+                asker,
+            ),
             records.data_hash(data, split) + (" titles" if titles else ""),
-            tokenizer,
-            template,
-            image_tokens,
-            min(config.sample_tokens or config.row_tokens, config.row_tokens),
             progress,
-            config.reference_quirks,
             config.workers,
         )
         for source, (split, _) in zip(sources, config.mixture, strict=True)
@@ -267,9 +319,19 @@ def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return special_id(tokenizer, str(tokenizer.pad_token)) if tokenizer.pad_token else 0
 
 
-def make_objective(config: ConfigDict, model_config: LlavaConfig | ClipConfig) -> Causal | Contrastive:
+def make_objective(
+    config: ConfigDict,
+    model_config: LlavaConfig | ClipConfig,
+    asker: Asker | None = None,
+    kept: KeptFrames | None = None,
+) -> Causal | Contrastive:
+    """The objective that fits the model; a LLaMA-VID's needs an `asker` to read data."""
     if isinstance(model_config, ClipConfig):
         if config.accumulate > 1:
             raise UserError("config.accumulate > 1 changes a contrastive loss (fewer negatives); set it to 1")
         return Contrastive(ClipModel(model_config), config)
-    return Causal(LlavaModel(model_config), config)
+    if asker is not None and isinstance(model_config, LlamaVidConfig):
+        asker.check(model_config.qformer.vocab_size, model_config.qformer.max_positions)
+    if not isinstance(model_config, LlamaVidConfig):
+        asker = None
+    return Causal(model_config.module(), config, asker, kept)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +12,52 @@ import numpy as np
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from input_pipeline.conversation import get_template
+from input_pipeline.asker import Asker
+from input_pipeline.conversation import get_template, place_images
 from input_pipeline.encoding import Encoded, encode_prompt
 from input_pipeline.errors import UserError
+from input_pipeline.frame_cache import file_key
 from input_pipeline.images import ImageError, open_image, preprocess
 from input_pipeline.tokenizer import IMAGE_TOKEN, controls
 from input_pipeline.types import Turn
+from input_pipeline.video import SUFFIXES, VideoError
+from jaxllava.frames import FrameEncoder
 from jaxllava.models.llava import LlavaConfig
+from jaxllava.videos import Video
 
-Picture = bytes | str | Path | Image.Image
+Picture = bytes | str | Path | Image.Image | Video
 Prompt = str | Sequence[Turn]
+Size = tuple[int, int]  # (width, height)
 Pictures = Sequence[Picture | Sequence[Picture] | None] | None
-Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens [L], image_index [L], images uint8 [m, H, W, 3]
+# tokens [L], image_index [L], and what is shown: views uint8 [m, H, W, 3], or of a LLaMA-VID what it kept of frames
+# for each question, [slots, image_tokens, W]
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class PromptReader:
-    """Reads prompts for one model, tokenizer and template."""
+    """Reads prompts for one model, tokenizer and template; a LLaMA-VID's also looks at its frames, for questions that
+    its `asker` tokenizes.
+    """
 
-    def __init__(self, config: LlavaConfig, tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+    def __init__(
+        self,
+        config: LlavaConfig,
+        tokenizer: PreTrainedTokenizerFast,
+        template: str,
+        asker: Asker | None = None,
+        encoder: FrameEncoder | None = None,
+    ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.template = get_template(template)
+        self._asker, self._encoder = asker, encoder
         # transformers annotates it as anything at all.
         self.eos_id: int = tokenizer.eos_token_id  # type: ignore[assignment]
 
     def inputs(
         self, prompts: Sequence[Prompt], images: Pictures
     ) -> list[tuple[tuple[Turn, ...], list[Picture]]]:
-        """Turns with one mark per image, and the images, of every prompt."""
+        """Turns with one mark per picture or video, and these, of every prompt."""
         if isinstance(prompts, str):
             raise UserError("prompts is a string; give a list of prompts.")
         if images is not None and len(images) != len(prompts):
@@ -48,9 +68,8 @@ class PromptReader:
         for i, prompt in enumerate(prompts):
             turns = (Turn("human", prompt),) if isinstance(prompt, str) else tuple(prompt)
             own = images[i] if images is not None else None
-            pictures: list[Picture] = (
-                [] if own is None else list(own) if isinstance(own, (list, tuple)) else [own]
-            )  # type: ignore[list-item]
+            given: Any = [] if own is None else list(own) if isinstance(own, (list, tuple)) else [own]
+            pictures: list[Picture] = [_medium(picture) for picture in given]
             marks = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
             if pictures and not marks and turns:
                 front = f"{IMAGE_TOKEN}\n" * len(pictures)
@@ -60,32 +79,91 @@ class PromptReader:
             found.append((turns, pictures))
         return found
 
-    def pictures(self, number: int, pictures: list[Picture]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """A prompt's pictures as views uint8 [views, H, W, 3], and the image_index of each."""
-        found, sizes = [], []
+    def shown(
+        self, number: int, turns: tuple[Turn, ...], pictures: list[Picture]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """A prompt's pictures and videos as `Row` has them, and the image_index of each mark."""
+        marks = self._marks(number, turns, len(pictures))
+        if self._encoder is not None:
+            return self._asked(number, turns, pictures, marks)
+        found, sizes, spans = [], [], []
         for i, picture in enumerate(pictures):
-            try:
-                image = open_image(picture)
-                found.append(self.views(image))
-            except ImageError as error:
-                name = f" {picture}" if isinstance(picture, (str, Path)) else ""
-                raise UserError(f"prompt {number}, image {i}{name}: {error.reason}") from error
-            sizes.append(image.size)
+            spans.append(len(sizes))
+            with _named(number, i, picture):
+                for image in _frames(picture):
+                    found.append(self.views(image, isinstance(picture, Video)))
+                    sizes.append(image.size)
         size = self.config.vision.image_size
         pixels = np.concatenate([np.zeros((0, size, size, 3), np.uint8), *found])
-        return pixels, self.spliced(sizes)[0]
+        places = self.spliced(sizes)[0]
+        own = [np.concatenate(places[a:b]) for a, b in pairwise([*spans, len(sizes)])]
+        return pixels, [own[medium] for medium, _ in marks]
+
+    def _marks(self, number: int, turns: Sequence[Turn], media: int) -> list[tuple[int, str]]:
+        """Of each mark in the rendered prompt: which medium it stands for, and the human's turn that it stands in."""
+        repeated = self.template.image_every_turn and media == 1
+        if self.template.image_every_turn and media > 1 and sum(t.role == "human" for t in turns) > 1:
+            raise UserError(
+                f"prompt {number}: {media} pictures or videos in a conversation of several questions; with the "
+                f"template {self.template.name} each question shows one and the same."
+            )
+        asked = [turn.text for turn in self._placed(turns) if turn.role == "human"]
+        marks = [text for text in asked for _ in range(text.count(IMAGE_TOKEN))]
+        return [(0 if repeated else i, text) for i, text in enumerate(marks)]
+
+    def _placed(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """The turns with the marks that the prompt will have (`encode_prompt`)."""
+        placed = self.template.image_tags or self.template.image_every_turn
+        return place_images(turns, self.template) if placed else turns
+
+    def _asked(
+        self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], marks: list[tuple[int, str]]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """`shown` of a LLaMA-VID: each frame for each question about it."""
+        c, encoder, asker = self.config, self._encoder, self._asker
+        assert encoder is not None and asker is not None
+        found: dict[int, np.ndarray] = {}  # the place of a mark -> [F, image_tokens, W]
+        for i, picture in enumerate(pictures):
+            own = [place for place, (medium, _) in enumerate(marks) if medium == i]
+            pixels = lambda picture=picture: (
+                self.views(image, isinstance(picture, Video))[0] for image in _frames(picture)
+            )
+            with _named(number, i, picture):
+                looked = encoder(pixels, [asker(marks[place][1]) for place in own], self._key(picture))
+            found |= dict(zip(own, looked, strict=True))
+        kept = [found[place] for place in range(len(marks))]
+        ends = np.cumsum([0, *(len(part) * c.image_tokens for part in kept)])
+        empty = np.zeros((0, c.image_tokens, c.vision.hidden_size), np.float32)
+        places = [np.arange(a, b, dtype=np.int32) for a, b in pairwise(ends.tolist())]
+        return (np.concatenate(kept) if kept else empty), places
+
+    def _key(self, picture: Picture) -> str | None:
+        """Names a video's frames in a cache of features."""
+        if self._encoder is None or self._encoder.cache is None or not isinstance(picture, Video):
+            return None
+        how = picture.how
+        vision = self.config.vision
+        pixels = [
+            self.config.image_mode,
+            vision.image_size,
+            vision.mean,
+            vision.std,
+            self.config.feature_layer,
+        ]
+        return None if how is None else file_key(picture.sha256(), how=how, pixels=pixels)
 
     def row(self, number: int, turns: tuple[Turn, ...], pictures: list[Picture], prefix: str) -> Row:
-        pixels, places = self.pictures(number, pictures)
+        shown, places = self.shown(number, turns, pictures)
         encoded = self.encoded(number, turns, prefix, places)
-        return encoded.tokens, encoded.image_index, pixels
+        return encoded.tokens, encoded.image_index, shown
 
-    def views(self, image: Image.Image) -> np.ndarray:
-        """uint8 [views, H, W, 3] of an RGB picture: one, or with anyres several."""
+    def views(self, image: Image.Image, is_frame: bool = False) -> np.ndarray:
+        """uint8 [views, H, W, 3] of an RGB picture, or frame of a video: one, or with anyres several."""
         if (anyres := self.config.anyres) is not None:
             return anyres.views(image)
         vision = self.config.vision
-        return preprocess(image, vision.image_size, self.config.image_mode, vision.pad_color)[None]
+        mode = self.config.film_mode if is_frame else self.config.image_mode
+        return preprocess(image, vision.image_size, mode, vision.pad_color)[None]
 
     def encoded(
         self, number: int, turns: tuple[Turn, ...], answer: str, places: Sequence[np.ndarray]
@@ -111,6 +189,14 @@ class PromptReader:
         tokens = self.encoded(number, turns, answer, places).tokens
         return np.append(tokens, closing).astype(np.int32)
 
+    def length(self, prompt: Prompt, sizes: Sequence[Size | Sequence[Size]], answer: str) -> int:
+        """`Model.length`."""
+        ((turns, pictures),) = self.inputs([prompt], [[b""] * len(sizes)])
+        frames = [[size] if isinstance(size[0], int) else list(size) for size in sizes]
+        own = [np.concatenate(self.spliced(some)[0]) for some in frames]  # type: ignore[arg-type]
+        places = [own[medium] for medium, _ in self._marks(0, turns, len(pictures))]
+        return len(self.encoded(0, turns, answer, places).tokens)
+
     def spliced(self, sizes: Sequence[tuple[int, int]]) -> tuple[list[np.ndarray], list[int]]:
         """For the pictures of one row, given as (width, height): their image_index, and how many views each has."""
         if (anyres := self.config.anyres) is not None:
@@ -119,6 +205,29 @@ class PromptReader:
         return [np.arange(i * each, (i + 1) * each, dtype=np.int32) for i in range(len(sizes))], [1] * len(
             sizes
         )
+
+
+def _medium(given: Any) -> Picture:
+    """A path of a video is a video."""
+    if isinstance(given, str | Path) and Path(given).suffix.lower() in (*SUFFIXES, ".npy"):
+        return Video(given)
+    return given
+
+
+def _frames(picture: Picture) -> Iterator[Image.Image]:
+    if isinstance(picture, Video):
+        yield from picture.frames()
+    else:
+        yield open_image(picture)
+
+
+@contextlib.contextmanager
+def _named(number: int, index: int, picture: Picture) -> Iterator[None]:
+    try:
+        yield
+    except (ImageError, VideoError) as error:
+        name = f" {picture}" if isinstance(picture, str | Path | Video) else ""
+        raise UserError(f"prompt {number}, image {index}{name}: {error.reason}") from error
 
 
 def end_ids(tokenizer: PreTrainedTokenizerFast, template: str, stops: Sequence[int] = ()) -> tuple[int, ...]:

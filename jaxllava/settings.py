@@ -16,6 +16,7 @@ from jaxllava import optimizer, sharding
 from jaxllava.models.attention import IMPLEMENTATIONS
 from jaxllava.models.clip import ClipConfig
 from jaxllava.models.config import DTYPES, REMAT_POLICIES
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 
 AT_LEAST_ONE = (
@@ -33,7 +34,7 @@ AT_LEAST_NONE = (
         "devices",
         "seed",
     ),
-    *("row_images", "sample_tokens"),
+    *("row_images", "sample_tokens", "image_size", "clip_frames"),
 )
 # A gradient clipped to a norm of 0 trains nothing, and says nothing of it.
 ABOVE_NONE = ("mixture_epochs", "clip_norm", "barrier_minutes", "lr", "eps", "muon_scale")
@@ -76,6 +77,7 @@ def check(config: ConfigDict) -> None:
         "save_dtype": ({config.save_dtype}, ("", *DTYPES)),
         "attention": ({config.attention}, ("", *IMPLEMENTATIONS)),
         "remat": ({config.remat}, ("", *REMAT_POLICIES)),
+        "qformer_class": ({config.qformer_class}, ("", "seen", "hidden")),
         "method_rules": (methods, optimizer.METHODS),
     }
     for key, (given, valid) in choices.items():
@@ -136,8 +138,8 @@ def _pairs(config: ConfigDict, key: str, example: str) -> list[tuple[str, Any]]:
 
 
 def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
-    """The model as this run computes it: its image mode, and its dtype, attention and remat policy of every part."""
-    for key in ("image_mode", "dtype", "attention", "remat"):
+    """The model as this run computes it: what `config` says of it where that is not empty."""
+    for key in ("image_mode", "dtype", "attention", "remat", "rope_factor", "compress", "qformer_class"):
         if not config[key]:
             continue
         try:
@@ -152,11 +154,21 @@ def with_settings(config: ConfigDict, model: AnyModel) -> AnyModel:
     return model
 
 
-def _with_setting(model: AnyModel, key: str, value: str) -> AnyModel:
+def _with_setting(model: AnyModel, key: str, value: Any) -> AnyModel:
+    if key == "rope_factor":
+        if not isinstance(model, LlavaConfig):
+            return model
+        return model.replace(decoder=model.decoder.stretched(float(value)))
     if key == "dtype":
         return model.with_dtypes(value)
     if key == "image_mode":
         return model.replace(image_mode=value) if isinstance(model, LlavaConfig) else model
+    if key in ("compress", "qformer_class"):
+        if not isinstance(model, LlamaVidConfig):
+            raise UserError(f"{value!r} is of a LLaMA-VID, and this model is none")
+        return model.replace(
+            **({key: value} if key == "compress" else {"qformer_sees_class": value == "seen"})
+        )
     for part in ("vision", "decoder") if isinstance(model, LlavaConfig) else ("vision", "text"):
         # The kernel for TPUs takes lengths of 128s, which a tower's 577 positions are not.
         own = "auto" if value == "splash" and part == "vision" else value

@@ -45,6 +45,7 @@ def _linear(path: str, axes: Axes, kernel: Axes | None = None) -> tuple[tuple[st
 # cut it then, at twice the traffic. What has no gradient (codes, scales) is cut where it divides best. The projector is
 # laid out like the decoder's MLP, which it feeds.
 ROW = ("tensor", "fsdp")
+_SEEING = r"(vision/layers|qformer/layers/block_\d+)"  # blocks of the tower, and of LLaMA-VID's Q-Former
 LLAVA_RULES: tuple[tuple[str, Axes], ...] = (
     (r"decoder/embed/embedding", ("tensor", "fsdp")),
     (r"decoder/lm_head/kernel", ("fsdp", "tensor")),
@@ -52,13 +53,14 @@ LLAVA_RULES: tuple[tuple[str, Axes], ...] = (
     *_linear(r"decoder/layers/attn/o_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
     *_linear(r"decoder/layers/mlp/(gate|up)_proj", (None, "fsdp", "tensor")),
     *_linear(r"decoder/layers/mlp/down_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
-    *_linear(r"projector/linear_1", ("fsdp", "tensor")),
+    *_linear(r"(projector/linear_1|context/(query|key|value|vision)_proj)", ("fsdp", "tensor")),
     *_linear(r"projector/linear_(?!1/)\d+", ("tensor", "fsdp"), (ROW, None)),
-    *_linear(r"vision/layers/attn/(q|k|v)_proj", (None, "fsdp", "tensor")),
-    *_linear(r"vision/layers/attn/out_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
-    *_linear(r"vision/layers/mlp/fc1", (None, "fsdp", "tensor")),
-    *_linear(r"vision/layers/mlp/fc2", (None, "tensor", "fsdp"), (None, ROW, None)),
-    (r"vision/head/(.*(kernel(_codes|_scales)?|lora_[ab])|probe)|image_newline", ()),
+    *_linear(rf"{_SEEING}/(attn|cross)/(q|k|v)_proj", (None, "fsdp", "tensor")),
+    *_linear(rf"{_SEEING}/(attn|cross)/out_proj", (None, "tensor", "fsdp"), (None, ROW, None)),
+    *_linear(rf"{_SEEING}/mlp(_query|_text)?/fc1", (None, "fsdp", "tensor")),
+    *_linear(rf"{_SEEING}/mlp(_query|_text)?/fc2", (None, "tensor", "fsdp"), (None, ROW, None)),
+    (r"vision/head/(.*(kernel(_codes|_scales)?|lora_[ab])|probe)|image_newline|qformer/query", ()),
+    (r"qformer/word_embedding", (None, "fsdp")),
     (r".*(bias|scale|_embedding|patch_embedding/kernel|lora_dropout)", ()),
 )
 REPLICATED: tuple[tuple[str, Axes], ...] = ((r".*", ()),)
@@ -142,6 +144,11 @@ def is_tpu(mesh: Mesh) -> bool:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are cut along their first axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """What every device has a copy of."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def rows_of_host(sharding: NamedSharding, rows: int) -> np.ndarray:

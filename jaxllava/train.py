@@ -17,8 +17,10 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from input_pipeline import loader
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
+from input_pipeline.rows import PackedRows
 from jaxllava import checkpoints as checkpoints_lib
 from jaxllava import (
     flops,
@@ -26,6 +28,7 @@ from jaxllava import (
     identity,
     initial,
     interrupts,
+    kept,
     lora,
     metrics,
     preflight,
@@ -40,6 +43,7 @@ from jaxllava.bases import Base, open_base
 from jaxllava.checkpoints import Checkpoints, check_identity
 from jaxllava.meter import Meter
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.objectives import make_objective
 from jaxllava.summary import Trained
@@ -57,12 +61,14 @@ def train(
     workdir: Path,
     *,
     base: Base | None = None,
+    asker: Asker | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Trained:
     """Runs (or resumes, or returns) the stage that `config` describes and leaves `workdir/model`.
 
-    `base` is what it starts from (default: what `config.base` names, or nothing and all parameters are new).
+    `base` is what it starts from (default: what `config.base` names, or nothing and all parameters are new). `asker` is
+    the question tokenizer of a LLaMA-VID, by default the base's.
     On several hosts all of them call this with the same arguments and a workdir that they share. An interrupt saves
     the current step and raises KeyboardInterrupt (`interrupts.Preempted` for SIGTERM); the same call goes on from
     there. Raises UserError for a config, data set or checkpoint that cannot work, before the first step wherever that
@@ -73,7 +79,7 @@ def train(
     settings.check(config)
     model_config = settings.with_settings(config, model_config)
     with preflight.claimed(workdir):
-        return _train(config, model_config, tokenizer, workdir, base, report, say)
+        return _train(config, model_config, tokenizer, workdir, base, asker, report, say)
 
 
 def _train(
@@ -82,20 +88,26 @@ def _train(
     tokenizer: PreTrainedTokenizerFast,
     workdir: Path,
     base: Base | None,
+    asker: Asker | None,
     report: Progress,
     say: Callable[[str], None],
 ) -> Trained:
     # -- what this run is: the same identity means the same result ---------------------------------------------------
-    who = identity.of_run(config, model_config, tokenizer)
+    base = base or (open_base(config) if config.base else None)
+    asker = asker or (base.asker if base else None)
+    who = identity.of_run(config, model_config, tokenizer, asker)
     hosts.agree(who | {"code": identity.of_code()}, config.barrier_minutes)
     if (before := summary.finished(workdir, who)) is not None:
         return before
     check_identity(workdir / "checkpoints", who)
 
     # -- data --------------------------------------------------------------------------------------------------------
-    base = base or (open_base(config) if config.base else None)
     mesh = sharding_lib.make_mesh(config.mesh, limit=config.devices)
-    objective = make_objective(config, model_config)
+    objective = make_objective(config, model_config, asker)
+    shapes = initial.final_shapes(objective.init, config)
+    features = kept.open_kept(config, model_config, who, shapes)
+    if features is not None:
+        objective = make_objective(config, model_config, asker, features)
     rows, facts = objective.rows(tokenizer, lambda done, total: report(0, 1, f"tokens {done}/{total}"))
     if not len(rows):
         raise UserError(f"no training rows in {config.data} for {config.mixture}")
@@ -110,7 +122,6 @@ def _train(
     held_out = Validation.of(config, objective, tokenizer, mesh)
 
     # -- model: resume > base, init rules > random -------------------------------------------------------------------
-    shapes = initial.final_shapes(objective.init, config)
     optimizer, schedule = optimizer_lib.make_optimizer(config, shapes)
 
     def begin() -> tuple[rules_lib.Params, rules_lib.Params, Any]:
@@ -121,7 +132,12 @@ def _train(
             return trained, frozen, optimizer_lib.initial_state(optimizer, trained, mesh)
 
     trained, frozen, opt_state = begin()
-    cost = flops.of_trained(model_config, trained)
+    if features is not None:
+        seen = lambda done, total: report(0, 1, f"frames of {done}/{total} samples")
+        for read in (rows, held_out.rows if held_out else None):
+            if isinstance(read, PackedRows) and isinstance(model_config, LlamaVidConfig):
+                kept.fill(read, model_config, frozen, mesh, config.barrier_minutes, seen)
+    cost = flops.of_trained(model_config, trained, bool(config.features))
     state = checkpoints_lib.layout({"trained": trained, "optimizer": opt_state})
     model_bytes = preflight.model_bytes(shapes, config)
     preflight.check_disk(workdir, state, model_bytes, config.keep + config.keep_best)
@@ -237,7 +253,9 @@ def _train(
         # `plain` is how a projector is trained, not how the model is spoken to.
         template = base.template
     described = settings.as_saved(config, model_config)
-    folder.save_model(workdir / "model", full, described, tokenizer, template, generation=generation)
+    folder.save_model(
+        workdir / "model", full, described, tokenizer, template, generation=generation, asker=asker
+    )
     facts |= {"steps": steps, "trained_parameters": optimizer_lib.count(trained)}
     return summary.finish(
         workdir,

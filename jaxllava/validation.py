@@ -53,7 +53,7 @@ class Validation:
         )
         if isinstance(objective, Contrastive):
             raise UserError("config.validation: a contrastive loss depends on its batch; leave it empty")
-        held_out = make_objective(own, objective.model.config)
+        held_out = make_objective(own, objective.model.config, objective.asker, objective.kept)
         rows, facts = held_out.rows(tokenizer, None)
         if not len(rows):
             raise UserError(f"no validation rows in {config.data} for {config.validation}")

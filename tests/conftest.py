@@ -20,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,26 @@ def chat_records() -> list[Record]:
         images = (png(number),) if with_image else ()
         made.append(Record(f"r{number}", "instruct", images, tuple(turns)))
     return made
+
+
+@pytest.fixture
+def asker(tmp_path) -> Any:
+    """A tokenizer of questions in BERT's format, with few words."""
+    return make_asker(tmp_path / "bert")
+
+
+def make_asker(folder: Path) -> Any:
+    """Writes a folder as bert-base-uncased has it, with few words, and opens it."""
+    from input_pipeline.asker import Asker
+
+    folder.mkdir()
+    text = "what is it in the color of red blue green how many cups stars a describe image video ? ! . ,"
+    words = text.split(" ")
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys([*specials, *words, *letters])) + "\n")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    return Asker.load(folder)
 
 
 @pytest.fixture(scope="session")

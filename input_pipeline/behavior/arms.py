@@ -19,6 +19,7 @@ _TOLD: dict[str, frozenset[str] | None] = {
     "shuffled": None,
     "likes": frozenset({"likes"}),
     "comments": frozenset({"comments"}),
+    "reactions": frozenset({"likes", "comments"}),
     "replay": frozenset({"replay"}),
     "titles": frozenset({"title"}),
 }
@@ -35,6 +36,7 @@ class Arm:
     templates: tuple[str, ...]  # by source, as SOURCES
     behaviors: frozenset[str]
     asr_words: int | None = None  # how many words of a transcript are told; None is the template's own number
+    film_templates: tuple[str, ...] = ()  # the same, of posts whose film is shown; () where none is
 
     def spec(self, post: Post, donor: Post | None) -> Spec | None:
         """The post's sample in this arm, or None where it has none.
@@ -44,7 +46,8 @@ class Arm:
             donor: the post whose behaviour the shuffled control tells; None where there is none.
         """
         source = post.source if post.source in SOURCES else "other"
-        template = templates.get(self.templates[SOURCES.index(source)], self.asr_words)
+        names = self.film_templates if post.film and self.film_templates else self.templates
+        template = templates.get(names[SOURCES.index(source)], self.asr_words)
         if self.name == "shuffled":
             return samples.shuffled(post, donor, template, self.behaviors) if donor else None
         return samples.behavior(post, template, self.behaviors, self.name)
@@ -55,6 +58,7 @@ def make(
     wording: str | Mapping[str, str],
     behaviors: tuple[str, ...],
     asr_words: int | None = None,
+    film_wording: Mapping[str, str] | None = None,
 ) -> tuple[Arm, ...]:
     """Builds arms from the config.
 
@@ -63,22 +67,29 @@ def make(
         wording: a template's name, or one for each source.
         behaviors: what the arms tell that tell all.
         asr_words: of a transcript, see Arm.
+        film_wording: a template's name for each source, of posts whose film is shown; None where none is.
     """
     by_source = dict.fromkeys(SOURCES, wording) if isinstance(wording, str) else dict(wording)
-    for source in by_source:
-        if source not in SOURCES:
-            raise UserError(f"prepare config: template.{source}: no such source.{nearest(source, SOURCES)}")
-    missing = [source for source in SOURCES if not by_source.get(source)]
-    if missing:
-        raise UserError(f"prepare config: template names none for {', '.join(missing)}")
-    for name in by_source.values():
-        templates.get(name, asr_words)
+    of_films = dict(film_wording or {})
+    for setting, names_by_source in (("template", by_source), ("video_templates", of_films)):
+        for source in names_by_source:
+            if source not in SOURCES:
+                raise UserError(
+                    f"prepare config: {setting}.{source}: no such source.{nearest(source, SOURCES)}"
+                )
+        missing = [source for source in SOURCES if not names_by_source.get(source)]
+        if missing and (names_by_source is by_source or film_wording is not None):
+            raise UserError(f"prepare config: {setting} names none for {', '.join(missing)}")
+        for name in names_by_source.values():
+            templates.get(name, asr_words)
     for behavior in behaviors:
         if behavior not in BEHAVIORS:
             raise UserError(f"prepare config: no behavior {behavior!r}.{nearest(behavior, BEHAVIORS)}")
     if not names or len(set(names)) < len(names):
         raise UserError(f"prepare config: arms={names!r}: at least one, and each once")
-    if unknown := set(behaviors) - set().union(*(templates.get(n).behaviors for n in by_source.values())):
+    if unknown := set(behaviors) - set().union(
+        *(templates.get(n).behaviors for n in (*by_source.values(), *of_films.values()))
+    ):
         raise UserError(
             f"prepare config: behaviors names {', '.join(sorted(unknown))}, which no template in use tells; "
             "name another template, or leave it out"
@@ -89,9 +100,16 @@ def make(
             raise UserError(f"prepare config: no arm {name!r}.{nearest(name, ARMS)}")
         told = _TOLD[name]
         chosen = tuple(_TITLES if name == "titles" else by_source[source] for source in SOURCES)
-        for source, words in zip(SOURCES, chosen, strict=True):
-            _check(name, frozenset(behaviors) if told is None else told, source, words)
-        arms.append(Arm(name, chosen, frozenset(behaviors) if told is None else told, asr_words))
+        told = frozenset(behaviors) if told is None else told
+        of_film = tuple(_TITLES if name == "titles" else of_films[source] for source in SOURCES if of_films)
+        for position, source in enumerate(SOURCES):
+            # What the words of pictures lack, those of films may have: replay graphs.
+            either = [words[position] for words in (chosen, of_film) if words]
+            if of_film and any(told & templates.get(words).behaviors for words in either):
+                continue
+            for words in either:
+                _check(name, told, source, words)
+        arms.append(Arm(name, chosen, told, asr_words, of_film))
     return tuple(arms)
 
 
@@ -116,6 +134,11 @@ def to_json(arms: tuple[Arm, ...]) -> list[dict[str, Any]]:
         {
             "name": arm.name,
             "templates": dict(zip(SOURCES, arm.templates, strict=True)),
+            **(
+                {"video_templates": dict(zip(SOURCES, arm.film_templates, strict=True))}
+                if arm.film_templates
+                else {}
+            ),
             "tells": sorted(arm.behaviors),
         }
         for arm in arms

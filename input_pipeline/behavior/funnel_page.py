@@ -21,7 +21,7 @@ _STEPS = {
     "duration": "Long videos.",
     "marked": "Posts and comments marked NSFW, written by bots, deleted or removed.",
     "evaluation set": "Posts whose id or picture a benchmark tests on.",
-    "unreadable image": "Pictures that cannot be decoded.",
+    "unreadable image": "Pictures, or videos where they are shown, that cannot be decoded.",
     "duplicate media": "The same picture posted again; the first post takes over the comments.",
     "comment length": "Comments with too few or too many words.",
     "near-duplicate comments": "Comments that say almost the same as a more popular one.",

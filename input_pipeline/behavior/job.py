@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 
 from input_pipeline.behavior import spill
 from input_pipeline.behavior.arms import Arm
+from input_pipeline.behavior.films import Showing
 from input_pipeline.behavior.heldout import is_heldout
 from input_pipeline.behavior.rules import Rules
 from input_pipeline.behavior.tally import TALLY, Tally, load
@@ -29,6 +30,7 @@ class Job:
     seed: int
     version: str = ""  # of the funnel and its thresholds, kept with every record
     max_image_side: int = 0  # of stored images; 0 keeps them as they came
+    showing: Showing = field(default_factory=Showing)  # what is shown of posts that have films
 
     def base(self, stage: str, number: int) -> Path:
         """The path of a task's files, without their suffixes."""
@@ -41,6 +43,10 @@ class Job:
     def evaluation(self) -> Path:
         """Where the fingerprints of evaluation sets lie."""
         return Path(self.work) / "evaluation"
+
+    def told_scenes(self) -> Path:
+        """Where the index of scenes in words lies, if there are any."""
+        return Path(self.work) / "scenes.sqlite"
 
     def order(self, key: str) -> int:
         """The place of a key in the order of everything."""

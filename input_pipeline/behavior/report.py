@@ -103,6 +103,7 @@ def summary(tally: Tally, quarantine: Path) -> dict[str, Any]:
     return {
         "read": sum(tally.records.values()),
         "passed": dict(tally.passed),
+        **({"films": dict(tally.films)} if tally.films else {}),
         "bad": kinds["bad"],
         "gone": kinds["gone"],
         "skipped": kinds["skipped"],
@@ -126,6 +127,10 @@ def text(found: Mapping[str, Any], out_dir: Path) -> str:
             f"{last[f'kept_{what}']} of {first[f'kept_{what}']} {what}" for what in ("posts", "comments")
         ]
         lines.append(f"kept {' and '.join(counts)}; by step, with samples: {out_dir / 'funnel.html'}")
+    if "told_scenes" in found:
+        lines.append(f"{found['told_scenes']} posts were given scenes in words")
+    for what, count in found.get("films", {}).items():
+        lines.append(f"{count} times: {what}")
     for reason, count in found["passed"].items():
         lines.append(f"passed over {count} records {reason}")
     lines.append(
@@ -153,6 +158,14 @@ def missing_splits(lengths: Mapping[str, int]) -> list[str]:
     names = {name.rpartition("_")[0] for name in lengths}
     wanted = [f"{name}_{part}" for name in sorted(names) for part in ("train", "heldout")]
     return [f"split {name} is empty and was not written" for name in wanted if name not in lengths]
+
+
+def missing_scenes(tally: Tally, path: str, by: str) -> list[str]:
+    """Returns a warning where no post has got scenes from the file that was named."""
+    if tally.told_scenes or not tally.read:
+        return []
+    other = "; scenes_by='name' goes by file names" if by == "sha256" else ""
+    return [f"no post's medium is in {path} by its {by}: none was given scenes{other}"]
 
 
 def stop(problem: str, work: Path, out_dir: Path) -> str:

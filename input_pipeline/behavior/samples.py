@@ -1,21 +1,22 @@
 """From clean posts, conversations and texts to record specs: records that hold references in place of media.
 
-A spec is a JSON object {key, id, task, images, conversations, meta}, with videos where there are some. Specs are
+A spec is a JSON object {key, id, task, images, conversations, meta}, with videos where there are some (and the times at
+which one is shown, where these are chosen). Specs are
 small, so they can be moved and grouped; the media are read at the last moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.behavior import statements
+from input_pipeline.behavior import films, statements
 from input_pipeline.behavior.pieces import Template
 from input_pipeline.sources import media
 from input_pipeline.sources.llava_json import Sample
 from input_pipeline.sources.text import Document
-from input_pipeline.types import Post, Record, Turn
+from input_pipeline.types import Clip, Post, Record, Turn
 
 Spec = dict[str, Any]
 
@@ -63,7 +64,8 @@ def _post_spec(post: Post, task: str, template: Template, statement: statements.
         "key": f"{post.source}/{post.id}",
         "id": post.id,
         "task": task,
-        "images": list(post.media[:1]),
+        "images": [] if post.film else list(post.media[:1]),
+        **({"videos": [post.film]} if post.film else {}),
         "conversations": [["human", statement.question], ["gpt", statement.answer]],
         "meta": {
             "post_id": post.id,
@@ -77,6 +79,7 @@ def _post_spec(post: Post, task: str, template: Template, statement: statements.
             "duration": post.duration,
             "asr_words": statement.asr_words,
             "scenes": statement.scenes,
+            **({"scene_times": _times(post)} if post.film else {}),
             "likes": post.likes,
             "views": post.views,
             "like_rate": post.like_rate,
@@ -88,6 +91,11 @@ def _post_spec(post: Post, task: str, template: Template, statement: statements.
             ),
         },
     }
+
+
+def _times(post: Post) -> list[list[float | None]]:
+    """[start, end] of each scene in seconds, by which a replay graph is read."""
+    return [[scene.start, scene.end] for scene in post.scenes]
 
 
 def conversation(sample: Sample, task: str, key: str) -> Spec:
@@ -125,18 +133,38 @@ def short_origin(origin: str) -> str:
     return Path(origin).name
 
 
-def load(spec: Spec, load_image: Callable[[str], bytes] = media.read) -> Record:
-    """Reads a spec's media.
+def load(
+    spec: Spec,
+    load_image: Callable[[str], bytes] = media.read,
+    load_film: Callable[[str, Sequence[float] | None], films.Frames] | None = None,
+) -> Record:
+    """Reads a spec's media; of a video its frames.
 
     Args:
         spec: as this module makes them.
         load_image: gives the bytes of an image's reference; OSError where it cannot.
+        load_film: gives (encoded frames, their times in seconds) of a video's reference at these times, or at its own
+            choice of times; OSError or VideoError where it cannot. By default one frame a second.
     """
+    read = load_film or (lambda reference, times: films.load(reference, times, films.Showing("frames")))
+    pictures, videos = iter(spec["images"]), iter(spec.get("videos", ()))
+    order = spec["meta"].get("media") or ["image"] * len(spec["images"]) + ["video"] * len(
+        spec.get("videos", ())
+    )
+    images: list[bytes] = []
+    clips: list[Clip] = []
+    for kind in order:
+        if kind == "image":
+            images.append(load_image(next(pictures)))
+            continue
+        frames, times = read(next(videos), spec.get("times"))
+        clips.append(Clip(len(images), tuple(times)))
+        images += frames
     return Record(
         id=spec["id"],
         task=spec["task"],
-        images=tuple(load_image(reference) for reference in spec["images"]),
+        images=tuple(images),
         conversations=tuple(Turn(role, text) for role, text in spec["conversations"]),
         meta=spec["meta"],
-        videos=tuple(media.read(reference) for reference in spec.get("videos", ())),
+        clips=tuple(clips),
     )

@@ -29,9 +29,11 @@ from input_pipeline.behavior import (
     dealing,
     duplicates,
     evaluation_set,
+    films,
     funnel,
     samples,
     spill,
+    told_scenes,
     verbalise,
 )
 from input_pipeline.behavior.duplicates import Fingerprint
@@ -48,6 +50,7 @@ from input_pipeline.sources.llava_json import Sample
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.sources.text import Document
 from input_pipeline.types import Comment, Post, Reply
+from input_pipeline.video_file import VideoError
 
 STAGES = ("scatter", "join", "repeats", "clean", "write")
 _POSTS_AT_ONCE = 256  # whose comments are compared in one go
@@ -153,6 +156,7 @@ def join(job: Job, bucket: int) -> None:
                 specs.append(row)
 
     evaluation = evaluation_set.load(job.evaluation(), job.rules)
+    told = told_scenes.load(job.told_scenes())
     seen: list[Seen] = []
     with (
         Ledger(base) as ledger,
@@ -171,31 +175,42 @@ def join(job: Job, bucket: int) -> None:
                 post = outcome.post
             for drop in drops:
                 ledger.drop(drop)
-            if post is not None and (looked := _look(post, evaluation, ledger)):
+            if post is not None and (looked := _look(job, post, evaluation, ledger)):
                 post, print_ = looked
+                if told:
+                    before, post = post, told.tell(post, print_.sha256.hex())
+                    ledger.tally.told_scenes += post is not before
                 place = log.add(post)
                 seen.append(Seen(key, post.created, place, print_.sha256, print_.hash, print_.thumbnail))
-        readable = functools.cache(_why_unreadable)
+        readable, watchable = functools.cache(_why_unreadable), functools.cache(films.why_unreadable)
         for row in sorted(specs, key=lambda row: (job.order(row.split_key), row.spec["key"])):
-            reason = next(filter(None, map(readable, row.spec["images"])), "")
-            if reason:
-                ledger.reject(Rejected(row.origin, row.spec["id"], "image", reason))
+            spec = row.spec
+            looks = (("image", readable, spec["images"]), ("video", watchable, spec.get("videos", ())))
+            reasons = ((kind, look(ref)) for kind, look, refs in looks for ref in refs)
+            if found := next((one for one in reasons if one[1]), None):
+                ledger.reject(Rejected(row.origin, spec["id"], *found))
             else:
                 out.add(0, row)
         write_value(base.with_suffix(".seen"), seen)
 
 
-def _look(post: Post, evaluation: EvaluationSet | None, ledger: Ledger) -> tuple[Post, Fingerprint] | None:
-    """Opens the first image of a post; None where it cannot be used, which is booked."""
+def _look(
+    job: Job, post: Post, evaluation: EvaluationSet | None, ledger: Ledger
+) -> tuple[Post, Fingerprint] | None:
+    """Opens the film of a post, or its first image; None where it cannot be used, which is booked."""
     if evaluation and evaluation.has_post(post):
         ledger.drop(clean.drop_post(post, "evaluation set", "id of an evaluation set"))
         return None
+    kind = "video" if post.film else "image"
     try:
-        data = media.read(post.media[0])
-        image = open_image(data)
-    except (ImageError, OSError) as error:
-        reason = error.reason if isinstance(error, ImageError) else "image file cannot be read"
-        ledger.reject(Rejected(post.origin, post.id, "image", reason, source=post.source))
+        data = media.read(post.film or post.media[0])
+        if post.film:
+            post, image = films.with_scenes(post, data, job.showing, ledger.tell)
+        else:
+            image = open_image(data)
+    except (ImageError, VideoError, OSError) as error:
+        reason = f"{kind} file cannot be read" if isinstance(error, OSError) else error.reason
+        ledger.reject(Rejected(post.origin, post.id, kind, reason, source=post.source))
         ledger.drop(clean.drop_post(post, "unreadable image", reason))
         return None
     print_ = duplicates.fingerprint(data, image)
@@ -320,17 +335,31 @@ def write(job: Job, bucket: int) -> None:
         data = media.read(reference)
         return shrink(data, job.max_image_side) if job.max_image_side else data
 
+    @functools.lru_cache(2)  # and its film
+    def load_film(reference: str, times: tuple[float, ...] | None) -> films.Frames:
+        return films.load(reference, times, job.showing)
+
     with Ledger(base) as ledger, records.ShardWriter(base.parent, base.name) as out:
+
+        def add(split: str, spec: samples.Spec, origin: str) -> None:
+            film = lambda reference, times: load_film(reference, tuple(times) if times else None)
+            try:
+                out.add(split, samples.load(spec, load_media, film))
+            except VideoError as error:  # one whose beginning could be read
+                ledger.reject(Rejected(origin, spec["id"], "video", error.reason))
+
         for row in spill.read(job.base("join", bucket).with_suffix(".specs"), 0):
             assert isinstance(row, SpecRow)
-            out.add(f"{row.name}_{job.half(row.split_key)}", samples.load(row.spec, load_media))
+            add(f"{row.name}_{job.half(row.split_key)}", row.spec, row.origin)
         for post, donor in dealing.with_donors(job, bucket):
             half = job.half(post.id)
             for arm in job.arms:
                 spec = arm.spec(post, donor)
                 if spec is not None:
                     spec["meta"]["funnel"] = job.version
-                    out.add(f"{arm.name}_{half}", samples.load(spec, load_media))
+                    if post.film:
+                        spec["times"] = films.times_of(post, job.showing)
+                    add(f"{arm.name}_{half}", spec, post.origin)
         ledger.tally.splits = dict(out.sizes)
 
 

@@ -50,6 +50,8 @@ class Tally(msgspec.Struct):
     ] = {}  # {step: {reason: {source: (posts, comments)}}}
     samples: dict[str, dict[str, list[Sample]]] = {}  # {step: {reason: a few}}
     splits: dict[str, tuple[int, int]] = {}  # {split: (records, bytes)}
+    told_scenes: int = 0  # posts that were given scenes in words
+    films: dict[str, int] = {}  # {what is wrong with films of which frames are shown all the same: films}
 
     def add(self, other: Tally) -> None:
         """Adds another tally to this one."""
@@ -64,6 +66,7 @@ class Tally(msgspec.Struct):
                 for reason, count in reasons.items():
                     mine[reason] = mine.get(reason, 0) + count
         self.gone_posts += other.gone_posts
+        self.told_scenes += other.told_scenes
         for source, counts in other.read.items():
             self.read[source] = _plus(self.read.get(source), counts)
         for step, reasons in other.drops.items():
@@ -77,6 +80,8 @@ class Tally(msgspec.Struct):
                 mine[:] = heapq.nsmallest(_SAMPLES, [*mine, *samples])
         for split, counts in other.splits.items():
             self.splits[split] = _plus(self.splits.get(split), counts)
+        for what, count in other.films.items():
+            self.films[what] = self.films.get(what, 0) + count
 
 
 def _plus(a: tuple[int, int] | None, b: tuple[int, int]) -> tuple[int, int]:
@@ -125,6 +130,10 @@ class Ledger:
             "reason": item.reason,
         }
         self._lines[REJECTED].write(self._encoder.encode(row) + b"\n")
+
+    def tell(self, what: str) -> None:
+        """Books what is wrong with a film of which frames are shown all the same."""
+        self.tally.films[what] = self.tally.films.get(what, 0) + 1
 
     def drop(self, drop: Drop) -> None:
         """Books what a step of the funnel took out."""

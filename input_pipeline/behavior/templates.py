@@ -157,6 +157,34 @@ _IMAGE_BEHAVIOR_V1 = Template(
     limits=Limits(comment_words=5000),  # Reddit's 10,000 characters hold no more: no comment is cut
 )
 
+_FILM_BEHAVIOR_V1 = Template(
+    name="film_behavior_v1",
+    source="Ours: Listing 1 cut down to few tokens, a line of colours for each scene. Replay values stand in front of "
+    "the other reactions, so that nothing but the scenes is told before them.",
+    question=join(
+        "\n",
+        "<image>",
+        join(
+            " ",
+            'The video is titled "{title}".',
+            first(say("Describe its scenes.", "scenes"), say("Describe it.", "content")),
+            say("What would their replay values be?", "replay"),
+            _questions(
+                "What percentage of viewers would like it, and what would be the top comments?",
+                "What percentage of viewers would like it?",
+                "What would be the top comments?",
+            ),
+        ),
+    ),
+    content=first(
+        Each("scenes", say("Scene {number}: {foreground} on {background}, {tone}.")),
+        "{content}",
+    ),
+    behavior=join("\n", _REPLAY, _reactions("It will be liked by {percent}% of viewers")),
+    behaviors=frozenset({"likes", "comments", "replay"}),
+    marker=_MARKER,
+)
+
 _ASK_VOTES = _questions(
     "What percentage of the votes on it would be upvotes, and what would be the top-5 popular comments?",
     "What percentage of the votes on it would be upvotes?",
@@ -371,6 +399,7 @@ TEMPLATES: dict[str, Template] = {
         _VIDEO_SCENES_IN_QUESTION_V0,
         _IMAGE_BEHAVIOR_V1,
         _unmarked(_IMAGE_BEHAVIOR_V1),
+        _FILM_BEHAVIOR_V1,
         _REDDIT_IMAGE_V1,
         _REDDIT_VIDEO_V1,
         _YOUTUBE_THUMBNAIL_V1,

@@ -1,7 +1,8 @@
-"""The simulated audience: sixty people with tastes, who view a scene, like it or not, and talk about it."""
+"""The simulated audience: sixty people with tastes, who view scenes, like them or not, and talk about them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -38,7 +39,9 @@ class Persona:
 
 @dataclass(frozen=True)
 class Remark:
-    """One comment without a raw format. `reply_to` is the index of an earlier remark, None at top level."""
+    """One comment without a raw format. `reply_to` is the index of an earlier remark, None at top level; `about` is
+    the index of the scene that it speaks of (noise speaks of none).
+    """
 
     text: str
     author: str
@@ -46,11 +49,12 @@ class Remark:
     kind: Kind
     reply_to: int | None
     delay: float  # seconds after the post
+    about: int = 0
 
 
 @dataclass(frozen=True)
 class Reaction:
-    """What the audience did with one scene. `rate` is the chance of a like; likes are drawn from it."""
+    """What the audience did with one post. `rate` is the chance of a like; likes are drawn from it."""
 
     rate: float
     views: int
@@ -156,12 +160,24 @@ def react(scene: Scene, rng: np.random.Generator, few: bool = False) -> Reaction
     comments (3 + Poisson(1.5 + 4 * memorability), at most 12). Remarks that agree with the picture get more
     votes than noise on average, but a joke now and then gets the most.
     """
-    chances = like_chances(scene)
+    return react_to_all((scene,), (1.0,), rng, few)
+
+
+def react_to_all(
+    scenes: Sequence[Scene], attention: Sequence[float], rng: np.random.Generator, few: bool = False
+) -> Reaction:
+    """Lets the audience see scenes one after the other, as `react` does one: a single scene gives the same reaction.
+
+    The chance of a like and the number of comments follow the means over the scenes. A comment speaks of one scene,
+    drawn with chances proportional to `attention` [scenes].
+    """
+    chances = np.mean([like_chances(scene) for scene in scenes], axis=0)  # [PEOPLE]
     crowd = rng.gamma(1.2, 1.0, PEOPLE)
     rate = float((crowd * chances).sum() / crowd.sum())
     views = int(rng.lognormal(10.6, 0.6)) + 10_400
     likes = int(rng.binomial(views, rate))
-    count = int(rng.integers(0, 2)) if few else min(12, 3 + int(rng.poisson(1.5 + 4 * memorability(scene))))
+    memorable = float(np.mean([memorability(scene) for scene in scenes]))
+    count = int(rng.integers(0, 2)) if few else min(12, 3 + int(rng.poisson(1.5 + 4 * memorable)))
     activity = np.asarray([person.activity for person in people()])
     speakers = rng.choice(PEOPLE, count, replace=False, p=activity / activity.sum())
     remarks: list[Remark] = []
@@ -173,8 +189,11 @@ def react(scene: Scene, rng: np.random.Generator, few: bool = False) -> Reaction
         reply_to = int(rng.integers(index)) if index and rng.random() < 0.2 else None
         votes = rng.gamma(0.5, 18.0) if noisy else rng.gamma(1.6, 16.0)
         delay += float(rng.exponential(3600.0)) + 20
-        text = _say(kind, scene, person, rng)
-        remarks.append(
-            Remark(text, person.name, int(votes) - (rng.random() < 0.06) * 9, kind, reply_to, delay)
+        # Of a single scene nothing is drawn, so that the posts with pictures stay what they are.
+        about = (
+            int(rng.choice(len(scenes), p=np.divide(attention, np.sum(attention)))) if len(scenes) > 1 else 0
         )
+        text = _say(kind, scenes[about], person, rng)
+        score = int(votes) - (rng.random() < 0.06) * 9
+        remarks.append(Remark(text, person.name, score, kind, reply_to, delay, about))
     return Reaction(rate, views, likes, tuple(remarks))

@@ -27,6 +27,20 @@ ROLES: dict[str, tuple[float, Site]] = {
     "broken_files": (0.001, "youtube"),
     "missing_fields": (0.003, "reddit"),
 }
+# The same of films: each occurs at least once in a hundred films. The last four have no film that can be seen whole,
+# or no info file that can be read.
+FILM_ROLES: dict[str, float] = {
+    "films_without_heatmap": 0.05,  # as of videos that few have seen
+    "films_without_comments": 0.03,  # they were turned off, or not asked for
+    "films_with_few_comments": 0.03,
+    "films_with_hidden_likes": 0.02,
+    "films_with_few_views": 0.01,
+    "nsfw_films": 0.02,
+    "missing_films": 0.01,
+    "unreadable_films": 0.01,
+    "cut_films": 0.02,
+    "broken_film_infos": 0.01,
+}
 # Kinds of planted comments, listed by comment id.
 COMMENT_KINDS = (
     "bot_comments",
@@ -62,6 +76,15 @@ def assign(posts: int, is_reddit: np.ndarray, rng: np.random.Generator) -> dict[
         ]
         roles.update(dict.fromkeys(fitting[:wanted], role))
     return roles
+
+
+def assign_films(films: int, rng: np.random.Generator) -> dict[int, str]:
+    """Gives a role of `FILM_ROLES` to some films: index -> role; all others are clean."""
+    free = iter(rng.permutation(films).tolist())
+    wanted = (
+        (role, max(round(share * films), 1 if films >= 100 else 0)) for role, share in FILM_ROLES.items()
+    )
+    return {next(free): role for role, count in wanted for _ in range(count)}
 
 
 def plant_comments(draft: Draft, reddit: bool, rng: np.random.Generator) -> None:
@@ -100,15 +123,21 @@ def truncate(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: int(len(data) * rng.uniform(0.05, 0.3))]
 
 
+def cut_film(data: bytes, role: str, rng: np.random.Generator) -> bytes:
+    """Breaks an mp4 off: in the index at its front ("unreadable_films"), or behind some scenes ("cut_films")."""
+    low, high = (0.005, 0.02) if role == "unreadable_films" else (0.4, 0.7)
+    return data[: int(len(data) * rng.uniform(low, high))]
+
+
 def spoil(draft: Draft, role: str, rng: np.random.Generator) -> None:
     """Turns a whole post into dirt of a role, in place, as far as that is a matter of its fields."""
-    if role == "nsfw_posts":
+    if role in ("nsfw_posts", "nsfw_films"):
         draft.over_18 = True
     elif role == "deleted_posts":
         draft.author = "[deleted]"
     elif role == "old_posts":  # from the years when the picture subreddits still allowed anything
         draft.created = int(rng.integers(1_280_000_000, 1_420_000_000))
-    elif role == "few_views":
+    elif role in ("few_views", "films_with_few_views"):
         share = draft.reaction.likes / draft.reaction.views
         draft.views = int(rng.integers(200, 8000))
         draft.likes = round(draft.views * share)

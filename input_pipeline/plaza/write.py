@@ -3,6 +3,7 @@ apart.
 
     raw/reddit/RS_plaza.ndjson, RC_plaza.ndjson, media/     raw/youtube/<id>.info.json, <id>.jpg
     raw/instruct/instruct.json, captions.json, images/      raw/text/text.jsonl, chat.json
+    raw/films/<id>.mp4, <id>.info.json, <id>.jpg            only where films are asked for
     gold.json                                               truths for the evaluation; never read by `prepare`
 
 The same arguments give the same bytes: every post, picture, record and text has its own generator, seeded by
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from input_pipeline.errors import UserError
-from input_pipeline.plaza import audience, dirt, draw, feed, language, scene, world
+from input_pipeline.plaza import audience, dirt, draw, feed, language, scene, world, write_films
 from input_pipeline.plaza import instruct as records
 from input_pipeline.plaza import texts as documents
 
@@ -68,26 +69,33 @@ def write(
     texts: int = 6000,
     chats: int = 6000,
     progress: Progress | None = None,
+    films: int = 0,
 ) -> dict[str, Any]:
-    """Writes a corpus of `posts` posts, `instruct` instruction records (and as many captions), `texts` documents
-    and `chats` text-only conversations (what made Vicuna of Llama).
+    """Writes a corpus of `posts` posts, `instruct` instruction records (and as many captions), `texts` documents,
+    `chats` text-only conversations (what made Vicuna of Llama) and `films` films (`write_films`). All else is the
+    same to the byte with and without films; `gold.json` then has "films" too.
 
     `progress`, if given, is called as progress(done, total) now and then and at the end. Returns statistics
     (also in `gold.json["stats"]`): counts, and `noise_share`, the measured share of noise among the
-    audience's own comments. Raises UserError where `out_dir` already holds raw files or a number is negative.
+    audience's own comments. Raises UserError where `out_dir` already holds raw files, a number is negative, or PyAV
+    cannot write the films.
     """
     out_dir = Path(out_dir)
     raw = out_dir / "raw"
-    if min(seed, posts, instruct, texts, chats) < 0:
+    if min(seed, posts, instruct, texts, chats, films) < 0:
         raise UserError(
-            f"plaza: seed={seed} posts={posts} instruct={instruct} texts={texts} chats={chats}: none may be negative."
+            f"plaza: seed={seed} posts={posts} instruct={instruct} texts={texts} chats={chats} films={films}: none may "
+            "be negative."
         )
     if raw.exists() and any(raw.iterdir()):
         raise UserError(f"{raw} already holds files; name another folder or remove it first.")
+    if films:
+        write_films.check_encoder()
     for folder in ("reddit/media", "youtube", "instruct/images", "text"):
         (raw / folder).mkdir(parents=True, exist_ok=True)
     images = round(IMAGES_PER_RECORD * instruct)
-    total = posts + images + texts // 20  # a text costs a small part of a picture
+    # A text costs a small part of a picture, a film as much as many.
+    total = posts + images + texts // 20 + write_films.COST * films
     tell = progress or (lambda done, total: None)
 
     state = _write_posts(raw, seed, posts, lambda done: tell(done, total))
@@ -97,6 +105,16 @@ def write(
     _write_texts(raw / "text" / "text.jsonl", seed, texts)
     chat = [records.textual(f"h{i:06d}", np.random.default_rng([seed, _CHAT, i])) for i in range(chats)]
     _write_json_list(raw / "text" / "chat.json", chat)
+    shown: dict[str, Any] = {}
+    if films:
+        before = total - write_films.COST * films
+        found = write_films.write(
+            raw / "films", seed, films, lambda done: tell(before + write_films.COST * done, total)
+        )
+        shown = {"films": found.gold}
+        state.kinds |= found.kinds
+        for name, listed in found.dirt.items():
+            state.dirt.setdefault(name, []).extend(listed)
     tell(total, total)
 
     genuine = Counter(
@@ -115,6 +133,7 @@ def write(
         "texts": texts,
         "chats": chats,
         "dirt": {name: len(listed) for name, listed in sorted(state.dirt.items())},
+        **({"films": films} if films else {}),
     }
     gold = {
         "seed": seed,
@@ -126,6 +145,7 @@ def write(
         "comments": state.kinds,
         "dirt": {**state.dirt, "nsfw_words": list(dirt.NSFW_WORDS)},
         "instruct_images": image_truths,
+        **shown,
         "stats": stats,
     }
     (out_dir / "gold.json").write_text(_dump(gold) + "\n", encoding="utf-8")

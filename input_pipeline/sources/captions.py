@@ -96,7 +96,7 @@ def from_rows(rows: Any) -> list[Line]:
         if not (start and end):
             raise CaptionsError("captions without times")
         texts = [word for word in words if isinstance(word, str)]
-        found.append(_line(_seconds(start.groups()), _seconds(end.groups()), "\n".join(map(_plain, texts))))
+        found.append(cue(_seconds(start.groups()), _seconds(end.groups()), "\n".join(map(_plain, texts))))
     return [line for line in found if line.text]
 
 
@@ -106,18 +106,31 @@ def transcript(lines: Iterable[Line]) -> str:
     Rows that an automatic track shows again while new ones come in below count once. Left out are sounds in
     brackets, cues that are nothing but a parenthesis, and the marks of speakers (>>) and of songs.
     """
+    return _speech(" ".join(piece.text for piece in _once(lines)))
+
+
+def spoken(lines: Iterable[Line]) -> list[Line]:
+    """Returns what `transcript` returns cue by cue, each on one line; cues of which nothing is left are left out."""
+    found = [Line(piece.start, piece.end, _speech(piece.text)) for piece in _once(lines)]
+    return [line for line in found if line.text]
+
+
+def _once(lines: Iterable[Line]) -> Iterator[Line]:
+    """The cues without rows that were on the screen before, each on one line."""
     lines = list(lines)
     rolls = _rolls(lines)
-    pieces, previous = [], None
+    previous = None
     for line in lines:
         rows = line.text.split("\n")
         kept = _carried(previous, line) if rolls and previous else 0
         piece = " ".join(rows[kept:]).strip()
         if not _SOUND_CUE.fullmatch(piece):
-            pieces.append(piece)
+            yield Line(line.start, line.end, piece)
         previous = line
-    said = _SPEAKER.sub(" ", _SOUND.sub(" ", " ".join(pieces).replace("♪", " ")))
-    return " ".join(said.split())
+
+
+def _speech(text: str) -> str:
+    return " ".join(_SPEAKER.sub(" ", _SOUND.sub(" ", text.replace("♪", " "))).split())
 
 
 def _rolls(lines: list[Line]) -> bool:
@@ -155,7 +168,7 @@ def _cues(text: str, blank_ends: bool) -> Iterator[Line]:
         elif end < len(rows) and body and body[-1].strip().isdecimal() and not "".join(body[-2:-1]).strip():
             body.pop()  # the number of the next cue
         times = match.groups()
-        yield _line(_seconds(times[:4]), _seconds(times[4:]), "\n".join(map(_plain, body)))
+        yield cue(_seconds(times[:4]), _seconds(times[4:]), "\n".join(map(_plain, body)))
 
 
 def _events(text: str) -> Iterator[Line]:
@@ -174,7 +187,7 @@ def _events(text: str) -> Iterator[Line]:
         words = "".join(
             fields.text(segment, "utf8") or "" for segment in segments if isinstance(segment, dict)
         )
-        yield _line(start, start + (fields.number(event, "dDurationMs") or 0) / 1000, words)
+        yield cue(start, start + (fields.number(event, "dDurationMs") or 0) / 1000, words)
 
 
 def _paragraphs(text: str) -> Iterator[Line]:
@@ -187,10 +200,10 @@ def _paragraphs(text: str) -> Iterator[Line]:
         words = "" if head.endswith("/") else rest.partition("</p>")[0]
         times = {name: int(digits) / 1000 for name, digits in re.findall(r'\b([td])="(\d{1,12})"', head)}
         start = times.get("t", 0.0)
-        yield _line(start, start + times.get("d", 0.0), _plain(words))
+        yield cue(start, start + times.get("d", 0.0), _plain(words))
 
 
-def _line(start: float, end: float, text: str) -> Line:
+def cue(start: float, end: float, text: str) -> Line:
     """A cue with neither blank rows nor characters that cannot be written."""
     text = fields.writable(_UNSEEN.sub("", text))
     rows = (" ".join(row.split()) for row in _NEWLINE.split(text))

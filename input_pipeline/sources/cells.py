@@ -90,7 +90,8 @@ def scenes(value: Any) -> tuple[Scene, ...]:
 
     Args:
         value: a list, or JSON text of one, of {"caption", "start", "end", "tags", "foreground", "background", "tone",
-            "text"}: times in seconds, tags and colours lists or text with commas, all of them optional.
+            "text", "keyframe"}: times in seconds (of its picture: "keyframe"), tags and colours lists or text with
+            commas, all of them optional.
     """
 
     def several(item: dict[str, Any], key: str) -> tuple[str, ...]:
@@ -107,6 +108,7 @@ def scenes(value: Any) -> tuple[Scene, ...]:
             background=several(item, "background"),
             tone=fields.text(item, "tone") or "",
             text=fields.text(item, "text") or "",
+            keyframe=fields.number(item, "keyframe"),
         )
         for item in as_list(value)
         if isinstance(item, dict)

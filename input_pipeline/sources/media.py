@@ -20,11 +20,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 LINK_SUFFIXES = (*IMAGE_SUFFIXES, ".gifv", ".mp4", ".webm", ".jfif", ".heic")
 
 _INFO = ".info.json"  # what yt-dlp leaves of a video
-_INDEXED = (*IMAGE_SUFFIXES, _INFO)
+FILM_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
+_INDEXED = (*IMAGE_SUFFIXES, *FILM_SUFFIXES, _INFO)
 _IN_TAR = ".tar::"  # 'shard.tar::offset:size:member' refers to a member without a second listing
 _ALIKE = 16  # files whose names differ in the case of letters alone
 _SCHEMA = """
-CREATE TABLE media (name TEXT, stem TEXT, folder TEXT, ref TEXT);
+CREATE TABLE media (name TEXT, stem TEXT, folder TEXT, ref TEXT, kind TEXT);
 """
 _INDEXES = """
 CREATE INDEX by_name ON media (name, ref);
@@ -60,8 +61,11 @@ def name_of(reference: str) -> str:
     return PurePosixPath(member.split(":", 2)[2] if mark else reference).name
 
 
+_Entry = tuple[str, str, str, str, str]
+
+
 class Library:
-    """The images under some roots, by name. It pickles to the path of its index."""
+    """The images and films under some roots, by name. It pickles to the path of its index."""
 
     def __init__(self, index: str | Path) -> None:
         self.index = str(index)
@@ -73,7 +77,13 @@ class Library:
     def __setstate__(self, index: str) -> None:
         self.__init__(index)
 
-    def find(self, name: str, folder: str | Path | None = None) -> str | None:
+    def film(self, *names: str) -> str | None:
+        """Returns the reference of the film called by the first of these names (with a suffix or without) that one
+        has; as of `find`.
+        """
+        return next(filter(None, (self.find(name, kind="film") for name in names)), None)
+
+    def find(self, name: str, folder: str | Path | None = None, kind: str = "image") -> str | None:
         """Returns the reference of the image called `name`, whose suffix may differ or be missing.
 
         The case of letters may differ too; where several do, one that has it right is preferred (ids of YouTube
@@ -82,6 +92,7 @@ class Library:
         Args:
             name: a file name, with or without its suffix.
             folder: look in this folder alone.
+            kind: "image" or "film".
         """
         if not name:
             return None
@@ -91,8 +102,8 @@ class Library:
         where, more = (" AND folder = ?", (os.path.normpath(folder),)) if folder is not None else ("", ())
         for column, value in (("name", lower), ("stem", lower), ("stem", stem)):
             rows = self._open().execute(
-                f"SELECT ref FROM media WHERE {column} = ? AND stem != ''{where} ORDER BY ref LIMIT {_ALIKE}",
-                (value, *more),
+                f"SELECT ref FROM media WHERE {column} = ? AND kind = ?{where} ORDER BY ref LIMIT {_ALIKE}",
+                (value, kind, *more),
             )
             found = [row[0] for row in rows]
             if found:
@@ -109,7 +120,7 @@ class Library:
 
     def references(self) -> Iterator[str]:
         """Yields the reference of every image, in order."""
-        for (reference,) in self._open().execute("SELECT ref FROM media WHERE stem != '' ORDER BY ref"):
+        for (reference,) in self._open().execute("SELECT ref FROM media WHERE kind = 'image' ORDER BY ref"):
             yield reference
 
     def _open(self) -> sqlite3.Connection:
@@ -137,7 +148,7 @@ def build(roots: Iterable[str | Path], index: str | Path) -> Library:
         connection.execute("PRAGMA synchronous = OFF")
         connection.executescript(_SCHEMA)
         for root in dict.fromkeys(map(str, roots)):
-            connection.executemany("INSERT INTO media VALUES (?, ?, ?, ?)", _rows(root))
+            connection.executemany("INSERT INTO media VALUES (?, ?, ?, ?, ?)", _rows(root))
         connection.executescript(_INDEXES)
     connection.close()
     return Library(path)
@@ -160,7 +171,7 @@ def walk(root: str | Path) -> Iterator[tuple[str, list[str]]]:
         yield folder, sorted(names)
 
 
-def _rows(root: str) -> Iterator[tuple[str, str, str, str]]:
+def _rows(root: str) -> Iterator[_Entry]:
     path = Path(root)
     if path.is_file() and path.suffix == ".tar":
         yield from _members(path)
@@ -177,7 +188,7 @@ def _rows(root: str) -> Iterator[tuple[str, str, str, str]]:
         raise UserError(f"{root}: no such folder or .tar file (of media)")
 
 
-def _members(path: Path) -> Iterator[tuple[str, str, str, str]]:
+def _members(path: Path) -> Iterator[_Entry]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -202,7 +213,9 @@ def _is_text(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _row(name: str, folder: str, reference: str) -> tuple[str, str, str, str]:
+def _row(name: str, folder: str, reference: str) -> _Entry:
     lower = name.lower()
-    stem = PurePosixPath(lower).stem if lower.endswith(IMAGE_SUFFIXES) else ""
-    return lower, stem, os.path.normpath(folder), reference
+    kinds = (("image", IMAGE_SUFFIXES), ("film", FILM_SUFFIXES))
+    kind = next((kind for kind, suffixes in kinds if lower.endswith(suffixes)), "")
+    stem = PurePosixPath(lower).stem if kind else ""
+    return lower, stem, os.path.normpath(folder), reference, kind

@@ -42,7 +42,7 @@ def list_files(folder: str | Path) -> list[Path]:
 
 
 def read_video(
-    path: str | Path, library: media.Library, languages: Sequence[str] = ("en",)
+    path: str | Path, library: media.Library, languages: Sequence[str] = ("en",), films: bool = False
 ) -> Iterator[Post | Rejected]:
     """Yields the video as a Post, or the one Rejected that tells why not; then a Rejected per unusable part.
 
@@ -54,6 +54,7 @@ def read_video(
             are the records after that.
         library: where the thumbnail is looked for: under the file's name in its folder, then under the id.
         languages: of the captions, the best first. 'en' also stands for 'en-orig', 'en-US' and the like.
+        films: a video whose film is there needs no thumbnail.
     """
     path = Path(path)
     file = fields.writable(str(path))
@@ -88,7 +89,7 @@ def read_video(
             yield rejected("fields", "video without a title")
         return
     picture = _picture(library, video_id, stem, path.parent)
-    if picture is None:
+    if picture is None and not (films and library.film(stem, video_id)):
         yield rejected("media", "media is gone", kind="gone")
         return
     likes, views = fields.integer(info, "like_count"), fields.integer(info, "view_count")
@@ -101,7 +102,7 @@ def read_video(
         source="youtube",
         title=title.strip(),
         origin=f"{file}:1",
-        media=(picture,),
+        media=(picture,) if picture else (),
         community=fields.text(info, "channel") or fields.text(info, "uploader") or "",
         author=fields.text(info, "uploader"),
         created=_created(info),

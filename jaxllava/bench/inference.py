@@ -61,7 +61,7 @@ def measure(
     size: Size, params: Params, parts: tuple[str, ...], twin: Twin | None, rounds: int
 ) -> list[dict[str, Any]]:
     """Lines of the result. Raises a UserError where the two sides do not give the same answers."""
-    model = LlavaModel(size.config)
+    model = size.config.module()
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu:  # as `jaxllava.load` holds them here
         params = params | {"decoder": unstack(params["decoder"])}

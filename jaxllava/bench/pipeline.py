@@ -13,6 +13,7 @@ import numpy as np
 from input_pipeline import loader, packing, token_table
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.rows import ImageReader, PackedRows
+from input_pipeline.token_chunks import Job
 from input_pipeline.tokenizer import train_tokenizer
 from input_pipeline.types import Record, Turn
 from jaxllava.bench.pictures import draw
@@ -48,12 +49,8 @@ def measure_input(size: Size, rounds: int) -> list[dict[str, Any]]:
         tokenizer = train_tokenizer([" ".join(WORDS)] * 4, 300, Path(folder, "tokenizer"))
         table = token_table.cached(
             Path(folder),
-            records,
+            Job(records, tokenizer, TEMPLATES["vicuna_v1"], config.image_tokens, size.row_tokens),
             "bench",
-            tokenizer,
-            TEMPLATES["vicuna_v1"],
-            config.image_tokens,
-            size.row_tokens,
         )
         images = max(1, size.row_tokens // (config.image_tokens + 40))
         plan = packing.plan(table.lengths, table.images, size.row_tokens, images, seed=0)

@@ -22,6 +22,7 @@ from jaxllava.api import Model
 from jaxllava.evaluate.answers import Answers, Row
 from jaxllava.evaluate.media import MediaError, open_media
 from jaxllava.evaluate.tasks.task import Generate, Item, Task, candidates_of, need_ends
+from jaxllava.videos import Video
 
 Progress = Callable[[int, int], None]
 _READERS = 4  # threads that open media; more than two batches are never held
@@ -29,7 +30,8 @@ _READERS = 4  # threads that open media; more than two batches are never held
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions are put, whatever the task.
+    """How questions are put, whatever the task: `frames` of a video, as pictures, or with `fps` so many of a second as
+    one thing (LLaMA-VID).
 
     `stories` are texts by item id that go in front of the question ("with story"); an item without one is then
     not asked.
@@ -37,6 +39,7 @@ class Asking:
 
     batch_size: int = 16
     frames: int = 4
+    fps: float = 0.0
     stories: Mapping[str, str] | None = None
     seed: int = 0
 
@@ -81,7 +84,7 @@ def _size(item: Item) -> tuple[int, int, str]:
 class _Opened:
     """An item's pictures; `notes` is what is wrong with media that can still be shown."""
 
-    pictures: list[Image.Image]
+    pictures: list[Image.Image | Video]
     notes: list[str]
 
 
@@ -102,13 +105,13 @@ def _open(item: Item, how: Asking) -> _Opened | str:
         return "no story"
     notes: list[str] = []
     try:
-        return _Opened(open_media(item.media, how.frames, notes.append), notes)
+        return _Opened(open_media(item.media, how.frames, notes.append, how.fps), notes)
     except MediaError as error:
         return f"media: {error}"
 
 
 def _answered(
-    task: Task, model: Model, good: list[tuple[Item, list[Image.Image]]], how: Asking, ends: bool
+    task: Task, model: Model, good: list[tuple[Item, list[Image.Image | Video]]], how: Asking, ends: bool
 ) -> list[Row]:
     """Rows of one batch. Where the model refuses it, its halves are tried: one bad question then stands alone."""
     if not good:
@@ -126,7 +129,7 @@ def _answered(
 
 
 def _asked(
-    task: Task, model: Model, batch: list[tuple[Item, list[Image.Image]]], how: Asking, ends: bool
+    task: Task, model: Model, batch: list[tuple[Item, list[Image.Image | Video]]], how: Asking, ends: bool
 ) -> list[Row]:
     items = [item for item, _ in batch]
     prompts = [turns(item, len(pictures), how.stories) for item, pictures in batch]

@@ -18,6 +18,7 @@ import numpy as np
 from jaxllava.api import Model
 from jaxllava.evaluate.behavior_posts import HeldoutPosts, Post
 from jaxllava.evaluate.item_log import ItemLog, Row
+from jaxllava.videos import Video
 
 BATCH = 16
 _CHUNK = 4  # batches between two writes of results
@@ -139,7 +140,7 @@ def _chunks(model: Model, one: Pass, items: Sequence[Item], size: int, log: Item
     ]
 
 
-def _asked(heldout: HeldoutPosts, items: Sequence[Item]) -> tuple[list[str], list[list[bytes]]]:
+def _asked(heldout: HeldoutPosts, items: Sequence[Item]) -> tuple[list[str], list[list[bytes | Video]]]:
     """Questions and pictures."""
     pictures = {item.post.id: heldout.pictures(item.post) for item in items}
     return [item.post.question for item in items], [pictures[item.post.id] for item in items]

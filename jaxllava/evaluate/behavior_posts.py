@@ -15,6 +15,8 @@ from input_pipeline.images import ImageError, open_image
 from input_pipeline.records import RecordSource
 from input_pipeline.tokenizer import IMAGE_TOKEN
 from input_pipeline.types import Record
+from jaxllava.prompts import Size
+from jaxllava.videos import Video
 
 SPLIT = "behavior_heldout"
 Problems = dict[str, list[str]]  # what is wrong -> the posts, by id
@@ -24,8 +26,8 @@ Problems = dict[str, list[str]]  # what is wrong -> the posts, by id
 class Post:
     """One held-out record without its pictures, which stay on disk.
 
-    `id` is 'source/post id'; `sizes` are (width, height) of its pictures; `parts` say where in `answer` what is told
-    (see `answers.split`).
+    `id` is 'source/post id'; `sizes` are (width, height) of its pictures, of a video those of its frames; `parts` say
+    where in `answer` what is told (see `answers.split`).
     """
 
     id: str
@@ -35,7 +37,7 @@ class Post:
     parts: answers.Parts
     like_rate: float | None
     index: int  # in the split
-    sizes: tuple[tuple[int, int], ...] = ()
+    sizes: tuple[Size | tuple[Size, ...], ...] = ()
 
     @property
     def comments(self) -> list[str]:
@@ -51,9 +53,16 @@ class HeldoutPosts:
     split: RecordSource
     left_out: Problems = field(default_factory=dict)
 
-    def pictures(self, post: Post) -> list[bytes]:
-        """The encoded pictures of one of the posts."""
-        return list(self.split[post.index].images)
+    def pictures(self, post: Post) -> list[bytes | Video]:
+        """The encoded pictures of one of the posts, and its videos."""
+        record: Record = self.split[post.index]
+        films = {clip.first for clip in record.clips}
+        return [
+            Video([open_image(record.images[i]) for i in places])
+            if places.start in films
+            else record.images[places.start]
+            for places in record.media
+        ]
 
     @property
     def sources(self) -> list[str]:
@@ -65,8 +74,8 @@ class HeldoutPosts:
 def load(data: Path, limit: int) -> HeldoutPosts:
     """The first `limit` posts of the split behavior_heldout that can be scored.
 
-    Posts before the last of them that tell nothing, have no picture that can be read, hold a video, come twice or do
-    not follow their template are passed over, counted and named.
+    Posts before the last of them that tell nothing, have no picture that can be read, come twice or do not follow their
+    template are passed over, counted and named.
 
     Raises: UserError where the data set has no such split or none of its posts can be scored.
     """
@@ -115,8 +124,6 @@ def _source(record: Record) -> str:
 
 
 def _read(record: Record, index: int) -> Post:
-    if record.videos:
-        raise _Unfit("is a video, and there is no video model yet")
     behaviors = record.meta.get("behaviors")
     if not behaviors:
         raise _Unfit("tells no reaction")
@@ -125,10 +132,14 @@ def _read(record: Record, index: int) -> Post:
     question, answer = (turn.text for turn in record.conversations)
     if not record.images:
         raise _Unfit("has no picture")
-    if question.count(IMAGE_TOKEN) != len(record.images):
-        raise _Unfit(f"has other than one {IMAGE_TOKEN} for each picture")
+    if question.count(IMAGE_TOKEN) != len(record.media):
+        raise _Unfit(f"has other than one {IMAGE_TOKEN} for each picture or video")
+    films = {clip.first for clip in record.clips}
     try:
-        sizes = tuple(open_image(image).size for image in record.images)
+        of_media = [tuple(open_image(record.images[i]).size for i in places) for places in record.media]
+        sizes = tuple(
+            of if places.start in films else of[0] for of, places in zip(of_media, record.media, strict=True)
+        )
     except ImageError as error:
         raise _Unfit(f"has a picture that cannot be read ({error.reason})") from None
     name = str(record.meta.get("template"))

@@ -198,13 +198,14 @@ def identity(task: Task, found: Questions, model: Model, checkpoint: str, how: A
         for i in found.items
     ]
     protocol = repr(task.protocol)
+    shown = f"{how.fps:g} a second" if how.fps else str(how.frames)
     return {
         "checkpoint": checkpoint,
         "type of weights": model.dtype,
         "template": model.template,
         "questions": answer_files.digest(asked),
         "protocol": protocol if len(protocol) < 200 else answer_files.digest(protocol),
-        "frames of a video": str(how.frames) if any(map(_may_be_video, found.items)) else "none",
+        "frames of a video": shown if any(map(_may_be_video, found.items)) else "none",
         "stories": answer_files.digest(how.stories) if how.stories is not None else "none",
     }
 

@@ -21,7 +21,9 @@ _REACTIONS = ("data", "gold", "json")
 # Flags that only benchmarks heed, and what they are where they are not given.
 _OF_BENCHMARKS = {
     "setting": "zero-shot",
-    "frames": 4,
+    "frames": None,
+    "fps": None,
+    "features": None,
     "batch_size": 16,
     "template": None,
     "dtype": None,
@@ -82,8 +84,10 @@ def _benchmarks(args: argparse.Namespace) -> None:
             f"--limit {args.limit}: a positive number is needed; without it all questions are asked"
         )
     for name in ("batch_size", "frames"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: a positive number is needed")
+    if args.fps is not None and (args.frames is not None or not 0 < args.fps <= 120):
+        raise UserError(f"--fps {args.fps}: a positive number is needed, and no --frames beside it")
     if len(args.checkpoint) != 1:
         raise UserError(f"--tasks: set --checkpoint DIR, one; {len(args.checkpoint)} were given")
     if args.out and args.out.exists() and not args.out.is_dir():
@@ -122,9 +126,10 @@ def _ask(
     plan = benchmarks.Plan(
         root, out, args.setting, args.limit or 0, args.restart, jax.process_index(), jax.process_count()
     )
-    model = api.load(checkpoint, args.template, dtype=args.dtype, mesh="local")
+    model = api.load(checkpoint, args.template, dtype=args.dtype, mesh="local", features=args.features)
     weights = identity.of_folder(checkpoint)
-    how = Asking(batch_size=args.batch_size, frames=args.frames)
+    fps = args.fps or (1.0 if model.asker is not None and args.frames is None else 0.0)
+    how = Asking(batch_size=args.batch_size, frames=args.frames or 4, fps=fps)
     with bar("asking") as report:
         shown = report if hosts.is_first() else lambda *given: None
         try:

@@ -64,6 +64,8 @@ def _minus(text: str) -> str:
 
 
 METRICS: dict[str, Metric] = {
+    "replay": Metric("Replay", "Spearman's ρ within a film", True, "number"),
+    "replay_top": Metric("Most replayed scene", "accuracy", True, "share"),
     "mood": Metric("Mood", "accuracy", True, "share"),
     "topic": Metric("Topic", "accuracy", True, "share"),
     "memorability": Metric("Memorability", "Spearman's ρ", True, "number"),

@@ -18,6 +18,22 @@ from jaxllava.evaluate.report import duration
 _LABEL = 92  # user units: room for "behavior 1:2"
 _RATIOS = (("behavior-2to1", "2:1"), (TREATED, "1:1"), ("behavior-1to2", "1:2"))
 
+# Of what an arm was given: its key, and its column.
+_GIVEN = {
+    "posts": "posts",
+    "likes": "like rates",
+    "comments": "comments",
+    "titles": "titles",
+    "instruct": "instructions",
+}
+_GIVEN_FILMS = {
+    "posts": "films",
+    "likes": "like rates",
+    "comments": "comments",
+    "replay": "replay graphs",
+    "instruct": "instructions",
+}
+
 
 def write_html(results: text.Results, path: Path) -> None:
     """Writes the page. `path`'s folder must exist."""
@@ -38,7 +54,11 @@ def _context(results: text.Results) -> dict[str, Any]:
     sentences = text.verdict(results)
     ratios = [(arm, label) for arm, label in _RATIOS if arm in arms]
     units = [sum(seconds.values()) for seconds in results["unit_seconds"].values()]
+    films = text.of_films(results)
     return {
+        "films": films,
+        "items": " or ".join(text.items_of(results)),
+        "given": _GIVEN_FILMS if films else _GIVEN,
         "headline": sentences[0],
         "sentences": sentences[1:],
         "seeds": results["seeds"],
@@ -56,7 +76,7 @@ def _context(results: text.Results) -> dict[str, Any]:
             }
             for share in shares
         ],
-        "paper": [_paper(results, table) for table in evidence_paper.TABLES],
+        "paper": [] if films else [_paper(results, table) for table in evidence_paper.TABLES],
         "comparisons": {kind: len(tests) for kind, tests in results["tests"].items()},
         "missing": results["missing"],
         "machine": results["machine"],
@@ -79,7 +99,7 @@ def _css(arm: str) -> str:
 
 def _arm(results: text.Results, arm: str) -> dict[str, Any]:
     given = results["arms"][arm]["given"]
-    return {"name": text.name(arm), "css": _css(arm), "about": text.ARMS[arm][1], "given": given}
+    return {"name": text.name(arm), "css": _css(arm), "about": text.about(results, arm), "given": given}
 
 
 def _is_tuned(results: text.Results, task: str) -> bool:

@@ -53,10 +53,12 @@ def compute(
     return {
         "arms": {
             arm: {
-                "zero_shot": {task: _cell(figure) for (name, task), figure in zero.items() if name == arm},
+                "zero_shot": {
+                    task: _cell(task, figure) for (name, task), figure in zero.items() if name == arm
+                },
                 "finetuned": {
                     share: {
-                        task: _cell(figure)
+                        task: _cell(task, figure)
                         for (name, part, task), figure in tuned.items()
                         if (name, part) == (arm, share)
                     }
@@ -98,8 +100,8 @@ def _tests(figures: Mapping[tuple[str, ...], Figure]) -> dict[tuple[str, ...], T
     return statistics.holm(found)
 
 
-def _cell(figure: Figure) -> dict[str, Any]:
-    return statistics.estimate(figure).to_dict()
+def _cell(task: str, figure: Figure) -> dict[str, Any]:
+    return statistics.estimate(figure, plaza.TASKS[task].items).to_dict()
 
 
 def _values(unit: Unit) -> dict[str, Any]:

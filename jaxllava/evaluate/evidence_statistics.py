@@ -172,10 +172,10 @@ class _Spread:
         return float(min(1.0, 2 * side))
 
 
-def estimate(found: Figure) -> metrics.Estimate:
-    """The mean over seeds with its 95 % interval; `n` counts posts, `unit` says what the interval is over."""
+def estimate(found: Figure, items: str = "posts") -> metrics.Estimate:
+    """The mean over seeds with its 95 % interval; `n` counts `items`, `unit` says what the interval is over."""
     count = len(found.seeds)
-    unit = f"posts, {count} seeds" if count > 1 else "posts"
+    unit = f"{items}, {count} seeds" if count > 1 else items
     values = (found.mean, *_Spread.of(found).interval())
     mean, low, high = np.exp(values).tolist() if found.log else values
     return metrics.Estimate(mean, low, high, found.posts, unit)

@@ -27,15 +27,37 @@ ARMS: dict[str, tuple[str, str]] = {
     "behavior-1to2": ("behavior 1:2", "as behavior, two instructions for each post"),
     "behavior-2to1": ("behavior 2:1", "as behavior, one instruction for two posts"),
 }
+# The same of the experiment on films (results["experiment"] == "films").
+FILM_ARMS: dict[str, tuple[str, str]] = {
+    "base": ("base", "the one LLaMA-VID that all arms start from: no films at all"),
+    "ad": ("ad", "the films without their audience: scenes, title, colours"),
+    "shuffled": ("shuffled", "the films with the likes, comments and replay graphs of other films"),
+    "reactions": ("reactions", "the films with their own likes and comments, without replay"),
+    "behavior": (
+        "behavior",
+        "the films with their own likes, comments and replay graphs, mixed 1:1 with instructions",
+    ),
+}
 CONTROLS = ("base", "ad", "shuffled")  # what the claim is against; the other arms take it apart
+
+
+def of_films(results: Results) -> bool:
+    """Whether these are results of the experiment on films."""
+    return results.get("experiment") == "films"
 
 
 def name(arm: str) -> str:
     return ARMS[arm][0] if arm in ARMS else arm
 
 
+def about(results: Results, arm: str) -> str:
+    """What an arm was trained on."""
+    return (FILM_ARMS if of_films(results) else ARMS)[arm][1]
+
+
 def arms_of(results: Results) -> list[str]:
-    return [arm for arm in ARMS if arm in results["arms"]]
+    known = FILM_ARMS if of_films(results) else ARMS
+    return [arm for arm in known if arm in results["arms"]]
 
 
 def tasks_of(results: Results) -> list[str]:
@@ -223,11 +245,13 @@ def _list(names: Sequence[str]) -> str:
 
 def markdown(results: Results) -> str:
     """The tables of the README: zero-shot, and with labels, with what they were measured on."""
-    seeds, posts = len(results["seeds"]), _posts(results)
+    seeds, items = len(results["seeds"]), items_of(results)
+    heldout = _list([f"{count} held-out {item}" for item, count in items.items()])
+    over = " or ".join(items)
     lines = [
-        f"Measured {results['date']} on {results['machine']}: {seeds} seed{'s' * (seeds > 1)} of each arm, {posts} "
-        f"held-out posts, {results['minutes']:.0f} minutes. In brackets 95 % intervals over seeds and posts (base: "
-        "posts). **Bold**: shown to differ from `behavior` (p < 0.05, Holm-corrected over the table).",
+        f"Measured {results['date']} on {results['machine']}: {seeds} seed{'s' * (seeds > 1)} of each arm, {heldout}, "
+        f"{results['minutes']:.0f} minutes. In brackets 95 % intervals over seeds and {over} (base: "
+        f"{over}). **Bold**: shown to differ from `behavior` (p < 0.05, Holm-corrected over the table).",
         "",
         *_table(results, ""),
     ]
@@ -237,8 +261,13 @@ def markdown(results: Results) -> str:
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in verdict(results)), ""])
 
 
-def _posts(results: Results) -> int:
-    return next(iter(results["arms"][TREATED]["zero_shot"].values()))["n"]
+def items_of(results: Results) -> dict[str, int]:
+    """What intervals are over, in the order of the tables: {"posts": how many were asked about}, or "films" too."""
+    cells = results["arms"][TREATED]["zero_shot"]
+    found: dict[str, int] = {}
+    for task in tasks_of(results):
+        found.setdefault(cells[task]["unit"].partition(",")[0], cells[task]["n"])
+    return found
 
 
 def _table(results: Results, share: str) -> list[str]:

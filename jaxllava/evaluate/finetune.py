@@ -25,6 +25,7 @@ from input_pipeline.video import is_video
 from jaxllava.evaluate.ask import turns
 from jaxllava.evaluate.media import MediaError, open_media
 from jaxllava.evaluate.tasks.task import Finetune, Item, Task, read
+from jaxllava.videos import Video
 
 _AHEAD = 64  # questions whose media are opened beside the writing
 _QUALITY = 95  # of frames stored as JPEG
@@ -151,7 +152,7 @@ def _encoded(item: Item, frames: int, tell: Callable[[str], None]) -> Iterator[b
         elif isinstance(one, Path) and not is_video(one):
             yield one.read_bytes()
         else:
-            yield from map(_jpeg, opened)
+            yield from (_jpeg(image) for image in opened if not isinstance(image, Video))
 
 
 def _jpeg(image: Image.Image) -> bytes:

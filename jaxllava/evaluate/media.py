@@ -4,6 +4,7 @@ only.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from input_pipeline.images import ImageError, open_image
 from input_pipeline.video import SUFFIXES, VideoError, is_video, read_frames
 from jaxllava.evaluate.tasks.task import Clip, Media
+from jaxllava.videos import Video
 
 
 class MediaError(ValueError):
@@ -31,15 +33,19 @@ def locate(folder: Path, stem: str, suffixes: Sequence[str] = SUFFIXES) -> Path:
 
 
 def open_media(
-    media: Sequence[Media], frames: int, tell: Callable[[str], None] = lambda what: None
-) -> list[Image.Image]:
-    """Upright RGB images: one for each picture, `frames` for each video. What is wrong with one that can still be
-    shown is told. Raises MediaError.
+    media: Sequence[Media], frames: int, tell: Callable[[str], None] = lambda what: None, fps: float = 0.0
+) -> list[Image.Image | Video]:
+    """Upright RGB images: one for each picture, `frames` for each video. With `fps` a video is one thing instead, of so
+    many frames a second, which are decoded when a model looks at them (it is opened here). What is wrong with one that
+    can still be shown is told. Raises MediaError.
     """
-    found: list[Image.Image] = []
+    found: list[Image.Image | Video] = []
     for one in media:
         try:
-            if isinstance(one, Clip):
+            if fps and (video := _video(one, fps)):
+                next(iter(dataclasses.replace(video, most=1).frames()))
+                found.append(video)
+            elif isinstance(one, Clip):
                 found += read_frames(one.path, frames, one.start, one.end, tell)
             elif isinstance(one, Path) and is_video(one):
                 found += read_frames(one, frames, tell=tell)
@@ -50,3 +56,9 @@ def open_media(
             name = str(path) if isinstance(path, Path) else "a picture inside the release"
             raise MediaError(f"{name}: {error.reason}") from error
     return found
+
+
+def _video(one: Media, fps: float) -> Video | None:
+    if isinstance(one, Clip):
+        return Video(one.path, fps, start=one.start, end=one.end)
+    return Video(one, fps) if isinstance(one, Path) and is_video(one) else None

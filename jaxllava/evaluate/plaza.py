@@ -1,4 +1,5 @@
-"""What a model knows of plaza's held-out posts, whose truths are known: mood, topic, memorability, stage 2.
+"""What a model knows of plaza's held-out posts, whose truths are known: mood, topic, memorability, stage 2; and of its
+films, which scenes are watched again.
 
 Protocols as in Behavior-LLaVA section 4: next-token log-probabilities over the task's words. Likes and the top
 comment are here as the quickstart reports them; `behavior` has them, and more, for any records. Per-item
@@ -7,10 +8,11 @@ values are kept, so that arms are compared on the same items.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from input_pipeline.errors import UserError
 from input_pipeline.plaza.questions import MEMORABILITY_QUESTION, MOOD_QUESTION, TOPIC_QUESTION
 from input_pipeline.types import Record
 from jaxllava.api import Model
-from jaxllava.evaluate import metrics
+from jaxllava.evaluate import heldout_films, metrics
 from jaxllava.evaluate.behavior import expectation
+from jaxllava.evaluate.heldout_films import Film
 
 Progress = Callable[[int, int], None]
 Columns = dict[str, list[list[float]]]  # task -> the columns that its metric takes
@@ -32,15 +35,19 @@ Columns = dict[str, list[list[float]]]  # task -> the columns that its metric ta
 LIKE_GRID = tuple(range(2, 100, 4))  # per cent; the prediction is the mean over the grid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself alone: a key of what was asked about it
 class Heldout:
-    """Held-out posts and stage-2 questions. Of plaza's own posts the truths are known: one for each, or none."""
+    """Held-out posts and stage-2 questions. Of plaza's own posts the truths are known: one for each, or none.
+
+    `films`: held-out films that are asked for their replay; none in the picture experiments.
+    """
 
     posts: list[Record]
     questions: list[Record]
     truths: list[dict[str, Any]]
     moods: list[str]
     topics: list[str]
+    films: list[Film] = field(default_factory=list)
 
     @property
     def liked(self) -> list[Record]:
@@ -63,16 +70,24 @@ class Heldout:
             "topic": 1 / len(self.topics),
             "memorability": 0.0,
             "likes_r2": 0.0,
+            **(
+                {"replay": 0.0, "replay_top": float(np.mean([film.chance for film in self.films]))}
+                if self.films
+                else {}
+            ),
         }
 
 
 @dataclass(frozen=True)
 class Task:
-    """`metric` of `metrics` over the columns that `run` gives; it `needs` a list of Heldout that is not empty."""
+    """`metric` of `metrics` over the columns that `run` gives; it `needs` a list of Heldout that is not empty. `items`
+    is what its intervals are over.
+    """
 
     metric: str
     needs: str
     run: Callable[[Model, Heldout], list[list[float]]]
+    items: str = "posts"
 
 
 def load_heldout(data: Path, gold: Path | None, posts: int, questions: int) -> Heldout:
@@ -208,7 +223,24 @@ def _stage2(model: Model, heldout: Heldout) -> list[list[float]]:
     return [[float(same(a, truth)) for a, (_, truth, _) in zip(answers, asked, strict=True)]]
 
 
-TASKS = {
+@functools.lru_cache(maxsize=1)
+def _replays(model: Model, heldout: Heldout) -> list[tuple[float, float]]:
+    """Both figures of each film, for the two tasks that ask the same."""
+    found = heldout_films.ask(model, heldout.films)
+    bad = [film.id for film, figures in zip(heldout.films, found, strict=True) if figures is None]
+    if bad:
+        raise NotFinite(
+            f"{len(bad)} of {len(found)} films got replay scores that are not finite ({', '.join(bad[:3])}); is the "
+            "checkpoint's training sound?"
+        )
+    return [figures for figures in found if figures is not None]
+
+
+def _replay(model: Model, heldout: Heldout, *, figure: int) -> list[list[float]]:
+    return [[figures[figure] for figures in _replays(model, heldout)]]
+
+
+PICTURE_TASKS = {
     "mood": Task("accuracy", "truths", partial(_classify, question=MOOD_QUESTION, key="mood")),
     "topic": Task("accuracy", "truths", partial(_classify, question=TOPIC_QUESTION, key="topic")),
     "memorability": Task("spearman", "truths", _memorability),
@@ -216,6 +248,11 @@ TASKS = {
     "comment_perplexity": Task("perplexity", "commented", _comments),
     "stage2": Task("accuracy", "questions", _stage2),
 }
+FILM_TASKS = {
+    "replay": Task("mean", "films", partial(_replay, figure=0), "films"),
+    "replay_top": Task("accuracy", "films", partial(_replay, figure=1), "films"),
+}
+TASKS = PICTURE_TASKS | FILM_TASKS
 
 
 def estimates(columns: Columns) -> dict[str, metrics.Estimate]:

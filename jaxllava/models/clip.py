@@ -27,15 +27,11 @@ from jaxllava.models.encoder import (
     layer_norm,
 )
 from jaxllava.models.linear import Linear
-from jaxllava.models.siglip import SiglipVisionConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipVisionConfig(VisionTowerConfig):
-    """`mean` and `std` normalise the pixels, of RGB in [0, 1]."""
-
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
+    """CLIP's vision tower."""
 
     class_tokens: ClassVar[int] = 1
 
@@ -66,7 +62,7 @@ class ClipConfig(ModelConfig):
     logit_scale: float = 2.6592  # initial ln(1 / 0.07)
 
 
-def normalise(images: jax.Array, config: ClipVisionConfig | SiglipVisionConfig | None = None) -> jax.Array:
+def normalise(images: jax.Array, config: VisionTowerConfig | None = None) -> jax.Array:
     """uint8 [..., 3] -> float32 by the tower's mean and deviation, CLIP's without a config.
 
     On the device, so that hosts ship bytes.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline.errors import UserError
+from input_pipeline.images import CLIP_MEAN, CLIP_STD
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
 from jaxllava.models.layout import cut_by_batch
@@ -34,6 +35,8 @@ class TowerConfig(ModelConfig):
 
     Dtype names: see `config.DTYPES`; remat names: `config.REMAT_POLICIES`.
     """
+
+    key_bias: ClassVar[bool] = True  # whether keys have a bias, as queries and values do
 
     hidden_size: int
     intermediate_size: int
@@ -68,10 +71,12 @@ class TowerConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True)
 class VisionTowerConfig(TowerConfig):
-    """A tower over the patches of a square image."""
+    """A tower over the patches of a square image. `mean` and `std` normalise the pixels, of RGB in [0, 1]."""
 
     image_size: int = 224
     patch_size: int = 14
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
     class_tokens: ClassVar[int] = 0  # positions in front of the patches
 
@@ -91,7 +96,7 @@ class VisionTowerConfig(TowerConfig):
     @property
     def pad_color(self) -> tuple[int, int, int]:
         """The colour that pads a picture to a square, RGB 0 to 255: the mean, rounded down as in LLaVA."""
-        red, green, blue = (int(255 * value) for value in self.mean)  # type: ignore[attr-defined]
+        red, green, blue = (int(255 * value) for value in self.mean)
         return red, green, blue
 
     def tokens_of(self, select: str) -> int:
@@ -111,7 +116,8 @@ class Attention(nn.Module):
         memory = x if memory is None else memory
 
         def dense(name: str, y: jax.Array) -> jax.Array:
-            return Linear(width, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
+            bias = name != "k_proj" or c.key_bias
+            return Linear(width, bias, dtype=dtype_of(c.dtype), param_dtype=dtype_of(c.param_dtype),
                           kernel_init=c.kernel_init(name), name=name)(y)  # fmt: skip
 
         def heads(y: jax.Array) -> jax.Array:

@@ -63,6 +63,61 @@ def cut_by_batch(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(axes, *[None] * (x.ndim - 1)))
 
 
+def cut_by_place(x: jax.Array) -> jax.Array:
+    """Hidden states [B, L, D] themselves, held to be cut along the batch and, over `tensor`, along the row.
+
+    What lies between attention and MLP needs no other position: where heads and the MLP's width are cut over tensor, a
+    device then keeps its part of the row and not all of it (Korthikanti et al. 2022, "sequence parallelism"): the
+    states that 32 layers of width 4096 keep of a row of 65,536 are 16 GiB. What tensor parallelism would sum is summed
+    and cut at once, and gathered again by `whole_places`: as many bytes as the sum. Where tensor is 1, or does not
+    divide the row: as `cut_by_batch`.
+    """
+    mesh = mesh_in_context()
+    axes = mesh and batch_axes(mesh, x.shape[0])
+    if not mesh or not axes or not _cuts_places(mesh, x):
+        return cut_by_batch(x)
+    return jax.lax.with_sharding_constraint(x, P(axes, HEAD_AXIS, None))
+
+
+def whole_places(x: jax.Array) -> jax.Array:
+    """What `cut_by_place` cut, held to be whole along the row; else x itself, and nothing is held.
+
+    Backward the reverse: what comes from the parts of the heads is summed and cut at once.
+    """
+    mesh = mesh_in_context()
+    return _gathered(x) if mesh and _cuts_places(mesh, x) else x
+
+
+def summed_by_place(x: jax.Array) -> jax.Array:
+    """A layer's result [B, L, D], to be added to what `cut_by_place` cut: cut alike; else x itself.
+
+    Backward the reverse: left with a gradient cut along the row, the compiler would compute the whole gradient of a
+    kernel whose rows are cut over tensor on every device.
+    """
+    mesh = mesh_in_context()
+    return _scattered(x) if mesh and _cuts_places(mesh, x) else x
+
+
+@jax.custom_vjp
+def _gathered(x: jax.Array) -> jax.Array:
+    return cut_by_batch(x)
+
+
+_gathered.defvjp(lambda x: (cut_by_batch(x), None), lambda _, gradient: (cut_by_place(gradient),))
+
+
+@jax.custom_vjp
+def _scattered(x: jax.Array) -> jax.Array:
+    return cut_by_place(x)
+
+
+_scattered.defvjp(lambda x: (cut_by_place(x), None), lambda _, gradient: (cut_by_batch(gradient),))
+
+
+def _cuts_places(mesh: AbstractMesh, x: jax.Array) -> bool:
+    return mesh.shape[HEAD_AXIS] > 1 and x.shape[1] % mesh.shape[HEAD_AXIS] == 0
+
+
 def cut_by_vocabulary(table: jax.Array) -> jax.Array:
     """An embedding table [V, D] itself, held to be whole along D over the mesh in context before it is read.
 

@@ -17,7 +17,13 @@ import jax.numpy as jnp
 from input_pipeline.errors import UserError
 from jaxllava.models.attention import IMPLEMENTATIONS, attention
 from jaxllava.models.config import REMAT_POLICIES, ModelConfig, check_choice, dtype_of
-from jaxllava.models.layout import cut_by_batch, cut_by_vocabulary
+from jaxllava.models.layout import (
+    cut_by_batch,
+    cut_by_place,
+    cut_by_vocabulary,
+    summed_by_place,
+    whole_places,
+)
 from jaxllava.models.linear import Linear
 from jaxllava.models.rope import RopeScaling, frequencies, rotate
 
@@ -76,6 +82,21 @@ class LlamaConfig(ModelConfig):
         check_choice("attention implementation", self.attention, IMPLEMENTATIONS)
         for name in (self.dtype, self.param_dtype):
             dtype_of(name)
+
+    def stretched(self, factor: float) -> LlamaConfig:
+        """This decoder with positions divided by `factor` (linear scaling), and room for as many times more of them.
+
+        Itself where it is so stretched already. Raises UserError for a factor below 1, or another scaling in place.
+        """
+        wanted = RopeScaling("linear", factor)
+        if self.rope_scaling == wanted:
+            return self
+        if self.rope_scaling is not None:
+            raise UserError(
+                f"the decoder's positions are stretched already ({self.rope_scaling.kind}, factor "
+                f"{self.rope_scaling.factor:g}), and {factor:g} is another factor; take 0 to leave them so."
+            )
+        return self.replace(rope_scaling=wanted, max_positions=int(self.max_positions * factor))
 
 
 class RmsNorm(nn.Module):
@@ -212,12 +233,13 @@ class _Block(nn.Module):
         self, carry: tuple[jax.Array, Cache | None], layer: jax.Array | None, context: Context
     ) -> tuple[tuple[jax.Array, Cache | None], None]:
         x, cache = carry
-        x = cut_by_batch(x)
+        x = cut_by_place(x)
         attended, cache = _Attention(self.config, name="attn")(
-            RmsNorm(self.config, name="input_norm")(x), context, cache, layer
+            whole_places(RmsNorm(self.config, name="input_norm")(x)), context, cache, layer
         )
-        x = x + attended
-        x = x + _Mlp(self.config, name="mlp")(RmsNorm(self.config, name="post_attn_norm")(x))
+        x = x + summed_by_place(attended)
+        widened = _Mlp(self.config, name="mlp")(whole_places(RmsNorm(self.config, name="post_attn_norm")(x)))
+        x = x + summed_by_place(widened)
         return (x, cache), None
 
 

@@ -15,12 +15,18 @@ from input_pipeline.errors import UserError
 from input_pipeline.images import MODES
 from jaxllava.models.clip import ClipVision, ClipVisionConfig
 from jaxllava.models.config import ModelConfig, check_choice, dtype_of
-from jaxllava.models.encoder import feature_depths
+from jaxllava.models.encoder import VisionTower, feature_depths
+from jaxllava.models.eva import EvaVision, EvaVisionConfig
 from jaxllava.models.llama import Cache, Llama, LlamaConfig
 from jaxllava.models.projector import Projector, projector_depth
 from jaxllava.models.siglip import SiglipVision, SiglipVisionConfig
 
 Params = dict[str, Any]
+TOWERS: dict[type, type[VisionTower]] = {
+    ClipVisionConfig: ClipVision,
+    SiglipVisionConfig: SiglipVision,
+    EvaVisionConfig: EvaVision,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,7 @@ class LlavaConfig(ModelConfig):
     picture as several views (`input_pipeline.anyres`); `anyres_order` settles ties as the original or as Hugging Face.
     """
 
-    vision: ClipVisionConfig | SiglipVisionConfig
+    vision: ClipVisionConfig | SiglipVisionConfig | EvaVisionConfig
     decoder: LlamaConfig
     image_token: int
     projector: str = "mlp2x_gelu"
@@ -86,6 +92,15 @@ class LlavaConfig(ModelConfig):
         pinpoints = check_pinpoints(self.pinpoints, self.vision.image_size)
         return Anyres(pinpoints, self.vision.image_size, side, self.anyres_order)  # type: ignore[arg-type]
 
+    @property
+    def film_mode(self) -> str:
+        """How frames of videos become pixels."""
+        return self.image_mode
+
+    def module(self) -> LlavaModel:
+        """The model that this describes."""
+        return LlavaModel(self)
+
 
 class LlavaModel(nn.Module):
     """See `__call__`. Parameters: {"vision", "projector" (absent for identity), "decoder", "image_newline" (NeXT)}."""
@@ -94,8 +109,7 @@ class LlavaModel(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        tower: Any = SiglipVision if isinstance(c.vision, SiglipVisionConfig) else ClipVision
-        self.vision = tower(c.vision)
+        self.vision = cast(Any, TOWERS[type(c.vision)])(c.vision)
         self.projector = Projector(c.projector, c.decoder.hidden_size, c.decoder.dtype, c.decoder.param_dtype)
         self.decoder = Llama(c.decoder)
         if c.pinpoints:
@@ -103,8 +117,11 @@ class LlavaModel(nn.Module):
             init = nn.initializers.normal(width**-0.5)
             self.image_newline = self.param("image_newline", init, (width,), dtype_of(c.decoder.param_dtype))
 
-    def encode_images(self, pixels: jax.Array) -> jax.Array:
-        """pixels float [B, M, H, W, 3], normalised -> [B, M * image_tokens, D]. M may not be 0."""
+    def encode_images(self, pixels: jax.Array, guide: Any = None) -> jax.Array:
+        """pixels float [B, M, H, W, 3], normalised -> [B, M * image_tokens, D]. M may not be 0. A plain LLaVA looks
+        at pictures without a question: `guide` is not read (see `llama_vid`).
+        """
+        del guide
         batch, images, *shape = pixels.shape
         c = self.config
         features = self.vision.features(
@@ -139,6 +156,7 @@ class LlavaModel(nn.Module):
         segment_ids: jax.Array | None,
         pixels: jax.Array | None,
         image_index: jax.Array | None,
+        guide: Any = None,
     ) -> jax.Array:
         """The forward pass of training.
 
@@ -148,11 +166,16 @@ class LlavaModel(nn.Module):
           the batch is text
             only, and the tower is not run.
           image_index: int [B, L] into the row's M * P image features, -1 for text.
+          guide: what pictures are looked at for, a `llama_vid.Guide`; of that model alone.
 
         Returns hidden [B, L, D]; see `logits`.
         """
-        features = None if pixels is None or pixels.shape[1] == 0 else self.encode_images(pixels)
+        features = None if pixels is None or pixels.shape[1] == 0 else self.encode_images(pixels, guide)
         return self.decoder(self.embed(tokens, features, image_index), positions, segment_ids)
+
+    def first_guide(self) -> Any:
+        """The smallest guide, with which fresh parameters are made."""
+        return None
 
     def head(self) -> jax.Array:
         """`Llama.head`."""
@@ -181,9 +204,10 @@ def init_params(config: LlavaConfig, key: jax.Array) -> Params:
     tokens = jnp.zeros((1, 1), jnp.int32)
 
     def touch(model: LlavaModel) -> jax.Array:
-        return model.logits(model(tokens, tokens, tokens, jnp.zeros((1, 1, size, size, 3)), tokens))
+        pixels = jnp.zeros((1, 1, size, size, 3))
+        return model.logits(model(tokens, tokens, tokens, pixels, tokens, model.first_guide()))
 
-    return cast(Params, LlavaModel(config).init(key, method=touch)["params"])
+    return cast(Params, config.module().init(key, method=touch)["params"])
 
 
 def llava_1_5(size: str = "7b", dtype: str = "bfloat16", param_dtype: str = "float32") -> LlavaConfig:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from input_pipeline.errors import UserError, nearest
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig, llama_vid, llama_vid_long
 from jaxllava.models.llava import LlavaConfig, llava_1_5
 from jaxllava.models.siglip import SiglipVisionConfig
 
@@ -30,11 +31,24 @@ def _siglip_qwen() -> LlavaConfig:
     ).with_dtypes("bfloat16")
 
 
+def _of_pictures(size: str, image_size: int) -> LlamaVidConfig:
+    """LLaMA-VID's models of pictures, which keep all patches."""
+    return llama_vid(size, image_size=image_size).replace(compress="none")
+
+
 PRESETS: dict[str, Callable[[], LlavaConfig]] = {
     "llava-v1-7b": lambda: _llava_v1("7b"),
     "llava-v1-13b": lambda: _llava_v1("13b"),
     "llava-v1.5-7b": lambda: llava_1_5("7b"),
     "llava-v1.5-13b": lambda: llava_1_5("13b"),
+    "llama-vid-7b": lambda: llama_vid("7b"),
+    "llama-vid-13b": lambda: llama_vid("13b"),
+    "llama-vid-7b-image-224": lambda: _of_pictures("7b", 224),
+    "llama-vid-7b-image-336": lambda: _of_pictures("7b", 336),
+    "llama-vid-13b-image-224": lambda: _of_pictures("13b", 224),
+    "llama-vid-13b-image-336": lambda: _of_pictures("13b", 336),
+    "llama-vid-7b-long": lambda: llama_vid_long("7b"),
+    "llama-vid-13b-long": lambda: llama_vid_long("13b"),
     "siglip-so400m-qwen2.5-1.5b": _siglip_qwen,
 }
 

@@ -17,6 +17,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 LANES = 128  # the width of a TPU's vector registers: lengths are multiples of it
 MAX_BLOCK = 512  # positions that are worked on at once; at 512 the published TPU recipes are near their best
+MAX_HELD = (
+    4096  # keys that the backward pass holds beside them; twice as many do not go into a v5p's vector memory
+)
+MOST_COPIES = 16  # of the queries' gradient, see `held_length`
 
 
 def refusal(query: tuple[int, ...], key: tuple[int, ...]) -> str | None:
@@ -31,6 +35,17 @@ def refusal(query: tuple[int, ...], key: tuple[int, ...]) -> str | None:
 def block_length(length: int) -> int:
     """The largest multiple of 128 up to MAX_BLOCK that divides `length`."""
     return max(size for size in range(LANES, min(length, MAX_BLOCK) + 1, LANES) if length % size == 0)
+
+
+def held_length(length: int) -> int:
+    """Keys that the backward pass holds at once: the fewest whole blocks that leave at most MOST_COPIES.
+
+    The fused kernel writes a copy of the queries' gradient for each part of the keys, to be summed: of 65,536 positions
+    in blocks of 512 they would be 128 copies, 64 GiB for the 32 heads of a 7B.
+    """
+    block = block_length(length)
+    sizes = [size for size in range(block, max(MAX_HELD, block) + 1, block) if length % size == 0]
+    return next((size for size in sizes if length // size <= MOST_COPIES), sizes[-1])
 
 
 def splash_attention(
@@ -63,7 +78,7 @@ def splash_attention(
             block_kv=block,
             block_kv_compute=block,
             block_q_dkv=block,
-            block_kv_dkv=block,
+            block_kv_dkv=held_length(length),
             block_kv_dkv_compute=block,
             use_fused_bwd_kernel=True,
         ),
@@ -90,7 +105,7 @@ def kernel_flops(name: str, shapes: Sequence[tuple[int, ...]]) -> float | None:
     """FLOPs of one call of the kernel in a compiled program, by its name and the shapes of its operands.
 
     Causal, without a window (which would skip more): all blocks of positions on and below the diagonal, whole. Forward
-    two products of matrices, the fused backward five. None for another kernel.
+    two products of matrices, the fused backward five, in blocks of as many keys as it holds. None for another kernel.
     """
     # The queries: the largest operand, [H, T, D] or under vmap [B, H, T, D]; segments are [T, LANES].
     wide = [
@@ -99,6 +114,8 @@ def kernel_flops(name: str, shapes: Sequence[tuple[int, ...]]) -> float | None:
     if "splash" not in name or not wide:
         return None
     *heads, length, dim = max(wide, key=math.prod)
-    blocks = length // block_length(length)
-    pairs = blocks * (blocks + 1) / 2 * block_length(length) ** 2
-    return (10.0 if "dkv" in name else 4.0) * pairs * math.prod(heads) * dim
+    backward = "dkv" in name
+    block = held_length(length) if backward else block_length(length)
+    blocks = length // block
+    pairs = blocks * (blocks + 1) / 2 * block**2
+    return (10.0 if backward else 4.0) * pairs * math.prod(heads) * dim

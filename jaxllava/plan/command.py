@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.errors import UserError
 from jaxllava import settings, sharding
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.presets import PRESETS, preset
 from jaxllava.plan import program
@@ -123,7 +124,10 @@ def _generate(
     named |= {"mesh": list(mesh.devices.shape), "prompt": prompt, "new": new}
     if found.prefill_s is not None and found.decode_step_s is not None:
         named["projected_answer_s"] = found.prefill_s + new * found.decode_step_s
-    text = text_lib.of_generation(config, on, mesh, found, prompt, new)
+    shown = "a picture"
+    if isinstance(model, LlamaVidConfig):
+        shown = f"{prompt // model.image_tokens} frames, seen before,"
+    text = text_lib.of_generation(config, on, mesh, found, prompt, new, shown)
     return text, found.to_json() | named
 
 

@@ -21,10 +21,13 @@ from jaxllava import flops, generate, initial, preflight, settings
 from jaxllava import optimizer as optimizer_lib
 from jaxllava import rules as rules_lib
 from jaxllava import sharding as sharding_lib
-from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params
+from jaxllava.models.llama_vid import LlamaVidConfig
+from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.objectives import Causal
 from jaxllava.rules import Params
 from jaxllava.train_step import make_step
+
+QUESTION = 64  # tokens of a question to a LLaMA-VID, and as many questions as pictures
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,27 @@ def batch_shapes(config: ConfigDict, model: LlavaConfig, rows: int, mesh: Mesh) 
     make = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
     names = ("tokens", "targets", "positions", "segment_ids", "sources", "image_index")
     batch: Params = {name: make((config.row_tokens,), jnp.int32) for name in names}
+    batch |= {"weights": make((config.row_tokens,), jnp.float32)}
     size = model.vision.image_size
-    return batch | {
-        "weights": make((config.row_tokens,), jnp.float32),
-        "images": make((config.row_images, size, size, 3), jnp.uint8),
-    }
+    images = {"images": make((config.row_images, size, size, 3), jnp.uint8)}
+    if not isinstance(model, LlamaVidConfig):
+        return batch | images
+    slots = slots_of(config, model)
+    if config.features:
+        return batch | {"pooled": make((slots, model.image_tokens, model.vision.hidden_size), jnp.bfloat16)}
+    questions = (config.row_images, QUESTION)
+    asked = {name: make((slots,), jnp.int32) for name in ("slot_frame", "slot_question")}
+    asked |= {"questions": make(questions, jnp.int32), "question_valid": make(questions, jnp.bool_)}
+    return batch | images | asked
+
+
+def slots_of(config: ConfigDict, model: LlamaVidConfig) -> int:
+    """Slots that a LLaMA-VID's row is planned with; a run counts those of its data (`input_pipeline.rows.Asked`).
+
+    Two for each picture, as of records whose pictures are asked about twice; of kept features as many as fill a row.
+    """
+    most = config.row_tokens // model.image_tokens
+    return most if config.features else min(2 * config.row_images, most)
 
 
 def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) -> Program:
@@ -63,7 +82,7 @@ def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) ->
     config = config.copy_and_resolve_references()
     config.steps = config.steps or 1000  # of the schedule, which the program is the same for
     model = settings.with_settings(config, model)
-    objective = Causal(LlavaModel(model), config)
+    objective = Causal(model.module(), config)
     params = _laid_out(initial.final_shapes(objective.init, config), mesh, config.sharding_rules)
     optimizer, _ = optimizer_lib.make_optimizer(config, params)
     trained, frozen = optimizer_lib.partition(params, config.lr_rules)
@@ -83,15 +102,22 @@ def train_step(config: ConfigDict, model: LlavaConfig, mesh: Mesh, rows: int) ->
     )
     with jax.set_mesh(mesh):
         lowered = step.lower(trained, state, frozen, batch_shapes(config, model, rows, mesh), number, stop)
-    cost = flops.of_trained(model, trained)
+    cost = flops.of_trained(model, trained, bool(config.features))
     length = config.row_tokens
+    slots = rows * slots_of(config, model) if isinstance(model, LlamaVidConfig) else 0
     return Program(
         lowered,
         rows,
         _bytes_of_chip(params),
         _bytes_of_chip(state),
         rows * length,
-        cost.of(rows * length, rows * length * (length + 1) / 2, rows * config.row_images),
+        cost.of(
+            rows * length,
+            rows * length * (length + 1) / 2,
+            rows * config.row_images,
+            slots,
+            slots * QUESTION,
+        ),
     )
 
 
@@ -106,7 +132,10 @@ def generation(
     images: int = 1,
     dtype: str = "bfloat16",
 ) -> Program:
-    """Prefill of prompts [rows, prompt] with `images` pictures each and up to `new` greedy tokens, as `generate`."""
+    """Prefill of prompts [rows, prompt] and up to `new` greedy tokens, as `generate`.
+
+    Each prompt has `images` pictures; a LLaMA-VID's has the frames that fill it, whose features are kept by then.
+    """
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
         raise UserError(
             f"--rows {rows} does not divide over {mesh.shape['data'] * mesh.shape['fsdp']} data shards (mesh data x "
@@ -118,14 +147,18 @@ def generation(
     cut = sharding_lib.batch_sharding(mesh)
     row = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=cut)
     size = model.vision.image_size
+    shown = row((images, size, size, 3), jnp.uint8)  # type: ignore[arg-type]
+    if isinstance(model, LlamaVidConfig):
+        kept = (prompt // model.image_tokens, model.image_tokens, model.vision.hidden_size)
+        shown = row(kept, model.vision.dtype)  # type: ignore[arg-type]
     prompts = generate.Prompts(
         tokens=row((prompt,), jnp.int32),  # type: ignore[arg-type]
         valid=row((prompt,), jnp.bool_),  # type: ignore[arg-type]
         image_index=row((prompt,), jnp.int32),  # type: ignore[arg-type]
-        images=row((images, size, size, 3), jnp.uint8),  # type: ignore[arg-type]
+        images=shown,  # type: ignore[arg-type]
     )
     with jax.set_mesh(mesh):
-        lowered = generate.lower(LlavaModel(model), params, prompts, generate.bucket(new))
+        lowered = generate.lower(model.module(), params, prompts, generate.bucket(new))
     return Program(lowered, rows, _bytes_of_chip(params), 0, rows * new, None)
 
 

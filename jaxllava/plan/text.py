@@ -59,12 +59,14 @@ def of_training(
     return "\n".join(lines)
 
 
-def of_generation(config: ConfigDict, on: Slice, mesh: Mesh, found: Estimate, prompt: int, new: int) -> str:
+def of_generation(
+    config: ConfigDict, on: Slice, mesh: Mesh, found: Estimate, prompt: int, new: int, shown: str
+) -> str:
     """Memory, prefill and decode."""
     rate = found.rows / (found.decode_step_s or 1.0)
     lines = [
         _head(config, on, mesh),
-        f"generate: {found.rows} prompts of {prompt} positions with a picture, {new} new tokens each, "
+        f"generate: {found.rows} prompts of {prompt} positions with {shown}, {new} new tokens each, "
         f"{config.dtype or 'bfloat16'}",
         "",
         _memory(found),

@@ -95,16 +95,22 @@ def is_projector(directory: Path) -> bool:
     return (directory / PROJECTOR).is_file() and not has_model(directory)
 
 
-def with_projector(directory: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The base's tensors with the projector of `mm_projector.bin`."""
+def with_projector(
+    directory: Path, base: Mapping[str, Tensor], also: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """The base's tensors with those of `mm_projector.bin`: the projector, and what `also` names the beginnings of
+    (LLaMA-VID's has `vlm_att_*` beside it).
+    """
     tensors = TensorFiles(directory, files=[directory / PROJECTOR])
-    if strange := [name for name in tensors if "mm_projector." not in name]:
+    part = re.compile("|".join(map(re.escape, ("mm_projector.", *also))))
+    places = {name: match.start() for name in tensors if (match := part.search(name))}
+    if strange := [name for name in tensors if name not in places]:
         raise UserError(
             f"{directory / PROJECTOR}: holds {', '.join(strange)} too (mm_use_im_start_end); only a projector alone "
             "is put into a base."
         )
     kept = {name: tensor for name, tensor in base.items() if "mm_projector." not in name}
-    return kept | {"model." + name[name.index("mm_projector.") :]: tensors[name] for name in tensors}
+    return kept | {"model." + name[place:]: tensors[name] for name, place in places.items()}
 
 
 def with_delta(delta: Mapping[str, Tensor], base: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:

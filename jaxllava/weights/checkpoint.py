@@ -7,8 +7,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from input_pipeline.asker import Asker
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.rules import Params, flatten
@@ -32,6 +35,7 @@ class Checkpoint:
     template: str = ""
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    asker: Asker | None = None  # a LLaMA-VID's tokenizer of questions
 
     @classmethod
     def of(
@@ -40,15 +44,18 @@ class Checkpoint:
         config: AnyConfig,
         tokenizer: PreTrainedTokenizerFast | None = None,
         template: str = "",
+        asker: Asker | None = None,
     ) -> Checkpoint:
         """Of a model in memory; `params` are numpy or jax arrays, or `Leaf`s."""
-        return cls(lazy.lazy(params), config, tokenizer, template)
+        return cls(lazy.lazy(params), config, tokenizer, template, asker=asker)
 
     @property
     def kind(self) -> str:
         """What it is, for a message."""
         names = {
             ClipConfig: "a CLIP model",
+            EvaVisionConfig: "an EVA vision tower",
+            LlamaVidConfig: "a LLaMA-VID",
             SiglipVisionConfig: "a SigLIP vision tower",
             LlamaConfig: "a text model",
         }
@@ -56,7 +63,8 @@ class Checkpoint:
 
     def as_llava(self) -> dict[str, Leaf]:
         """The leaves by their path in a LLaVA: a text model is its decoder, a SigLIP tower its vision."""
-        part = {LlamaConfig: "decoder/", SiglipVisionConfig: "vision/"}.get(type(self.config), "")
+        towers = {SiglipVisionConfig: "vision/", EvaVisionConfig: "vision/"}
+        part = {LlamaConfig: "decoder/", **towers}.get(type(self.config), "")
         return {f"{part}{path}": leaf for path, leaf in flatten(self.leaves).items()}
 
     @property

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
-from jaxllava.weights import hf_export, orbax, original
+from jaxllava.models.llama_vid import LlamaVidConfig
+from jaxllava.weights import hf_export, llama_vid, orbax, original
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.lazy import total_bytes
 from jaxllava.weights.source import open_checkpoint
@@ -26,6 +27,7 @@ def convert(
     vision_tower: str | Path | None = None,
     base: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    question_tokenizer: str | Path | None = None,
 ) -> Checkpoint:
     """Writes the model in `source` to the new folder `target`, and returns what was written, unread.
 
@@ -33,14 +35,15 @@ def convert(
     call replaces.
 
     Args: dtype: of all weights ("float32", "bfloat16", "float16"); None keeps each. template: in place of the source's
-    own. vision_tower, base: see `original.open_folder`. progress: is told (bytes written, bytes in all).
+    own. vision_tower, base, question_tokenizer: see `source.open_checkpoint`. progress: is told (bytes written, bytes
+    in all).
 
     Raises UserError as the readers and writers do, and for a target that exists or does not fit on its disk.
     """
     target = Path(target)
     if target.exists():
         raise UserError(f"--to {target} exists already; name a new folder.")
-    found = open_checkpoint(source, vision_tower, base)
+    found = open_checkpoint(source, vision_tower, base, question_tokenizer)
     if dtype:
         found = found.astype(dtype)
     if template:
@@ -80,10 +83,19 @@ def write(found: Checkpoint, target: Path, format: str, progress: Callable[[int]
     """Writes a checkpoint in one of `FORMATS`."""
     if format == "orbax":
         orbax.save_model(
-            target, found.leaves, found.config, found.tokenizer, found.template, progress, found.generation
+            target,
+            found.leaves,
+            found.config,
+            found.tokenizer,
+            found.template,
+            progress,
+            found.generation,
+            found.asker,
         )
     elif format == "hf":
         hf_export.export(found, target, progress)
+    elif isinstance(found.config, LlamaVidConfig):
+        llama_vid.export(found, target, progress)
     else:
         original.export(found, target, progress)
 

@@ -19,7 +19,7 @@ from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer
 from jaxllava.models.llama import FAMILIES, LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.siglip import SiglipVisionConfig
-from jaxllava.weights import hf_config, tables
+from jaxllava.weights import fused, hf_config, tables
 from jaxllava.weights.checkpoint import Checkpoint, as_stored, mixed
 from jaxllava.weights.lazy import Tensor
 from jaxllava.weights.side_files import config_values, generation, pixels, template_of
@@ -101,7 +101,7 @@ def open_folder(directory: str | Path) -> Checkpoint:
         if rest := len(tensors) - len(kept):
             notes.append(f"{directory}: {rest} tensors of the text tower are left out")
         tensors = kept
-    tensors, config = untied(tables.split_fused(tensors), config, notes)
+    tensors, config = untied(fused.split_fused(tensors), config, notes)
     leaves = tables.to_leaves(tensors, tables.table_of(config), tables.shapes(config), str(directory))
     tokenizer, template = _tokenizer(directory, config, notes), ""
     if isinstance(config, LlavaConfig):

@@ -8,7 +8,10 @@ from typing import Any
 
 from input_pipeline.errors import UserError, nearest
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.encoder import VisionTowerConfig
+from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import FAMILIES, LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.rope import KINDS, RopeScaling
 from jaxllava.models.siglip import SiglipVisionConfig
@@ -92,15 +95,26 @@ def siglip_json(config: SiglipVisionConfig) -> dict[str, Any]:
     return _tower_json(config) | sizes | {"vision_use_head": config.head}
 
 
-def tower_json(config: ClipVisionConfig | SiglipVisionConfig) -> dict[str, Any]:
-    """A vision tower's config.json."""
+def tower_json(config: VisionTowerConfig) -> dict[str, Any]:
+    """A vision tower's config.json. UserError for one that transformers has not by itself."""
     if isinstance(config, SiglipVisionConfig):
         return {"model_type": "siglip_vision_model"} | siglip_json(config)
-    return {"model_type": "clip_vision_model"} | vision_json(config)
+    if isinstance(config, ClipVisionConfig):
+        return {"model_type": "clip_vision_model"} | vision_json(config)
+    raise UserError(
+        "transformers has no such vision tower (EVA); keep this model as a jaxllava folder (--format orbax)."
+    )
 
 
-def any_json(config: LlavaConfig | ClipConfig | SiglipVisionConfig | LlamaConfig) -> dict[str, Any]:
-    """The config.json of a model of any kind."""
+def any_json(
+    config: LlavaConfig | ClipConfig | SiglipVisionConfig | EvaVisionConfig | LlamaConfig,
+) -> dict[str, Any]:
+    """The config.json of a model of any kind. UserError for one that transformers has not."""
+    if isinstance(config, LlamaVidConfig):
+        raise UserError(
+            "transformers has no LLaMA-VID; write it as its own code does (--format llava) or keep it as a jaxllava "
+            "folder (--format orbax)."
+        )
     if isinstance(config, LlavaConfig):
         return llava_json(config)
     if isinstance(config, ClipConfig):
@@ -114,7 +128,7 @@ def any_json(config: LlavaConfig | ClipConfig | SiglipVisionConfig | LlamaConfig
             | text_json(config.text)
             | {"projection_dim": config.projection_dim},
         }
-    if isinstance(config, SiglipVisionConfig):
+    if isinstance(config, SiglipVisionConfig | EvaVisionConfig):
         return {"architectures": ["SiglipVisionModel"]} | tower_json(config)
     return {"architectures": [ARCHITECTURES[config.family]]} | llama_json(config)
 

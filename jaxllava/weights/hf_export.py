@@ -15,11 +15,12 @@ from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import is_legacy, save_tokenizer
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.encoder import VisionTowerConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.rules import Params, flatten
-from jaxllava.weights import hf_config, safetensors_writer, tables
+from jaxllava.weights import fused, hf_config, safetensors_writer, tables
 from jaxllava.weights.chat_template import chat_template
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.folders import whole_folder
@@ -57,7 +58,7 @@ def export(found: Checkpoint, out_dir: str | Path, progress: Progress = lambda d
         values |= ids
     tensors = tables.from_leaves(leaves, tables.table_of(config), tables.shapes(config))
     for prefix in ("vision_tower.vision_model.head.attention", "vision_model.head.attention"):
-        tensors = tables.join_fused(tensors, prefix)
+        tensors = fused.join_fused(tensors, prefix)
     with whole_folder(out_dir) as folder:
         if jax.process_index() != 0:
             return
@@ -116,14 +117,14 @@ def _grown(leaf: Leaf, axis: int, size: int) -> Leaf:
     return Leaf((Tensor(shape, leaf.dtype, read),), False)
 
 
-def image_processor_json(config: LlavaConfig | ClipConfig | SiglipVisionConfig) -> dict[str, Any]:
+def image_processor_json(config: LlavaConfig | ClipConfig | VisionTowerConfig) -> dict[str, Any]:
     """The image processor of transformers that makes the model's pixels.
 
     CLIPImageProcessor: shortest edge to the model's size, centre crop. In image mode `pad` LlavaImageProcessor, which
     first makes the picture square; in `stretch` SiglipImageProcessor, which squeezes it; in `anyres`
     LlavaNextImageProcessor.
     """
-    vision = config if isinstance(config, SiglipVisionConfig) else config.vision
+    vision = config if isinstance(config, VisionTowerConfig) else config.vision
     llava = config if isinstance(config, LlavaConfig) else None
     default = "stretch" if isinstance(config, SiglipVisionConfig) else "square"
     mode = llava.image_mode if llava else default

@@ -16,11 +16,15 @@ import orbax.checkpoint as ocp
 import tensorstore
 from transformers import PreTrainedTokenizerFast
 
+from input_pipeline import asker as asker_lib
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import get_template
 from input_pipeline.errors import UserError, in_one_line
 from input_pipeline.tokenizer import load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipConfig
+from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 from jaxllava.rules import Params, flatten, unflatten
@@ -35,7 +39,9 @@ FORMAT = "jaxllava"
 KINDS: dict[str, type[AnyConfig]] = {
     "llava": LlavaConfig,
     "clip": ClipConfig,
+    "llama_vid": LlamaVidConfig,
     "siglip": SiglipVisionConfig,
+    "eva": EvaVisionConfig,
     "llama": LlamaConfig,
 }
 CHUNK_BYTES = 64 * 2**20  # of a parameter on disk: what a reader of one layer has to read at least
@@ -49,17 +55,20 @@ def save_model(
     template: str,
     progress: Callable[[int], None] = lambda done: None,
     generation: dict[str, Any] | None = None,
+    asker: Asker | None = None,
 ) -> None:
     """Writes a model folder, whole or not at all. On several hosts all of them call this (the arrays may be
     sharded).
 
     Args: params: jax or numpy arrays, or `Leaf`s, which are read one layer at a time as they are written;
-    tokenizer, template: what only a LLaVA needs; progress is told the bytes of each layer written; generation: a
-    generation_config.json to keep.
+    tokenizer, template: what only a LLaVA needs; asker: what a LLaMA-VID needs beside; progress is told the bytes of
+    each layer written; generation: a generation_config.json to keep.
     """
     if isinstance(config, LlavaConfig):
         get_template(template)
-    kind = next(name for name, type_ in KINDS.items() if isinstance(config, type_))
+    if isinstance(config, LlamaVidConfig) and asker is None:
+        raise ValueError("a LLaMA-VID is saved with its question tokenizer")
+    kind = next(name for name, type_ in KINDS.items() if type(config) is type_)
     entries: dict[str, manifest.Entry] = {}
 
     def prepared(path: str, leaf: Any) -> Any:
@@ -85,6 +94,8 @@ def save_model(
                 manifest.write(folder, entries)
             if tokenizer is not None:
                 save_tokenizer(tokenizer, folder / "tokenizer")
+            if asker is not None:
+                asker.save(folder / asker_lib.FOLDER)
             header = {"format": FORMAT, "kind": kind} | ({"template": template} if template else {})
             header |= {"generation": generation} if generation else {}
             (folder / "config.json").write_text(json.dumps(header | config.to_json(), indent=1) + "\n")
@@ -166,7 +177,7 @@ def read_config(directory: str | Path) -> tuple[AnyConfig, str]:
     values.pop("generation", None)
     if kind not in KINDS:
         raise UserError(f"{path}: unknown kind {kind!r}.")
-    if template or kind == "llava":
+    if template or kind in ("llava", "llama_vid"):
         get_template(template)
     return KINDS[kind].from_json(values), template
 
@@ -185,7 +196,8 @@ def open_model(directory: str | Path) -> Checkpoint:
     folder = directory / "tokenizer"
     tokenizer = load_tokenizer(folder, isinstance(config, LlavaConfig)) if folder.is_dir() else None
     generation = read_json(directory / "config.json").get("generation", {})
-    return Checkpoint(unflatten(leaves), config, tokenizer, template, generation)
+    asker = Asker.load(directory / asker_lib.FOLDER) if isinstance(config, LlamaVidConfig) else None
+    return Checkpoint(unflatten(leaves), config, tokenizer, template, generation, asker=asker)
 
 
 class _Arrays:

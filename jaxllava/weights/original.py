@@ -17,6 +17,9 @@ from input_pipeline.conversation import IMAGE_MARKS
 from input_pipeline.errors import UserError
 from input_pipeline.tokenizer import IMAGE_TOKEN, load_tokenizer, save_tokenizer
 from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.eva import EvaVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.weights import adapters, hf, hf_config, safetensors_writer, tables
 from jaxllava.weights.checkpoint import Checkpoint, as_stored, mixed
@@ -28,11 +31,13 @@ from jaxllava.weights.tables import Entry
 from jaxllava.weights.tensor_files import TensorFiles
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
+EVA_TOWER = "model.vision_tower.vision_tower."
 # The sizes of towers that a checkpoint names and does not hold.
 TOWERS = {
     "openai/clip-vit-large-patch14": ClipVisionConfig(1024, 4096, 24, 16, image_size=224, patch_size=14),
     "openai/clip-vit-large-patch14-336": ClipVisionConfig(1024, 4096, 24, 16, image_size=336, patch_size=14),
 }
+UNNAMED = "vision_tower"
 _FAMILIES = {
     "LlavaLlamaForCausalLM": "llama",
     "LlavaMistralForCausalLM": "mistral",
@@ -47,8 +52,13 @@ def is_original(directory: str | Path) -> bool:
 
 
 def table(config: LlavaConfig) -> list[Entry]:
-    """The original's names: an nn.Sequential's even numbers in the projector, two `vision_tower` for the tower."""
-    rows = tables.vision_table(TOWER)
+    """The original's names: an nn.Sequential's even numbers in the projector, two `vision_tower` for the tower.
+
+    LLaMA-VID's are the same and `model.vlm_att_*`.
+    """
+    rows = tables.tower_table(tower_prefix(config), config)
+    if isinstance(config, LlamaVidConfig):
+        rows += tables.context_table("model.", config)
     depth = tables.projector_depth(config.projector)
     for i in range(1, depth + 1):
         number = "" if config.projector == "linear" else f".{2 * (i - 1)}"
@@ -59,6 +69,11 @@ def table(config: LlavaConfig) -> list[Entry]:
     if config.pinpoints:
         rows.append(Entry("model.image_newline", "image_newline"))
     return [*rows, *tables.decoder_table("model.", "lm_head.weight", config.decoder)]
+
+
+def tower_prefix(config: LlavaConfig) -> str:
+    """What the names of a tower's tensors begin with."""
+    return EVA_TOWER if isinstance(config.vision, EvaVisionConfig) else TOWER
 
 
 def open_folder(
@@ -75,17 +90,14 @@ def open_folder(
     """
     directory = Path(directory)
     origin = directory / "config.json"
-    # null says as little as a key that is not there.
-    values = {key: value for key, value in config_values(directory).items() if value is not None}
+    values = said(directory)
     notes: list[str] = []
-    tensors, home = _tensors(directory, Path(base) if base else None, notes)
+    tensors, home = gathered(directory, Path(base) if base else None, notes)
     carried = any(name.startswith(TOWER) for name in tensors)
-    tower, weights = _tower(values, carried, directory, vision_tower)
+    tower, weights = clip_tower(values, carried, directory, vision_tower)
     with hf.odd_values(origin):
         config = _config(values, str(origin), tower)
-    tokenizer = load_tokenizer(home, image_token=False)
-    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
-        tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
+    tokenizer = with_image_token(home)
     config = config.replace(image_token=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     tensors, config = hf.untied(tensors, config, notes)
     leaves = tables.to_leaves({**tensors, **weights}, table(config), tables.shapes(config), str(directory))  # type: ignore[arg-type]
@@ -100,6 +112,19 @@ def open_folder(
     )
 
 
+def said(directory: Path) -> dict[str, Any]:
+    """A folder's config.json; null says as little as a key that is not there."""
+    return {key: value for key, value in config_values(directory).items() if value is not None}
+
+
+def with_image_token(home: Path) -> PreTrainedTokenizerFast:
+    """A folder's tokenizer, with an `<image>` behind its vocabulary where it has none."""
+    tokenizer = load_tokenizer(home, image_token=False)
+    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
+    return tokenizer
+
+
 def _template_for(config: LlavaConfig, tokenizer: PreTrainedTokenizerFast, marked: bool) -> str:
     """The prompt template that the published models of this kind were trained with."""
     if marked:
@@ -110,8 +135,12 @@ def _template_for(config: LlavaConfig, tokenizer: PreTrainedTokenizerFast, marke
     return found or ("mistral_instruct" if config.decoder.family == "mistral" else "vicuna_v1")
 
 
-def _tensors(directory: Path, base: Path | None, notes: list[str]) -> tuple[dict[str, Tensor], Path]:
-    """All tensors by the original's names, and the folder with the tokenizer; notes what was done."""
+def gathered(
+    directory: Path, base: Path | None, notes: list[str], also: tuple[str, ...] = ()
+) -> tuple[dict[str, Tensor], Path]:
+    """All tensors by the original's names, and the folder with the tokenizer; notes what was done. `also`: see
+    `adapters.with_projector`.
+    """
     lora = (directory / adapters.LORA_CONFIG).is_file()
     if not lora and not adapters.is_projector(directory):
         tensors = TensorFiles(directory)
@@ -128,14 +157,14 @@ def _tensors(directory: Path, base: Path | None, notes: list[str]) -> tuple[dict
         raise UserError(f"--base {base} does not exist.")
     if not lora:
         notes.append(f"projector put into {base}")
-        return adapters.with_projector(directory, TensorFiles(base)), base
+        return adapters.with_projector(directory, TensorFiles(base), also), base
     notes.append(f"LoRA merged into {base}")
     if not (directory / adapters.OTHERS).is_file():
         notes.append(f"{directory}: has no {adapters.OTHERS}, the projector is the base's")
     return adapters.with_lora(directory, TensorFiles(base)), base
 
 
-def _tower(
+def clip_tower(
     values: dict[str, Any], carried: bool, directory: Path, given: str | Path | None
 ) -> tuple[ClipVisionConfig, dict[str, Tensor]]:
     """The tower's config, and its tensors under the original's names where the checkpoint does not carry them."""
@@ -176,12 +205,9 @@ def _config(values: dict[str, Any], origin: str, tower: ClipVisionConfig) -> Lla
             "flat with square or pad, and spatial_unpad with anyres."
         )
     pinpoints = values.get("image_grid_pinpoints") if aspect == "anyres" else None
-    dropped = {"model_type", "architectures", "transformers_version"}
-    text = {key: value for key, value in values.items() if key not in dropped and not key.startswith("mm_")}
-    c = AutoConfig.for_model(_FAMILIES[name], **text)
     return LlavaConfig(
         vision=tower,
-        decoder=hf_config.llama_config(c, origin, bool(c.tie_word_embeddings)),
+        decoder=decoder_config(values, _FAMILIES[name], origin),
         image_token=0,
         projector=values.get("mm_projector_type", "linear"),
         feature_layer=values.get("mm_vision_select_layer", -2),
@@ -192,16 +218,22 @@ def _config(values: dict[str, Any], origin: str, tower: ClipVisionConfig) -> Lla
     )
 
 
+def decoder_config(values: dict[str, Any], family: str, origin: str) -> LlamaConfig:
+    """The decoder that config.json describes beside what is LLaVA's own."""
+    dropped = {"model_type", "architectures", "transformers_version"}
+    text = {key: value for key, value in values.items() if key not in dropped and not key.startswith("mm_")}
+    c = AutoConfig.for_model(family, **text)
+    return hf_config.llama_config(c, origin, bool(c.tie_word_embeddings))
+
+
 def export(
     found: Checkpoint, out_dir: str | Path, progress: Callable[[int], None] = lambda done: None
 ) -> None:
     """Writes a folder as original LLaVA saves one, with its tower; whole or not at all. Args as in `hf_export`."""
     found = found.of_one_view()
-    config, tokenizer, leaves = found.config, found.tokenizer, found.leaves
+    config, leaves = found.config, found.leaves
     if not isinstance(config, LlavaConfig):
         raise UserError(f"--format llava: {found.kind} cannot be written so; use hf or orbax.")
-    if tokenizer is None:
-        raise UserError(NO_TOKENIZER)
     family = next((name for name, kind in _FAMILIES.items() if kind == config.decoder.family), None)
     if family is None or not isinstance(config.feature_layer, int) or config.image_mode == "stretch":
         raise UserError("original LLaVA has no such model; keep it as a jaxllava or Hugging Face folder.")
@@ -209,11 +241,33 @@ def export(
         raise UserError(
             "original LLaVA has CLIP towers only; keep this model as a jaxllava or Hugging Face folder."
         )
-    sizes = hf_config.vision_json(config.vision)
-    named = next((n for n, tower in TOWERS.items() if hf_config.vision_json(tower) == sizes), "vision_tower")
-    values = {
-        "architectures": [family],
-        "torch_dtype": str(leaves["decoder"]["embed"]["embedding"].dtype),
+    named = tower_name(config.vision)
+    values = described(found, config, family, named)
+    if config.pinpoints:
+        swap = 1 if config.anyres_order == "original" else -1  # (width, height) there
+        values["image_grid_pinpoints"] = [list(pair[::swap]) for pair in config.pinpoints]
+        values["mm_patch_merge_type"] = "spatial_unpad"
+        values["image_aspect_ratio"] = "anyres"
+    tensors = tables.from_leaves(leaves, table(config), tables.shapes(config))
+    with whole_folder(out_dir) as folder:
+        if jax.process_index() == 0:
+            write(folder, found, tensors, values, progress)
+
+
+def tower_name(vision: ClipVisionConfig) -> str:
+    """The published name of a tower; `UNNAMED`, a folder in the checkpoint's, for sizes that have none."""
+    sizes = hf_config.vision_json(vision)
+    return next((n for n, tower in TOWERS.items() if hf_config.vision_json(tower) == sizes), UNNAMED)
+
+
+def described(found: Checkpoint, config: LlavaConfig, architecture: str, named: str) -> dict[str, Any]:
+    """config.json as the original writes it, of a model that reads one view of a picture."""
+    tokenizer = found.tokenizer
+    if tokenizer is None:
+        raise UserError(NO_TOKENIZER)
+    return {
+        "architectures": [architecture],
+        "torch_dtype": str(found.leaves["decoder"]["embed"]["embedding"].dtype),
         **hf_config.llama_json(config.decoder),
         "model_type": f"llava_{config.decoder.family}",
         "mm_vision_tower": named,
@@ -232,20 +286,22 @@ def export(
         "eos_token_id": tokenizer.eos_token_id,
         TEMPLATE_KEY: found.template,
     }
-    if config.pinpoints:
-        swap = 1 if config.anyres_order == "original" else -1  # (width, height) there
-        values["image_grid_pinpoints"] = [list(pair[::swap]) for pair in config.pinpoints]
-        values["mm_patch_merge_type"] = "spatial_unpad"
-        values["image_aspect_ratio"] = "anyres"
-    tensors = tables.from_leaves(leaves, table(config), tables.shapes(config))
-    with whole_folder(out_dir) as folder:
-        if jax.process_index() != 0:
-            return
-        safetensors_writer.write(folder, tensors, progress=progress)
-        save_tokenizer(tokenizer, folder)
-        write_json(folder / "config.json", values)
-        write_json(folder / "generation_config.json", generation_json(found))
-        if named == "vision_tower":  # sizes that no published name stands for
-            (folder / named).mkdir()
-            tower = {"model_type": "clip_vision_model", **sizes}
-            write_json(folder / named / "config.json", tower)
+
+
+def write(
+    folder: Path,
+    found: Checkpoint,
+    tensors: dict[str, Tensor],
+    values: dict[str, Any],
+    progress: Callable[[int], None],
+) -> None:
+    """The files of a folder: weights, tokenizer, config, and the sizes of a tower that has no published name."""
+    safetensors_writer.write(folder, tensors, progress=progress)
+    save_tokenizer(found.tokenizer, folder)  # pyright: ignore[reportArgumentType]
+    write_json(folder / "config.json", values)
+    write_json(folder / "generation_config.json", generation_json(found))
+    if values["mm_vision_tower"] == UNNAMED:
+        vision: Any = found.config.vision  # pyright: ignore[reportAttributeAccessIssue]
+        (folder / UNNAMED).mkdir()
+        tower = {"model_type": "clip_vision_model", **hf_config.vision_json(vision)}
+        write_json(folder / UNNAMED / "config.json", tower)

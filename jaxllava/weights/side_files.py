@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from input_pipeline.errors import UserError
-from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.encoder import VisionTowerConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 
 TEMPLATE_KEY = (
     "jaxllava_template"  # config.json keeps the template's name; transformers carries it along unread
 )
-VisionConfig = ClipVisionConfig | SiglipVisionConfig
+
+Tower = TypeVar("Tower", bound=VisionTowerConfig)
 
 # What the image processors of transformers do when they are not told otherwise, and what ours do.
 _DONE = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
@@ -74,7 +75,7 @@ def image_settings(directory: str | Path) -> tuple[dict[str, Any], str]:
     return (inner if isinstance(inner, dict) else {}), str(path)
 
 
-def pixels(directory: str | Path, vision: VisionConfig, anyres: bool = False) -> tuple[VisionConfig, str]:
+def pixels(directory: str | Path, vision: Tower, anyres: bool = False) -> tuple[Tower, str]:
     """(the tower with the folder's mean and deviation, image mode); the tower's own where the folder says nothing."""
     values, origin = image_settings(directory)
     if not values:

@@ -1,6 +1,7 @@
 """Weight tables: checkpoint names beside parameter paths, one list per model, read in both directions.
 
-A name with `{layer}` stands for one tensor per layer; its parameter stacks them on a leading layer axis.
+A name with `{layer}` stands for one tensor per layer; its parameter stacks them on a leading layer axis. So does one
+with `{layer*2+1}`, of every second layer from layer 1 on.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from input_pipeline.errors import UserError
 from jaxllava.models.clip import ClipConfig, init_clip
+from jaxllava.models.eva import EvaVisionConfig, init_eva
 from jaxllava.models.llama import LlamaConfig, init_llama
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.models.projector import projector_depth
+from jaxllava.models.qformer import QFormerConfig
 from jaxllava.models.siglip import SiglipVisionConfig, init_siglip
 from jaxllava.rules import Params, flatten, unflatten
 from jaxllava.weights.lazy import SAFETENSORS_DTYPES, Leaf, Tensor
 
 Transform = Literal["none", "linear", "conv"]
-AnyConfig = LlavaConfig | ClipConfig | SiglipVisionConfig | LlamaConfig
+AnyConfig = LlavaConfig | ClipConfig | SiglipVisionConfig | EvaVisionConfig | LlamaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +115,7 @@ def decoder_table(name: str, head: str, config: LlamaConfig, path: str = "decode
 
 
 def siglip_table(name: str, config: SiglipVisionConfig, path: str = "vision") -> list[Entry]:
-    """SigLIP's vision tower under the name prefix `name`. Its head's fused projection: see `split_fused`."""
+    """SigLIP's vision tower under the name prefix `name`. Its head's fused projection: see `fused.split_fused`."""
     at = f"{path}/" if path else ""
     rows = [
         Entry(f"{name}embeddings.patch_embedding.weight", f"{at}embeddings/patch_embedding/kernel", "conv"),
@@ -132,45 +135,70 @@ def siglip_table(name: str, config: SiglipVisionConfig, path: str = "vision") ->
     return rows
 
 
-_FUSED = re.compile(r"(.*)\.in_proj_(weight|bias)")
-_FUSED_PARTS = ("q_proj", "k_proj", "v_proj")
+def eva_table(name: str, path: str = "vision") -> list[Entry]:
+    """EVA's tower as `eva_vit_g.pth` names it, under the prefix `name`. Its fused projection: `fused.split_fused`."""
+    at = f"{path}/" if path else ""
+    block, to = f"{name}blocks.{{layer}}", f"{at}layers"
+    rows = [
+        Entry(f"{name}cls_token", f"{at}embeddings/class_embedding"),
+        Entry(f"{name}pos_embed", f"{at}embeddings/position_embedding"),
+        Entry(f"{name}patch_embed.proj.weight", f"{at}embeddings/patch_embedding/kernel", "conv"),
+        Entry(f"{name}patch_embed.proj.bias", f"{at}embeddings/patch_embedding/bias"),
+        *_norm(f"{block}.norm1", f"{to}/ln1"),
+        *_norm(f"{block}.norm2", f"{to}/ln2"),
+        *_linear(f"{block}.attn.proj", f"{to}/attn/out_proj", bias=True),
+    ]
+    for part in ("q_proj", "k_proj", "v_proj"):
+        rows += _linear(f"{block}.attn.{part}", f"{to}/attn/{part}", bias=part != "k_proj")
+    for part in ("fc1", "fc2"):
+        rows += _linear(f"{block}.mlp.{part}", f"{to}/mlp/{part}", bias=True)
+    return rows
 
 
-def split_fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torch's MultiheadAttention keeps query, key and value in one tensor: as three of the common names."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if (match := _FUSED.fullmatch(name)) is None or tensor.shape[0] % 3:
-            found[name] = tensor
-            continue
-        width = tensor.shape[0] // 3
-        for i, part in enumerate(_FUSED_PARTS):
-            rows = slice(i * width, (i + 1) * width)
-            found[f"{match[1]}.{part}.{match[2]}"] = Tensor(
-                (width, *tensor.shape[1:]), tensor.dtype, lambda t=tensor, r=rows: t.read()[r]
-            )
-    return found
+def qformer_table(name: str, config: QFormerConfig, path: str = "qformer") -> list[Entry]:
+    """BERT's blocks of a Q-Former (`bert.embeddings`, `bert.encoder`); the queries are named elsewhere."""
+    emb = f"{name}embeddings"
+    rows = [
+        Entry(f"{emb}.word_embeddings.weight", f"{path}/word_embedding"),
+        Entry(f"{emb}.position_embeddings.weight", f"{path}/position_embedding"),
+        *_norm(f"{emb}.LayerNorm", f"{path}/embeddings_norm"),
+    ]
+    every = config.cross_every
+    for i in range(every):
+        layer, to = f"{name}encoder.layer.{{layer*{every}+{i}}}", f"{path}/layers/block_{i}"
+        for kind, ours in (("attention", "attn"), ("crossattention", "cross"))[: 2 if i == 0 else 1]:
+            for part, where in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
+                rows += _linear(f"{layer}.{kind}.self.{part}", f"{to}/{ours}/{where}", bias=True)
+            rows += _linear(f"{layer}.{kind}.output.dense", f"{to}/{ours}/out_proj", bias=True)
+            rows += _norm(f"{layer}.{kind}.output.LayerNorm", f"{to}/{ours}/norm")
+        for suffix, ours in (("", "mlp_text"), ("_query", "mlp_query")):
+            rows += _linear(f"{layer}.intermediate{suffix}.dense", f"{to}/{ours}/fc1", bias=True)
+            rows += _linear(f"{layer}.output{suffix}.dense", f"{to}/{ours}/fc2", bias=True)
+            rows += _norm(f"{layer}.output{suffix}.LayerNorm", f"{to}/{ours}/norm")
+    return rows
 
 
-def join_fused(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The reverse of `split_fused` for the attention whose names begin with `prefix`."""
-    found = dict(tensors)
-    for kind in ("weight", "bias"):
-        names = [f"{prefix}.{part}.{kind}" for part in _FUSED_PARTS]
-        if not all(name in found for name in names):
-            continue
-        parts = [found.pop(name) for name in names]
-        shape = (3 * parts[0].shape[0], *parts[0].shape[1:])
-        found[f"{prefix}.in_proj_{kind}"] = Tensor(
-            shape, parts[0].dtype, lambda parts=parts: np.concatenate([part.read() for part in parts])
-        )
-    return found
+def context_table(name: str, config: LlamaVidConfig) -> list[Entry]:
+    """What LLaMA-VID has beside a LLaVA, as its checkpoints name it (`model.vlm_att_*`); `name` is "model."."""
+    rows = [
+        *qformer_table(f"{name}vlm_att_encoder.bert.", config.qformer),
+        Entry(f"{name}vlm_att_query", "qformer/query"),
+        *_norm(f"{name}vlm_att_ln", "qformer_norm"),
+        *_linear(f"{name}vlm_att_projector", "context/query_proj", bias=True),
+        *_linear(f"{name}vlm_att_key_projector", "context/key_proj", bias=True),
+        *_linear(f"{name}vlm_att_val_projector", "context/value_proj", bias=True),
+    ]
+    if config.bridges:
+        rows += _linear(f"{name}vlm_att_bert_proj", "context/vision_proj", bias=True)
+    return rows
 
 
 def tower_table(name: str, config: LlavaConfig) -> list[Entry]:
-    """The vision tower of a LLaVA, of either kind."""
+    """The vision tower of a LLaVA, of any kind."""
     if isinstance(config.vision, SiglipVisionConfig):
         return siglip_table(name, config.vision)
+    if isinstance(config.vision, EvaVisionConfig):
+        return eva_table(name)
     return vision_table(name)
 
 
@@ -206,6 +234,8 @@ def shapes(config: AnyConfig) -> dict[str, tuple[int, ...]]:
     """Parameter path -> shape of the model that `config` describes; nothing is allocated."""
     init: Any = {
         LlavaConfig: init_params,
+        LlamaVidConfig: init_params,
+        EvaVisionConfig: init_eva,
         ClipConfig: init_clip,
         SiglipVisionConfig: init_siglip,
         LlamaConfig: init_llama,
@@ -222,6 +252,8 @@ def table_of(config: AnyConfig) -> list[Entry]:
         return clip_table(config)
     if isinstance(config, SiglipVisionConfig):
         return siglip_table("vision_model.", config, path="")
+    if isinstance(config, EvaVisionConfig):
+        return eva_table("", path="")
     return llama_table(config)
 
 
@@ -249,7 +281,7 @@ def to_leaves(
     leaves: dict[str, Leaf] = {}
     for row in rows:
         shape = expected[row.path]
-        stacked = "{layer}" in row.name
+        stacked = "{layer" in row.name
         pieces = []
         for name in _names(row, shape):
             if name not in tensors:
@@ -297,10 +329,15 @@ def from_leaves(
     return found
 
 
+_LAYER = re.compile(r"\{layer(?:\*(\d+)\+(\d+))?\}")
+
+
 def _names(row: Entry, shape: tuple[int, ...]) -> list[str]:
-    if "{layer}" not in row.name:
+    match = _LAYER.search(row.name)
+    if match is None:
         return [row.name]
-    return [row.name.replace("{layer}", str(i)) for i in range(shape[0])]
+    every, first = int(match[1] or 1), int(match[2] or 0)
+    return [_LAYER.sub(str(i * every + first), row.name) for i in range(shape[0])]
 
 
 def _check(rows: list[Entry], expected: Mapping[str, tuple[int, ...]], origin: str) -> list[Entry]:

@@ -83,8 +83,26 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(dtype, str(key), int(count))
 
 
+def _named(found: Any, prefix: str = "", within: int = 4) -> list[tuple[str, _Tensor]] | None:
+    """The tensors of a dict, those of dicts in it as `outer.inner`; None where it holds anything else."""
+    if not isinstance(found, dict) or not within:
+        return None
+    named: list[tuple[str, _Tensor]] = []
+    for name, value in found.items():
+        inner = (
+            [(prefix + str(name), value)]
+            if isinstance(value, _Tensor)
+            else _named(value, f"{prefix}{name}.", within - 1)
+        )
+        if inner is None:
+            return None
+        named += inner
+    return named
+
+
 class TorchFile(Mapping[str, np.ndarray]):
-    """The tensors of one `.bin` or `.pth` file by name, as arrays on the mapped file.
+    """The tensors of one `.bin` or `.pth` file by name, as arrays on the mapped file. Those of a dict within
+    (`{"model": state_dict}`) are named `model.NAME`.
 
     UserError for a file that is no torch archive, is cut, holds anything else than tensors, or names code to run.
     """
@@ -109,9 +127,12 @@ class TorchFile(Mapping[str, np.ndarray]):
             raise UserError(
                 f"{path}: not a readable torch file ({error}); a file of torch < 1.6 must be saved again."
             ) from error
-        if not isinstance(found, dict) or not all(isinstance(t, _Tensor) for t in found.values()):
+        named = _named(found)
+        if named is None:
             raise UserError(f"{path}: holds more than named tensors; save its state_dict alone.")
-        self._tensors: dict[str, _Tensor] = {str(name): tensor for name, tensor in found.items()}
+        self._tensors: dict[str, _Tensor] = dict(named)
+        if len(self._tensors) != len(named):
+            raise UserError(f"{path}: names a tensor twice; save its state_dict alone.")
 
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._tensors[name]

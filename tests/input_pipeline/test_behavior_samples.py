@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from input_pipeline.behavior import samples, templates
+from input_pipeline.behavior import arms, samples, templates
 from input_pipeline.behavior.heldout import is_heldout
 from input_pipeline.behavior.samples import Spec
 from input_pipeline.sources.llava_json import Sample
@@ -136,3 +136,13 @@ def test_a_conversation_keeps_what_its_source_said() -> None:
         "images": [],
         "videos": ["1.npy"],
     }
+
+
+def test_reactions_are_likes_and_comments_without_the_replay_graph() -> None:
+    (arm,) = arms.make(("reactions",), "film_behavior_v1", ("likes", "comments", "replay"))
+    post = _post("p", scenes=(Scene("", 0, 1), Scene("", 1, 3)), replay=(Span(0, 3, 0.5),))
+    spec = arm.spec(post, None)
+    assert spec is not None
+    assert (spec["task"], spec["meta"]["behaviors"]) == ("reactions", ["comments", "likes"])
+    told = json.dumps(spec["conversations"])
+    assert "25.0%" in told and "p says u" in told and "eplay" not in told

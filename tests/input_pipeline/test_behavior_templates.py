@@ -6,6 +6,7 @@ name, unless nobody has used it yet), `python -m tests.input_pipeline.test_behav
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -341,6 +342,26 @@ def test_replay_is_the_highest_value_over_a_scene() -> None:
     assert replay_of(Scene(start=8, end=9), graph) is None
     assert replay_of(Scene("no times"), graph) is None
     assert replay_of(Scene(start=0, end=2), ()) is None
+
+
+@pytest.mark.parametrize(
+    ("graph", "start", "end", "value"),
+    [
+        (((0, 2, 0.9), (2, 4, 0.1)), 1.9, 3, 0.9),  # a span is met as soon as a part of it is
+        (((0, 2, 0.9), (2, 4, 0.1)), 2, 3, 0.1),
+        (((0, 2, 0.1), (2, 4, 0.9)), 1, 2.1, 0.9),
+        (((0, 2, 0.1), (2, 4, 0.9)), 1, 2, 0.1),
+        (((0, 9, 0.4),), 3, 5, 0.4),  # a span longer than the scene
+        (((4, 6, 0.2), (0, 2, 0.8), (2, 4, 0.5)), 1, 5, 0.8),  # in no order
+        (((0, 1, 0.3), (5, 6, 0.7)), 0, 6, 0.7),  # spans are missing between
+        (((0, 1, 0.3), (5, 6, 0.7)), 2, 4, None),
+        (((0, 2, float("nan")), (2, 4, 0.2)), 0, 4, 0.2),
+        (((0, 2, float("nan")),), 0, 2, None),
+        (((0, 2, 1.5), (2, 4, -0.1), (4, 6, 0.0)), 0, 6, 0.0),  # no shares
+    ],
+)
+def test_replay_of_graphs_as_they_come(graph, start: float, end: float, value: float | None) -> None:
+    assert replay_of(Scene(start=start, end=end), itertools.starmap(Span, graph)) == value
 
 
 def test_scenes_keep_their_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import multiprocessing
 import os
@@ -15,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from input_pipeline import loader, modality, packing, records, token_table
+from input_pipeline import images, loader, modality, packing, records, token_table
 from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
-from input_pipeline.types import Record, Turn
+from input_pipeline.token_chunks import Job
+from input_pipeline.types import Clip, Record, Turn
 
 IMAGE_TOKENS = 4
 ROW = 96
@@ -32,7 +35,8 @@ def rows(tokenizer, chat_records):
     """Packed rows of two tables, the second of the same records backwards."""
     sources = [chat_records, chat_records[::-1]]
     tables = [
-        token_table.build(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW) for source in sources
+        token_table.build(Job(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
+        for source in sources
     ]
     pairs = packing.mixture([len(table) for table in tables], [1.0, 0.5], seed=0)
     lengths, images = (
@@ -277,6 +281,24 @@ def test_images_are_kept_up_to_a_number_of_bytes_and_stay_here(chat_records):
     np.testing.assert_array_equal(again(0, 0, chat_records), first[0])
 
 
+def test_frames_of_a_film_become_pixels_their_own_way():
+    """LLaMA-VID pads pictures and cuts frames."""
+    wide = Image.new("RGB", (32, 16), "red")
+    wide.paste("blue", (16, 0, 32, 16))
+    file = io.BytesIO()
+    wide.save(file, "PNG")
+    record = Record(
+        "r", "x", (file.getvalue(),) * 3, (Turn("human", "a"), Turn("gpt", "b")), clips=(Clip(1, (0.0, 1.0)),)
+    )
+    reader = rows_lib.ImageReader(16, "pad", film_mode="square")
+    padded, cut = (images.preprocess(wide, 16, mode) for mode in ("pad", "square"))
+    assert (padded != cut).any()
+    for read in (reader, pickle.loads(pickle.dumps(reader))):
+        np.testing.assert_array_equal(read(0, 0, [record]), np.stack([padded, cut, cut]))
+        np.testing.assert_array_equal(read(1, 0, [record], np.array([2, 0])), np.stack([cut, padded]))
+    np.testing.assert_array_equal(rows_lib.ImageReader(16, "pad")(0, 0, [record])[1], padded)
+
+
 def test_a_picture_that_cannot_be_read_is_named(chat_records):
     broken = replace(chat_records[0], images=(b"GIF89a",))
     with pytest.raises(UserError, match=r"record 0 \(r0\) of .*its picture cannot be read .*prepare"):
@@ -286,7 +308,7 @@ def test_a_picture_that_cannot_be_read_is_named(chat_records):
 def test_a_record_that_is_damaged_later_is_named_while_training(tmp_path, tokenizer, chat_records):
     records.write({"s": chat_records}, tmp_path / "records")
     source = records.open_split(tmp_path / "records", "s")
-    table = token_table.build(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW)
+    table = token_table.build(Job(source, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
     pairs = packing.mixture([len(table)], [1.0], seed=0)
     plan = packing.plan(table.lengths, table.images, ROW, 3, seed=0)
     (path,) = (tmp_path / "records").rglob("*array_record-0*")
@@ -334,7 +356,7 @@ def test_global_arrays_hold_the_batch(rows, alone):
 @pytest.mark.parametrize("max_tokens", [500, 16])  # cut here, or by the table already
 def test_a_cut_caption_still_ends_in_the_end_token(tokenizer, max_tokens):
     record = Record("c", "caption", (b"",), (Turn("human", "<image>"), Turn("gpt", "red " * 40)))
-    table = token_table.build(rows_lib.Titles([record]), tokenizer, TEMPLATES["plain"], 0, max_tokens)
+    table = token_table.build(Job(rows_lib.Titles([record]), tokenizer, TEMPLATES["plain"], 0, max_tokens))
     reader = lambda table, number, records: np.zeros((1, 4, 4, 3), np.uint8)
     pairs = rows_lib.ImageTextPairs(
         [table],

@@ -20,6 +20,8 @@ from configs.prepare import get_config
 from input_pipeline import records
 from input_pipeline.errors import UserError
 from input_pipeline.prepare import prepare
+from input_pipeline.types import Clip
+from tests.input_pipeline import films
 
 POSTS = 3  # of each source
 
@@ -132,7 +134,7 @@ def _corpus(root: Path) -> ConfigDict:
     (root / "bs_a.json").write_text(json.dumps(answers))
     config.memorability = ({"json": str(root / "bs_q.json"), "videos": str(media), "text_only": True},)
 
-    (media / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    films.write(media / "film.mp4", films.greys(6))
     turns = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "a film"}]
     pair = [{"from": "human", "value": "<image>\n<image>\nWhat?"}, {"from": "gpt", "value": "two"}]
     instruct = [
@@ -178,7 +180,12 @@ def test_every_source_becomes_records(tmp_path: Path) -> None:
     memorability = _by_id(tmp_path / "out", "memorability_train")
     assert [turn.text for turn in memorability["2"].conversations][1] == "02"
     instruct = _by_id(tmp_path / "out", "instruct_train")
-    assert instruct["v"].videos == (b"\0\0\0\x18ftypmp42",)
+    film = instruct["v"]
+    assert film.clips == (Clip(0, (0.0, 1.0, 2.0)),) and len(film.images) == 3, (
+        "two frames a second, one shown"
+    )
+    levels = [np.asarray(Image.open(io.BytesIO(data)))[..., 0].mean() for data in film.images]
+    assert levels == pytest.approx([0, 2 * films.STEP, 4 * films.STEP], abs=4)
     assert instruct["p"].images == (_picture(600), _picture(601))
     assert instruct["n"].images == ()
 

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import records
 from input_pipeline.errors import UserError
-from input_pipeline.types import Record, Turn
+from input_pipeline.types import Clip, Record, Turn
 
 
 def _records(count: int) -> list[Record]:
@@ -24,7 +24,7 @@ def _records(count: int) -> list[Record]:
             images=tuple(bytes([0, 255, i, k]) * 50 for k in range(i % 3)),
             conversations=(Turn("human", "<image>\n" * (i % 3) + "wie geht’s? 👍"), Turn("gpt", f'"{i}"\n')),
             meta={"like_rate": None if i % 2 else 0.5, "comments": ["a", "ü"], "title": ""},
-            videos=(b"mp4",) if i == 3 else (),
+            clips=(Clip(0, (0.0, 1.5)),) if i % 3 == 2 else (),
         )
         for i in range(count)
     ]
@@ -48,6 +48,22 @@ def test_everything_comes_back(folder: Path) -> None:
     assert source[2:4] == [source[2], source[3]]
     with pytest.raises(IndexError):
         source[20]
+
+
+def test_data_sets_without_clips_are_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 1.1.0 had the files of videos in place of clips."""
+    old = {"id": "a", "task": "instruct", "images": [b"x"], "videos": [], "conversations": "[]", "meta": "{}"}
+    features = records._features()
+    text = {name: feature for name, feature in features.items() if name != "clips"}
+    monkeypatch.setattr(
+        records, "_features", lambda: tfds.features.FeaturesDict(text | {"videos": features["images"]})
+    )
+    monkeypatch.setattr(records, "to_example", lambda record: old)
+    monkeypatch.setattr(records.Records, "VERSION", tfds.core.Version("1.1.0"))
+    records.write({"a_train": [Record("a", "", (), ())]}, tmp_path / "old")
+    monkeypatch.undo()
+    assert (tmp_path / "old/records/1.1.0").is_dir()
+    assert list(records.open_split(tmp_path / "old", "a_train")) == [Record("a", "instruct", (b"x",), ())]
 
 
 def test_the_source_pickles(folder: Path) -> None:
@@ -174,7 +190,7 @@ def test_shards_of_several_writers_are_one_split(tmp_path: Path) -> None:
     assert records.finish({"s_train": parts}, tmp_path / "records") == {"s_train": 20}
     assert list(records.open_split(tmp_path / "records", "s_train")) == _records(20)
     # What TFDS itself says of the folder, without any of our code.
-    info = tfds.builder_from_directory(str(tmp_path / "records/records/1.1.0")).info
+    info = tfds.builder_from_directory(str(tmp_path / "records/records/1.2.0")).info
     assert info.splits["s_train"].shard_lengths == [7, 13]
 
 

@@ -18,6 +18,7 @@ import pytest
 from input_pipeline import token_table
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.encoding import IGNORE, encode
+from input_pipeline.token_chunks import Job
 from input_pipeline.tokenizer import load_sentencepiece
 from input_pipeline.types import Record, Turn
 
@@ -86,8 +87,9 @@ def test_without_quirks_ids_are_the_original_s_and_only_answers_are_supervised(c
 def test_a_masked_sample_is_named_counted_and_says_why(llama_tokenizers, caplog):
     (case,) = [c for c in CASES if c["template"] == "mpt" and c["case"] == "txt" and not c["legacy"]]
     turns = tuple(Turn(turn["from"], turn["value"]) for turn in case["sources"][0])
+    records = [Record("r7", "instruct", (), turns)]
     build = lambda quirks: token_table.build(
-        [Record("r7", "instruct", (), turns)], llama_tokenizers[False], TEMPLATES["mpt"], 1, 500, None, quirks
+        Job(records, llama_tokenizers[False], TEMPLATES["mpt"], 1, 500, quirks)
     )
     with caplog.at_level(logging.INFO):
         ((reason, count),) = build(True).skipped.items()

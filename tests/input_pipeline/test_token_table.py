@@ -14,6 +14,7 @@ from input_pipeline import token_chunks, token_table
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.encoding import IGNORE
 from input_pipeline.errors import UserError
+from input_pipeline.token_chunks import Job
 from input_pipeline.types import Record, Turn
 
 IMAGE_TOKENS = 4
@@ -24,7 +25,8 @@ ROW = 96
 def cache(tmp_path, tokenizer):
     def cached(records, template="v1_bare", **options):
         settings = dict(image_tokens=IMAGE_TOKENS, max_tokens=ROW) | options
-        return token_table.cached(tmp_path, records, "hash", tokenizer, TEMPLATES[template], **settings)  # pyright: ignore[reportArgumentType]
+        job = Job(records, tokenizer, TEMPLATES[template], **settings)  # pyright: ignore[reportArgumentType]
+        return token_table.cached(tmp_path, job, "hash")
 
     return cached
 
@@ -60,12 +62,7 @@ def test_a_table_gives_what_encoding_with_all_positions_gives(
     assert len(wanted) > 5
     for max_tokens in (8, 19, 27, 33, 40, 51, 500):
         table = token_table.build(
-            records,
-            tokenizer,
-            TEMPLATES[template],
-            image_tokens,
-            max_tokens,
-            reference_quirks=quirks,
+            Job(records, tokenizer, TEMPLATES[template], image_tokens, max_tokens, reference_quirks=quirks)
         )
         kept = {}
         for number, whole in wanted.items():
@@ -81,7 +78,7 @@ def test_a_table_gives_what_encoding_with_all_positions_gives(
 
 
 def test_words_are_those_of_all_turns(tokenizer):
-    table = token_table.build([two_images(3)], tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW)
+    table = token_table.build(Job([two_images(3)], tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
     assert table.words.tolist() == [2 + 3 + 5 + 2 + 1]
 
 
@@ -93,7 +90,7 @@ def test_left_out_samples_are_counted_by_reason(tokenizer, caplog):
         *(Record(f"no answer {n}", "instruct", (), (Turn("human", "red"),)) for n in range(5)),
         Record("good", "instruct", (), (Turn("human", "red"), Turn("gpt", "blue"))),
     ]
-    table = token_table.build(records, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW)
+    table = token_table.build(Job(records, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
     assert table.record.tolist() == [7]
     assert sum(table.skipped.values()) == 7
     assert table.skipped["nothing in it is supervised"] == 5
@@ -105,7 +102,7 @@ def test_left_out_samples_are_counted_by_reason(tokenizer, caplog):
 def test_the_cache_gives_what_was_built_and_knows_its_inputs(
     tmp_path, cache, tokenizer, chat_records, monkeypatch
 ):
-    built = token_table.build(chat_records, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW)
+    built = token_table.build(Job(chat_records, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
     first = cache(chat_records)
     monkeypatch.setattr(token_table, "_write", lambda *_: pytest.fail("it was built again"))
     again = cache(chat_records)
@@ -138,7 +135,7 @@ def test_files_are_mapped_and_pickle_to_their_path(cache, chat_records):
 
 
 def test_a_table_in_memory_pickles_whole(tokenizer, chat_records):
-    table = token_table.build(chat_records, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW)
+    table = token_table.build(Job(chat_records, tokenizer, TEMPLATES["v1_bare"], IMAGE_TOKENS, ROW))
     again = pickle.loads(pickle.dumps(table))
     np.testing.assert_array_equal(table.tokens, again.tokens)
     np.testing.assert_array_equal(table[3].labels, again[3].labels)
@@ -151,13 +148,13 @@ def test_several_processes_write_the_same_bytes_as_one(tmp_path, tokenizer, chat
     seen = []
     folders = [
         token_table.cached(
-            tmp_path / str(workers), records, "hash", tokenizer, TEMPLATES["v1_bare"], 4, ROW,
+            tmp_path / str(workers), Job(records, tokenizer, TEMPLATES["v1_bare"], 4, ROW), "hash",
             lambda done, total: seen.append(done), workers=workers,
         ).path
         for workers in (0, 2)
     ]  # fmt: skip
     names = sorted(path.name for path in folders[0].iterdir())
-    assert len(names) == 7
+    assert len(names) == len(token_table.DTYPES) + 1
     assert filecmp.cmpfiles(*folders, names, shallow=False) == (names, [], [])
     assert seen == [5, 10, 15, 20, 25, 26] * 2
 

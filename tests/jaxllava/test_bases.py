@@ -9,18 +9,23 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
 from configs import train as train_config
 from input_pipeline.errors import UserError
-from jaxllava import cli, rules
+from jaxllava import cli, identity, rules
 from jaxllava.bases import open_base
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
+from jaxllava.models.qformer import QFormerConfig
 from jaxllava.models.siglip import SiglipVisionConfig
-from jaxllava.weights import orbax
+from jaxllava.weights import fused, lazy, orbax, original, tables
+from tests.conftest import make_asker
 from tests.jaxllava import tiny_models as tiny
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -186,17 +191,102 @@ def test_what_cannot_be_started_from_is_one_line(parts, given, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_llama_vid_says_what_is_missing(parts, tmp_path):
-    """By what its config.json has beside LLaVA's own keys."""
-    values = {
-        "architectures": ["LlavaLlamaAttForCausalLM"],
-        "model_type": "llava",
-        "mm_vision_tower": "./model_zoo/LAVIS/eva_vit_g.pth",
-        "bert_type": "qformer_pretrain",
+@pytest.fixture(scope="module")
+def lavis(parts):
+    """What a new LLaMA-VID takes: eva_vit_g.pth, an InstructBLIP file, a folder of BERT's tokenizer; their leaves."""
+    asker = make_asker(parts / "bert")
+    vision = EvaVisionConfig(88, 32, 2, 1, image_size=16, patch_size=8)
+    qformer = QFormerConfig(768, 16, 2, 12, len(asker.tokenizer), 32, queries=2, vision_size=88)
+    model = LlamaVidConfig(vision, LlamaConfig(8, 8, 8, 1, 1), 0, qformer=qformer)
+    params = tiny.random_params(model, 5)
+    named = fused.join_eva(tables.from_leaves(lazy.lazy(params), original.table(model), tables.shapes(model)))
+    torch_of = lambda tensor: torch.from_numpy(np.array(tensor.read()))
+    eva = {n.removeprefix(original.EVA_TOWER): torch_of(t) for n, t in named.items() if "vision_tower" in n}
+    torch.save(eva | {"norm.weight": torch.ones(88)}, parts / "eva_vit_g.pth")
+    old = {
+        "model.vlm_att_encoder.": "Qformer.",
+        "model.vlm_att_ln": "ln_vision",
+        "model.vlm_att_query": "query_tokens",
     }
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"is a LLaMA-VID; its EVA-CLIP-G tower and Q-Former are not in"):
-        open_base(config_of("behavior", base=tmp_path))
+    blip = {
+        name.replace(theirs, ours): torch_of(tensor)
+        for name, tensor in named.items()
+        for theirs, ours in old.items()
+        if name.startswith(theirs)
+    }
+    blip |= {"Qformer.bert.embeddings.position_ids": torch.arange(32), "llm_proj.weight": torch.ones(2)}
+    torch.save({"model": blip}, parts / "instruct_blip.pth")
+    taken = {"vision", "qformer", "qformer_norm"}
+    return {path: leaf for path, leaf in rules.flatten(params).items() if path.split("/")[0] in taken}
+
+
+def vid(parts, **changes) -> dict[str, str]:
+    names = {"vision_tower": "eva_vit_g.pth", "decoder": "vicuna", "qformer": "instruct_blip.pth",
+             "question_tokenizer": "bert"}  # fmt: skip
+    return {key: str(parts / name) for key, name in (names | changes).items() if name}
+
+
+def test_a_new_llama_vid_has_the_weights_of_its_parts(parts, lavis):
+    base = open_base(config_of(**vid(parts)))
+    model = base.config
+    assert isinstance(model, LlamaVidConfig) and base.asker is not None
+    assert (model.image_tokens, model.feature_layer, model.qformer_sees_class) == (2, -1, True)
+    assert (base.template, model.image_mode, model.bridges) == ("imgsp_v1", "square", False)
+    flat = rules.flatten(base.leaves)
+    decoder = rules.flatten(tiny.random_params(model.decoder, 3))
+    expected = lavis | {f"decoder/{path}": leaf for path, leaf in decoder.items()}
+    assert flat.keys() == expected.keys()
+    for path, leaf in flat.items():
+        np.testing.assert_array_equal(leaf.read(), expected[path], err_msg=path)
+    assert {note.split(": ", 1)[1] for note in base.notes} == {
+        "left out, for BLIP-2's tower is the first 2 blocks: norm",
+        "left out: llm_proj",
+    }
+    larger = open_base(config_of(**vid(parts), image_size=32, compress="grid:2"))
+    assert isinstance(larger.config, LlamaVidConfig) and larger.config.image_tokens == 5
+    assert rules.flatten(larger.leaves)["vision/embeddings/position_embedding"].read().shape == (1, 17, 88)
+
+
+def test_a_llama_vid_may_see_through_clip(parts, lavis):
+    model = open_base(config_of(**vid(parts, vision_tower="clip"))).config
+    assert isinstance(model, LlamaVidConfig) and model.bridges
+    size = model.vision.image_size
+    assert open_base(config_of(**vid(parts, vision_tower="clip"), image_size=size)).config == model
+    assert (model.feature_layer, model.qformer_sees_class) == (-2, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "message"),
+    [
+        ({"qformer": ""}, {}, "--config.qformer is not set: a new LLaMA-VID takes"),
+        ({"question_tokenizer": ""}, {}, "--config.question_tokenizer is not set: a new LLaMA-VID takes"),
+        ({"vision_tower": "siglip"}, {}, "holds SigLIP: a new LLaMA-VID takes"),
+        ({"vision_tower": "clip", "qformer": ""}, {}, "question_tokenizer is a LLaMA-VID's, and --config.qformer"),
+        ({"vision_tower": "clip"}, {"image_size": 48}, "only an EVA tower (eva_vit_g.pth) is resized"),
+        ({"vision_tower": "instruct_blip.pth"}, {}, "no EVA vision tower (cls_token"),
+        ({"qformer": "eva_vit_g.pth"}, {}, "holds no Q-Former (its queries missing)"),
+        ({"qformer": "nowhere.pth"}, {}, "--config.qformer: "),
+        ({"question_tokenizer": "clip"}, {}, "holds no tokenizer that can be read"),
+        ({}, {"compress": "grid:9"}, "--config.compress: compress 'grid:9'"),
+        ({}, {"base": "llava"}, "--config.base and --config.vision_tower are both set"),
+    ],
+)  # fmt: skip
+def test_what_no_llama_vid_can_be_made_of_is_one_line(parts, lavis, given, changes, message):
+    base = {"base": str(parts / changes.pop("base"))} if "base" in changes else {}
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        open_base(config_of(**vid(parts, **given), **base, **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_a_llama_vid_s_identity_is_of_its_files(parts, lavis, tmp_path):
+    other = tmp_path / "other.pth"
+    other.write_bytes((parts / "eva_vit_g.pth").read_bytes())
+    same = identity.of_folder(other)
+    assert (
+        same == identity.of_folder(parts / "eva_vit_g.pth") != identity.of_folder(parts / "instruct_blip.pth")
+    )
+    other.write_bytes(other.read_bytes()[:-1] + b"x")
+    assert identity.of_folder(other) != same
 
 
 def test_an_original_base_takes_the_tower_that_it_left_out(parts, tmp_path):
@@ -249,3 +339,20 @@ def test_stage_one_and_two_of_a_recipe(parts, plaza, tmp_path):
     assert isinstance(one.config, LlavaConfig) and isinstance(two.config, LlavaConfig)
     assert (one.config.image_mode, two.config.image_mode) == ("square", "pad")
     assert two.template == "vicuna_v1"
+
+
+@pytest.mark.slow
+def test_stage_one_and_two_of_a_llama_vid(parts, lavis, plaza, tmp_path):
+    """Stage 1 trains the projector and the projections around the Q-Former, stage 2 all but the tower."""
+    given = {"image_size": 16, "row_images": 4, **vid(parts)}
+    one, first = trained("llama_vid:size=7b,stage=1", tmp_path / "one", plaza, **given)
+    assert one.asker is not None and one.template == "imgsp_v1"
+    for path, leaf in lavis.items():
+        np.testing.assert_array_equal(first[path], leaf, err_msg=path)
+    two, second = trained(
+        "llama_vid:size=7b,stage=2", tmp_path / "two", plaza, base=tmp_path / "one", row_images=4
+    )
+    changed = {path.split("/")[0] for path in first if not np.array_equal(first[path], second[path])}
+    assert changed == {"decoder", "projector", "context", "qformer", "qformer_norm"}
+    assert isinstance(two.config, LlamaVidConfig) and two.config.image_mode == "pad"
+    assert two.template == "imgsp_v1"

@@ -13,7 +13,7 @@ import pytest
 from input_pipeline import records
 from input_pipeline.behavior import samples, templates
 from input_pipeline.errors import UserError
-from input_pipeline.types import Comment, Post, Record, Scene, Span, Turn
+from input_pipeline.types import Clip, Comment, Post, Record, Scene, Span, Turn
 from jaxllava import api, cli
 from jaxllava.evaluate import behavior, behavior_command, behavior_figures, behavior_posts
 from jaxllava.evaluate import plaza as plaza_tasks
@@ -47,11 +47,14 @@ GOOD = [
     record("e", "table", "image_behavior_v1_unmarked", content="warm", like_rate=0.25,
            comments=("two red cups are nice and soothing",)),
     record("f", "youtube", "replay_v1", replay=(0.2, 0.2, 0.2)),
-    record("g", "youtube", "replay_v1", replay=(0.1, 0.9)),
+    # A film of three frames, which one mark stands for.
+    replace(
+        record("g", "youtube", "replay_v1", replay=(0.1, 0.9)), images=(png(7), png(8), png(9)),
+        clips=(Clip(0, (0.0, 1.0, 2.0)),),
+    ),
 ]  # fmt: skip
 IDS = ["reddit/a", "reddit/b", "youtube/c", "youtube/d", "other/e", "youtube/f", "youtube/g"]
 BAD = {
-    "is a video": replace(GOOD[0], id="v", meta={**GOOD[0].meta, "post_id": "v"}, videos=(b"film",)),
     "has no picture": replace(GOOD[0], id="n", meta={**GOOD[0].meta, "post_id": "n"}, images=()),
     "picture that cannot be read (not an image)": replace(
         GOOD[0], id="p", meta={**GOOD[0].meta, "post_id": "p"}, images=(b"no picture",)

@@ -222,7 +222,7 @@ def results():
 
 def test_every_arm_is_compared_with_behavior_in_every_task(results):
     tests = results["tests"]["zero_shot"]
-    assert len(tests) == (len(ARMS) - 1 + 1) * len(plaza.TASKS)
+    assert len(tests) == (len(ARMS) - 1 + 1) * len(plaza.PICTURE_TASKS)
     assert {test["other"] for test in tests} == {"base", *ARMS} - {"behavior"}
     for cells in results["arms"].values():
         for cell in cells["zero_shot"].values():

@@ -44,12 +44,12 @@ def test_every_figure_has_its_interval(run):
     results = json.loads((workdir / "evidence.json").read_text())
     assert list(results["arms"]) == ["base", *ARMS]
     for cells in results["arms"].values():
-        assert set(cells["zero_shot"]) == set(plaza.TASKS)
+        assert set(cells["zero_shot"]) == set(plaza.PICTURE_TASKS)
         for group in (cells["zero_shot"], *cells["finetuned"].values()):
             assert all(cell["low"] <= cell["mean"] <= cell["high"] for cell in group.values())
     assert set(results["arms"]["behavior"]["finetuned"]) == {"0.2", "1"}
     assert results["arms"]["unfiltered"]["finetuned"] == {}
-    assert len(results["tests"]["zero_shot"]) == 2 * len(plaza.TASKS)
+    assert len(results["tests"]["zero_shot"]) == 2 * len(plaza.PICTURE_TASKS)
     assert (workdir / "evidence.md").read_text().startswith("Measured 20")
     assert (workdir / "evidence.html").is_file()
 

@@ -8,8 +8,11 @@ import pytest
 
 from jaxllava import flops
 from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import Guide, LlamaVidConfig, llama_vid
 from jaxllava.models.llava import LlavaConfig, LlavaModel, init_params, llava_1_5
+from jaxllava.models.qformer import QFormerConfig
 from jaxllava.rules import unflatten
 
 
@@ -70,3 +73,53 @@ def test_the_forward_pass_is_what_xla_counts():
     counted = jax.jit(forward).lower(params, tokens, pixels).compile().cost_analysis()["flops"]
     own = flops.of_model(config, trains()).of(tokens=length, pairs=length**2, images=1)
     assert own == pytest.approx(counted, rel=0.05)  # XLA counts norms and activations too
+
+
+@pytest.mark.parametrize("sees_class", [True, False])
+def test_the_forward_pass_of_a_llama_vid_is_what_xla_counts(sees_class):
+    """Three frames, and five slots with questions of two words; so wide that products outweigh the rest."""
+    vision = EvaVisionConfig(256, 1024, 1, 2, image_size=64, patch_size=8)
+    qformer = QFormerConfig(192, 768, 1, 2, vocab_size=50, queries=16, vision_size=256, cross_every=1)
+    decoder = LlamaConfig(512, 256, 1024, 1, 2)
+    config = LlamaVidConfig(
+        vision, decoder, image_token=511, qformer=qformer, compress="grid:2", qformer_sees_class=sees_class
+    )
+    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    length, frames, slots, words = 32, 3, 5, 2
+    tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    pixels = jax.ShapeDtypeStruct((1, frames, 64, 64, 3), jnp.float32)
+    pooled = jax.ShapeDtypeStruct((1, slots, config.image_tokens, 256), jnp.float32)
+    place = jnp.zeros((1, slots), jnp.int32)
+    guide = Guide(place, place, jnp.zeros((1, 1, words), jnp.int32), jnp.ones((1, 1, words), bool))
+
+    def forward(params, tokens, pixels):
+        apply = config.module().apply
+        hidden = apply({"params": params}, tokens, tokens, tokens, pixels, tokens, guide)
+        return apply({"params": params}, hidden, method="logits")
+
+    sizes = {"tokens": length, "pairs": length**2, "images": frames, "slots": slots, "words": slots * words}
+    for given, kept in ((pixels, False), (pooled, True)):
+        counted = jax.jit(forward).lower(params, tokens, given).compile().cost_analysis()["flops"]
+        cost = flops.of_model(config, trains(), kept=kept)
+        assert cost.of(**sizes) == pytest.approx(counted, rel=0.05), kept
+    assert cost.per_image == cost.per_word == 0 < cost.per_slot
+
+
+def test_a_llama_vid_s_backward_pass_ends_at_what_trains():
+    """Stage 1 trains around the frozen Q-Former, stage 2 within, stage 3 behind."""
+    model = llama_vid("7b")
+    forward, first, second, third = (
+        flops.of_model(model, trains(*parts))
+        for parts in (
+            (),
+            ("projector", "context"),
+            ("projector", "context", "qformer", "qformer_norm", "decoder"),
+            ("projector", "decoder"),
+        )
+    )
+    layers = 39 * (4 * 1408**2 + 2 * 1408 * 6144)
+    tower = 2 * 257 * layers + 4 * 39 * 257**2 * 1408 + 2 * 256 * 3 * 14**2 * 1408
+    assert {cost.per_image for cost in (forward, first, second, third)} == {tower}
+    assert first.per_token == third.per_token * 2 / 3 == forward.per_token * 2
+    assert first.per_word == third.per_word == forward.per_word == second.per_word / 3
+    assert forward.per_slot < third.per_slot < first.per_slot < second.per_slot < 3 * forward.per_slot

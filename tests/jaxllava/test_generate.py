@@ -77,7 +77,7 @@ def test_greedy_equals_transformers(reference, params) -> None:
             **_torch_inputs(ROWS), max_new_tokens=80, min_new_tokens=80, do_sample=False, eos_token_id=None,
             pad_token_id=0,
         )[:, -80:].numpy()  # fmt: skip
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     tokens, counts = generation.generate(MODEL, params, prompts, max_new_tokens=80, end_ids=())
     np.testing.assert_array_equal(tokens, expected)
     np.testing.assert_array_equal(counts, 80)
@@ -101,14 +101,14 @@ def test_greedy_equals_transformers_in_every_family(name: str) -> None:
             **_torch_inputs(ROWS), max_new_tokens=70, min_new_tokens=70, do_sample=False, eos_token_id=None,
             pad_token_id=0,
         )[:, -70:].numpy()  # fmt: skip
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     tokens, _ = generation.generate(LlavaModel(config), params, prompts, max_new_tokens=70, end_ids=())
     np.testing.assert_array_equal(tokens, expected)
     assert len(np.unique(expected)) > 5
 
 
 def test_eos_stops_each_row_by_itself(reference, params) -> None:
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     free, _ = generation.generate(MODEL, params, prompts, max_new_tokens=40, end_ids=())
     eos = int(free[0, 7])
     firsts = [list(row).index(eos) if eos in row else 40 for row in free.tolist()]
@@ -125,7 +125,7 @@ def test_eos_stops_each_row_by_itself(reference, params) -> None:
 
 
 def test_side_of_padding_does_not_matter(params) -> None:
-    left = generation.stack_prompts(ROWS, 28, pad_id=0)
+    left = generation.stack_prompts(ROWS, pad_id=0)
     shift = lambda x: np.stack(
         [np.roll(r, -(len(r) - n)) for r, n in zip(x, map(len, _tokens()), strict=True)]
     )
@@ -144,21 +144,43 @@ def _tokens() -> list[np.ndarray]:
 def test_neighbours_do_not_matter(params) -> None:
     """A row alone, and in a batch filled up with repeats, answers the same."""
     together, _ = generation.generate(
-        MODEL, params, generation.stack_prompts(ROWS, 28, 0, rows_to=4), max_new_tokens=20, end_ids=()
+        MODEL, params, generation.stack_prompts(ROWS, 0, rows_to=4), max_new_tokens=20, end_ids=()
     )
     assert together.shape == (4, 20)
     np.testing.assert_array_equal(together[3], together[2])
     for i, row in enumerate(ROWS):
         alone, _ = generation.generate(
-            MODEL, params, generation.stack_prompts([row], 28, 0), max_new_tokens=20, end_ids=()
+            MODEL, params, generation.stack_prompts([row], 0), max_new_tokens=20, end_ids=()
         )
         np.testing.assert_array_equal(alone[0], together[i])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_long_prompt_is_read_in_parts(params, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
+    if side == "right":
+        moved = [np.flip(x, axis=1) for x in (prompts.tokens, prompts.valid, prompts.image_index)]
+        prompts = generation.Prompts(*moved, prompts.images)
+    width = prompts.tokens.shape[1]
+    whole = generation._prefill(MODEL, params, prompts, width + 16)
+    assert generation._block(width, width + 16) == width
+    monkeypatch.setattr(generation, "MAX_PAIRS", 10 * (width + 16))
+    assert generation._block(width, width + 16) == 6
+    parts = generation._prefill(MODEL, params, prompts, width + 16)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), parts[0::2], whole[0::2]
+    )
+    real = np.pad(prompts.valid, ((0, 0), (0, 16)))  # of junk on padding nothing is asked
+    for key in ("k", "v"):
+        for a, b in zip(parts[1][key], whole[1][key], strict=True):
+            keep = real.reshape(*real.shape[:1], *([1] * (np.ndim(a) - 3)), real.shape[1], 1)
+            np.testing.assert_allclose(np.where(keep, a, 0), np.where(keep, b, 0), atol=1e-5, rtol=1e-5)
 
 
 def test_few_compilations(params) -> None:
     """Prompt lengths and limits within a bucket share one program; the limit itself is not compiled in."""
     run = lambda text, new: generation.generate(
-        MODEL, params, generation.stack_prompts([_row(text, 0, 5)], 28, 0), max_new_tokens=new, end_ids=()
+        MODEL, params, generation.stack_prompts([_row(text, 0, 5)], 0), max_new_tokens=new, end_ids=()
     )
     run(3, 5)
     before = generation._decode._cache_size()
@@ -202,7 +224,7 @@ def test_sampling_follows_the_distribution() -> None:
 
 
 def test_sampled_text_depends_on_the_key_alone(params) -> None:
-    prompts = generation.stack_prompts(ROWS, 28, 0)
+    prompts = generation.stack_prompts(ROWS, 0)
     run = lambda seed: generation.generate(
         MODEL, params, prompts, max_new_tokens=16, end_ids=(), temperature=1.0, key=jax.random.key(seed)
     )[0]
@@ -213,7 +235,7 @@ def test_sampled_text_depends_on_the_key_alone(params) -> None:
 def test_layers_apart_give_the_same(params) -> None:
     """As a CPU holds them: greedy tokens, scores and the way back. Grouped queries and a window are in the config."""
     config = CONFIG.replace(decoder=CONFIG.decoder.replace(sliding_window=12))
-    model, prompts = LlavaModel(config), generation.stack_prompts(ROWS, 28, pad_id=0)
+    model, prompts = LlavaModel(config), generation.stack_prompts(ROWS, pad_id=0)
     apart = params | {"decoder": llama.unstack(params["decoder"])}
     assert llama.is_unstacked(apart["decoder"]["layers"]) and not llama.is_unstacked(
         params["decoder"]["layers"]
@@ -233,7 +255,7 @@ def test_a_generated_token_copies_no_cache(params) -> None:
     """With layers apart, on a CPU: the loop over tokens writes each cache in place and transposes none of it."""
     apart = params | {"decoder": llama.unstack(params["decoder"])}
     for rows in (1, 3):
-        prompts = generation.stack_prompts(ROWS[:rows], 28, pad_id=0)
+        prompts = generation.stack_prompts(ROWS[:rows], pad_id=0)
         scalar = jnp.float32(1)
         text = generation._decode.lower(
             apart, prompts, jnp.int32(8), jax.random.key(0), scalar, scalar, jnp.asarray([-1], jnp.int32),
@@ -257,7 +279,7 @@ def test_scores_equal_the_full_forward_pass(params) -> None:
     """Candidates of unequal lengths, behind unequal prompts with images, in several passes over the cache."""
     rng = np.random.default_rng(3)
     candidates = [[rng.integers(6, 101, size=n).astype(np.int32) for n in (1, 4, 2, 7, 3)] for _ in ROWS]
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     expected = np.zeros((3, 5))
     for i, (tokens, index, images) in enumerate(ROWS):
         for j, candidate in enumerate(candidates[i]):
@@ -275,7 +297,7 @@ def test_scores_equal_the_full_forward_pass(params) -> None:
 
 
 def test_greedy_continuations_are_what_generation_writes(params, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     written, _ = generation.generate(MODEL, params, prompts, max_new_tokens=5, end_ids=())
     other = lambda tokens, place: np.where(np.arange(len(tokens)) == place, (tokens + 1) % 101, tokens)
     candidates = [
@@ -293,7 +315,7 @@ def test_greedy_continuations_are_what_generation_writes(params, monkeypatch: py
 
 
 def test_each_row_has_its_own_limit(params) -> None:
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     whole, _ = generation.generate(MODEL, params, prompts, max_new_tokens=9, end_ids=())
     limits = [2, 9, 5]
     for ends in ((), (int(whole[1, 3]),)):
@@ -311,7 +333,7 @@ def test_each_row_has_its_own_limit(params) -> None:
 def test_scores_in_several_passes(params, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     candidates = [[rng.integers(6, 101, size=n).astype(np.int32) for n in (2, 4, 1, 3, 4)] for _ in ROWS]
-    prompts = generation.stack_prompts(ROWS, 28, pad_id=0)
+    prompts = generation.stack_prompts(ROWS, pad_id=0)
     whole, _ = generation.score(MODEL, params, prompts, candidates)
     monkeypatch.setattr(generation, "MAX_CANDIDATE_SLOTS", 6)
     parts, _ = generation.score(MODEL, params, prompts, candidates)

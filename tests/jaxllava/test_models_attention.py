@@ -87,6 +87,24 @@ def test_splash_equals_the_reference(name, small_blocks):
 
 
 @pytest.mark.parametrize("name", ["causal", "packed_window"])
+def test_splash_of_long_rows_holds_several_blocks_of_keys(name, small_blocks, monkeypatch):
+    """As many copies of the queries' gradient as that leaves are summed: the same numbers."""
+    monkeypatch.setattr(splash, "MOST_COPIES", 1)
+    arrays, more = _case(name)
+    assert splash.held_length(arrays[0].shape[1]) == arrays[0].shape[1] > splash.MAX_BLOCK
+    for got, expected in zip(_run(arrays, more, "splash"), _run(arrays, more, "xla"), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "length, held",
+    [(128, 128), (4096, 512), (8192, 512), (16384, 1024), (65536, 4096), (131072, 4096), (6144, 512)],
+)
+def test_rows_of_any_length_leave_few_copies(length, held):
+    assert splash.held_length(length) == held and length % held == 0
+
+
+@pytest.mark.parametrize("name", ["causal", "packed_window"])
 def test_splash_in_bfloat16(name, small_blocks):
     """Against float32 with the same inputs: within 2**-6 of the largest, four steps of bfloat16."""
     half, more = _case(name, jnp.bfloat16, dim=64)

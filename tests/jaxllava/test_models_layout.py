@@ -78,6 +78,35 @@ def test_no_device_sees_rows_of_others(shape):
     assert {s[0] for s in activations} <= {own}
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 2, 4)])
+def test_a_device_keeps_its_part_of_a_row_between_layers(shape):
+    """What the layers leave for the backward pass is cut along the row over tensor; values and gradients are equal."""
+    model = Llama(DECODER)
+    params = {"decoder": init_llama(DECODER, jax.random.key(0))}
+    rng = np.random.default_rng(0)
+    embeds = jnp.asarray(rng.normal(size=(BATCH, LENGTH, 64)), jnp.float32)
+    segments = jnp.asarray(np.repeat([1, 2, 0], LENGTH // 3)[None].repeat(BATCH, 0))
+    positions = jnp.tile(jnp.arange(LENGTH // 3), 3)[None].repeat(BATCH, 0)
+
+    def loss(params: Any, embeds: jax.Array) -> tuple[jax.Array, jax.Array]:
+        hidden: Any = model.apply({"params": params["decoder"]}, embeds, positions, segments)
+        return jnp.sin(hidden).sum(), hidden
+
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    expected = gradient(params, embeds)
+    mesh = sharding.make_mesh(shape)
+    laid_out = jax.device_put(params, sharding.param_shardings(params, mesh, sharding.LLAVA_RULES))
+    with jax.set_mesh(mesh):
+        lowered = gradient.lower(laid_out, jax.device_put(embeds, sharding.batch_sharding(mesh)))
+        compiled = lowered.compile()
+        found = compiled(laid_out, jax.device_put(embeds, sharding.batch_sharding(mesh)))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(jnp.abs(other).max()))
+    own, text = BATCH // (shape[0] * shape[1]), compiled.as_text() or ""
+    assert f"f32[2,{own},{LENGTH // shape[2]},64]" in text
+    assert f"f32[2,{own},{LENGTH},64]" not in text
+
+
 def test_a_tower_under_fsdp_keeps_its_activations():
     model = ClipVision(TOWER)
     pixels = jax.ShapeDtypeStruct((BATCH, 20, 20, 3), jnp.float32)

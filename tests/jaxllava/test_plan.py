@@ -21,6 +21,10 @@ from input_pipeline.errors import UserError
 from jaxllava import initial, optimizer, sharding
 from jaxllava.bases import open_base
 from jaxllava.models import splash
+from jaxllava.models.eva import EvaVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
+from jaxllava.models.qformer import QFormerConfig
 from jaxllava.objectives import make_objective
 from jaxllava.plan import command, estimate, program, search, topology
 from tests.jaxllava.test_cli import fail
@@ -205,6 +209,20 @@ def test_generation_compiles_prefill_and_decode(config):
     assert found["fits"] and found["hbm_gib"]["optimizer"] == 0
     assert found["projected_decode_step_s"] > 0 and found["projected_prefill_s"] > 0
     assert "Prefill" in text and "4 prompts of 64 positions" in text
+
+
+@needs_libtpu
+def test_generation_of_a_llama_vid_has_frames_that_were_seen(config):
+    config.architecture, config.base = "", ""
+    vision = EvaVisionConfig(16, 32, 2, 2, image_size=16, patch_size=4)
+    qformer = QFormerConfig(16, 32, 2, 2, vocab_size=64, queries=3, vision_size=16)
+    decoder = LlamaConfig(128, 256, 256, 2, 4, max_positions=600)
+    model = LlamaVidConfig(vision, decoder, 5, compress="mean", qformer=qformer)
+    on = topology.open_slice("v5e:2x2")
+    mesh = sharding.make_mesh(config.mesh, on.devices, 0)
+    made = program.generation(config, model, mesh, rows=4, prompt=512, new=8)
+    found = estimate.estimate(made, on, {})
+    assert found.fits and (found.prefill_s or 0) > 0 and (found.decode_step_s or 0) > 0
 
 
 @pytest.mark.parametrize("lead", [(4,), (3, 4)])

@@ -25,7 +25,7 @@ def test_every_arm_has_every_figure_with_its_interval(run):
     workdir, results = run
     assert set(results["arms"]) == {"base", *ARMS}
     for arm, figures in results["arms"].items():
-        assert set(figures) == set(plaza.TASKS), arm
+        assert set(figures) == set(plaza.PICTURE_TASKS), arm
         for figure in figures.values():
             assert figure["low"] <= figure["mean"] <= figure["high"]
             assert figure["n"] > 0

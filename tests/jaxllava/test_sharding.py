@@ -19,7 +19,10 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from input_pipeline.errors import UserError
 from jaxllava import lora, quantize, rules, sharding
+from jaxllava.models.eva import EvaVisionConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, init_params, llava_1_5
+from jaxllava.models.qformer import QFormerConfig
 from jaxllava.models.siglip import SiglipVisionConfig
 from tests.jaxllava import tiny_models as tiny
 
@@ -146,13 +149,19 @@ def test_the_layout_is_the_golden_one(variant):
 
 
 def test_no_rule_of_the_layout_is_idle():
-    """A rule may be without a use in one model, but not in all of them: SigLIP, LLaVA-NeXT, adapters, four bits."""
+    """A rule may be without a use in one model, but not in all: SigLIP, LLaVA-NeXT, LLaMA-VID, adapters, four bits."""
     head = ((r"decoder/lm_head/kernel", None),)
     paths: set[str] = set()
     for config in (
         tiny.LLAVA,
         tiny.LLAVA.replace(pinpoints=((28, 28), (28, 56))),
         tiny.LLAVA.replace(vision=SiglipVisionConfig(32, 64, 2, 4, image_size=28, patch_size=14)),
+        LlamaVidConfig(
+            EvaVisionConfig(16, 32, 2, 2, image_size=16, patch_size=4),
+            tiny.LLAVA.decoder,
+            tiny.LLAVA.image_token,
+            qformer=QFormerConfig(16, 32, 2, 2, vocab_size=64, queries=3, vision_size=16),
+        ),
     ):
         for chosen in ((), (*head, (r".*", (2, 2, 0.0)))):
             nf4 = (*head, (r".*", "nf4")) if chosen else ()

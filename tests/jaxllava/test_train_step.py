@@ -13,6 +13,7 @@ from configs import train as train_config
 from input_pipeline import packing, token_table
 from input_pipeline import rows as rows_lib
 from input_pipeline.conversation import TEMPLATES
+from input_pipeline.token_chunks import Job
 from jaxllava import optimizer, rules, sharding
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
@@ -37,7 +38,7 @@ def setup(tokenizer):
 
 
 def make_batch(tokenizer, records, rows: int, row_tokens: int, row_images: int, one_per_row: bool = False):
-    table = token_table.build(records, tokenizer, TEMPLATES["v1_bare"], 4, row_tokens)
+    table = token_table.build(Job(records, tokenizer, TEMPLATES["v1_bare"], 4, row_tokens))
     pairs = packing.mixture([len(table)], [1.0], seed=0)
     lengths = np.full(len(table), row_tokens) if one_per_row else table.lengths
     plan = packing.plan(lengths, table.images, row_tokens, row_images, seed=0)

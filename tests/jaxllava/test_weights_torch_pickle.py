@@ -43,6 +43,23 @@ def test_a_state_dict_with_metadata_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(TorchFile(tmp_path / "x.bin")["bias"], layer.bias.detach().numpy())
 
 
+def test_tensors_of_dicts_within_are_named_by_both(tmp_path: Path) -> None:
+    """As LAVIS saves: {"model": state_dict}."""
+    one = torch.arange(4.0)
+    torch.save(
+        {"model": OrderedDict({"a.weight": one, "inner": {"b": one + 1}}), "c": one + 2}, tmp_path / "x.pth"
+    )
+    found = TorchFile(tmp_path / "x.pth")
+    assert list(found) == ["model.a.weight", "model.inner.b", "c"]
+    np.testing.assert_array_equal(found["model.inner.b"], one.numpy() + 1)
+    torch.save({"model": {"a": one}, "model.a": one}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="names a tensor twice"):
+        TorchFile(tmp_path / "x.pth")
+    torch.save({"model": {"a": one, "epoch": 3}}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="holds more than named tensors"):
+        TorchFile(tmp_path / "x.pth")
+
+
 class _Evil:
     def __init__(self, path: Path):
         self.path = path

@@ -14,7 +14,7 @@ from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.rules import Params, flatten, unflatten
-from jaxllava.weights import hf, hf_config, hf_export, lazy, tables
+from jaxllava.weights import fused, hf, hf_config, hf_export, lazy, tables
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.source import open_checkpoint
 
@@ -79,7 +79,7 @@ def params_of(model: torch.nn.Module, config: Any) -> Params:
 def to_params(tensors: Any, table: Any, expected: Any, origin: str) -> Params:
     """`tables.to_leaves` of arrays in memory, read."""
     named = {n: t if isinstance(t, lazy.Tensor) else lazy.Tensor.of(t) for n, t in tensors.items()}
-    return lazy.read(tables.to_leaves(tables.split_fused(named), table, expected, origin))
+    return lazy.read(tables.to_leaves(fused.split_fused(named), table, expected, origin))
 
 
 def from_params(params: Params, table: Any, expected: Any) -> dict[str, np.ndarray]:
