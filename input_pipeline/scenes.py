@@ -106,6 +106,7 @@ def _scenes(
         weights=ContentDetector.Components(1.0, 1.0, 1.0, edges),
         filter_mode=FlashFilter.Mode.SUPPRESS,  # a cut is told at once, not when the next one has not come
     )
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     stop = line.end if end is None else min(end, line.end)
     best: _Look | None = None
     shape: tuple[int, ...] = ()
@@ -128,7 +129,9 @@ def _scenes(
         grey = _grey(small)
         if best is None or (before is not None and at >= looked + 1 / looks):
             # The first frame of a scene has none before it: it stands for a scene of one frame only.
-            look = _Look(at, grey.std() < _FLAT, float("inf") if before is None else _motion(before, grey))
+            look = _Look(
+                at, grey.std() < _FLAT, float("inf") if before is None else _motion(flow, before, grey)
+            )
             if best is None or (look.flat, look.motion) < (best.flat, best.motion):
                 look.picture = film.picture(frame, side) if pictures else None
                 best = look
@@ -166,11 +169,9 @@ def _grey(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def _motion(before: np.ndarray, after: np.ndarray) -> float:
-    """How far a point moves on the average, in pixels of the small pictures."""
-    import cv2
-
+def _motion(flow: Any, before: np.ndarray, after: np.ndarray) -> float:
+    """How far a point moves on the average, in pixels of the small pictures. `flow` is OpenCV's DIS."""
     if min(after.shape) < 16:  # of less DIS makes no patches
         return float(np.abs(after.astype(int) - before).mean())
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(before, after, None)  # type: ignore[call-overload]
-    return float(np.hypot(flow[..., 0], flow[..., 1]).mean())
+    moved = flow.calc(before, after, None)
+    return float(np.hypot(moved[..., 0], moved[..., 1]).mean())

@@ -27,7 +27,6 @@ SUFFIXES = (
     ".txt",
 )  # the best first; captions inside stand before .txt
 _MOST_CUES = 200_000  # ten hours of two a second are 72,000
-_MOST_BYTES = 64 * 2**20
 _STYLE = re.compile(r"\{\\[^{}]*\}")
 
 
@@ -110,7 +109,7 @@ def _cues(container: Any, tracks: list[Any], first: float) -> list[Line]:
                 continue
             size += packet.size
             cues = found[packet.stream_index]
-            if size > _MOST_BYTES or len(cues) > _MOST_CUES:
+            if size > captions.MAX_SIZE or len(cues) > _MOST_CUES:
                 break
             start = float(packet.pts * packet.time_base) - first
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - first
@@ -146,14 +145,14 @@ def _of_file(path: Path, least_logprob: float) -> list[Said]:
             raise CaptionsError("a transcript without segments")
         return _of_segments(segments, least_logprob)
     if suffix == ".txt":
-        text = " ".join(fields.writable(_text(path)).split())
+        text = " ".join(fields.writable(captions.text_of(path, "a transcript", "is")).split())
         return [Said(0.0, math.inf, text)] if text else []
     return _said(captions.spoken(captions.read(path)))
 
 
 def _segments(path: Path) -> list[Any] | None:
     try:
-        value = json.loads(_text(path))
+        value = json.loads(captions.text_of(path, "a transcript", "is"))
     except (ValueError, RecursionError, CaptionsError):
         return None
     segments = value.get("segments") if isinstance(value, dict) else value
@@ -173,20 +172,6 @@ def _of_segments(segments: list[Any], least_logprob: float) -> list[Said]:
         if sure is None or sure >= least_logprob:
             lines.append(captions.cue(start, end, fields.text(segment, "text") or ""))
     return _said(Line(line.start, line.end, " ".join(line.text.split())) for line in lines)
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError:
-        raise CaptionsError("a transcript cannot be read") from None
-    if len(data) > _MOST_BYTES:
-        raise CaptionsError("a transcript is too large")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise CaptionsError("a transcript is not UTF-8") from None
 
 
 def _said(lines: Iterable[Line]) -> list[Said]:

@@ -79,7 +79,7 @@ class FrameEncoder:
             parts = self._features(frames())
             if self.cache and key:
                 parts = self.cache.write(key, parts)
-        found = [[self._ask(part, ids) for ids in questions] for part in parts]
+        found = [self._ask(part, questions) for part in parts]
         c = self.config
         if not found or not questions:
             return np.zeros((len(questions), 0, c.image_tokens, c.vision.hidden_size), np.float32)
@@ -91,13 +91,17 @@ class FrameEncoder:
                 features = self._see(self._params, self._put(_filled(np.stack(batch))))
             yield np.asarray(features)[: len(batch)]
 
-    def _ask(self, features: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        length = next(size for size in _TOKENS if size >= len(ids))
-        text, valid = np.zeros(length, np.int32), np.arange(length) < len(ids)
-        text[: len(ids)] = ids
+    def _ask(self, features: np.ndarray, questions: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """[n, T, W] -> for each question [n, image_tokens, W]"""
+        answers = []
         with self._context():
-            found = self._compress(self._params, self._put(_filled(features)), text, valid)
-        return np.asarray(found)[: len(features)]
+            seen = self._put(_filled(features))
+            for ids in questions:
+                length = next(size for size in _TOKENS if size >= len(ids))
+                text, valid = np.zeros(length, np.int32), np.arange(length) < len(ids)
+                text[: len(ids)] = ids
+                answers.append(np.asarray(self._compress(self._params, seen, text, valid))[: len(features)])
+        return answers
 
 
 def _batches(frames: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:

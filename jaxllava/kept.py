@@ -90,12 +90,7 @@ def fill(
     numbers = np.unique(found.plan.samples)
     pairs = [tuple(pair) for pair in np.unique(found.pairs[numbers], axis=0).tolist()]
     own = pairs[jax.process_index() :: jax.process_count()]
-    missing = [
-        (table, sample)
-        for table, sample in own
-        if found.tables[table].slots[sample]
-        and kept.cache.read(kept.key(found.tables[table], sample)) is None
-    ]
+    missing = [(table, sample) for table, sample in own if kept.is_missing(found.tables[table], sample)]
     # All hosts or none: the parameters are gathered from all of them.
     if not hosts.all_true("whether all features are there", not missing, minutes):
         encoder = _encoder(model, params, mesh)

@@ -19,7 +19,7 @@ from input_pipeline.sources import fields
 
 FORMATS = ("json3", "vtt", "srt", "srv3")  # the best first: json3 never repeats a row
 
-_MAX_SIZE = 64 * 2**20  # bytes
+MAX_SIZE = 64 * 2**20  # bytes
 _CLOCK = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _STAMP = re.compile(_CLOCK)
 _TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}")
@@ -52,18 +52,22 @@ def read(path: str | Path) -> list[Line]:
         CaptionsError: the file cannot be read, or holds something else.
     """
     path = Path(path)
+    return parse(text_of(path), path.suffix.removeprefix("."))
+
+
+def text_of(path: Path, what: str = "captions", be: str = "are") -> str:
+    """Returns a file's text. Raises CaptionsError, which calls it `what`."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+            data = file.read(MAX_SIZE + 1)
     except OSError:
-        raise CaptionsError("captions cannot be read") from None
-    if len(data) > _MAX_SIZE:
-        raise CaptionsError("captions are too large")
+        raise CaptionsError(f"{what} cannot be read") from None
+    if len(data) > MAX_SIZE:
+        raise CaptionsError(f"{what} {be} too large")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise CaptionsError("captions are not UTF-8") from None
-    return parse(text, path.suffix.removeprefix("."))
+        raise CaptionsError(f"{what} {be} not UTF-8") from None
 
 
 def parse(text: str, format: str) -> list[Line]:
