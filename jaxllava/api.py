@@ -56,6 +56,10 @@ def load(
         raise UserError(
             f"{path}: holds {found.kind}, not a LLaVA; it can start one (config.init), not answer."
         )
+    if features and not isinstance(config, LlamaVidConfig):
+        raise UserError(
+            f"{path}: holds a LLaVA without a Q-Former; features of videos (--features) are kept of a LLaMA-VID alone"
+        )
     if found.tokenizer is None:
         raise UserError(f"{path}: holds no tokenizer (tokenizer.json, tokenizer.model); copy it there.")
     if mesh == "local":
@@ -144,43 +148,9 @@ class Model:
             )
         tokens = np.asarray(input_ids, np.int32)
         valid = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask, np.int32)
-        is_image = tokens == self.config.image_token  # [B, L]
-        given = [] if pixel_values is None else [np.asarray(picture, np.float32) for picture in pixel_values]
-        if self.config.anyres is None:
-            sizes = [(0, 0)] * len(given)
-        elif image_sizes is None or len(image_sizes) != len(given):
-            raise UserError("this model reads pictures of any resolution: give image_sizes, one for each.")
-        else:
-            sizes = [(int(width), int(height)) for height, width in np.asarray(image_sizes)]
-        image_index = np.full(tokens.shape, -1, np.int32)
-        views: list[list[np.ndarray]] = [[] for _ in tokens]
-        following = 0
-        for row, marked in enumerate(is_image):
-            # As many of the pictures that are left as fill the row's image tokens.
-            taken, index = following, np.zeros(0, np.int32)
-            while len(index) < marked.sum() and taken < len(given):
-                taken += 1
-                places, counts = self._reader.spliced(sizes[following:taken])
-                index = np.concatenate(places)
-            if len(index) != marked.sum():
-                break
-            if taken > following:
-                image_index[row, marked] = index
-                for picture, count in zip(given[following:taken], counts, strict=True):
-                    views[row] += list(picture[:count]) if self.config.anyres else [picture]
-            following = taken
-        else:
-            if following == len(given):
-                return self._logits(tokens, valid, views, image_index)
-        needs = (
-            "each needs what its size gives"
-            if self.config.anyres
-            else f"each takes {self.config.image_tokens}"
-        )
-        raise UserError(
-            f"input_ids hold {is_image.sum(axis=1).tolist()} image tokens a row for {len(given)} images; {needs} "
-            "positions in one row."
-        )
+        pictures = [] if pixel_values is None else [np.asarray(one, np.float32) for one in pixel_values]
+        views, image_index = self._reader.shared_out(tokens, pictures, image_sizes)
+        return self._logits(tokens, valid, views, image_index)
 
     def _logits(
         self, tokens: np.ndarray, valid: np.ndarray, views: list[list[np.ndarray]], image_index: np.ndarray
@@ -381,24 +351,12 @@ class Model:
                 candidates_lib.one_begins_another(set(texts))
                 for texts in {tuple(texts) for texts in candidates}
             )
-        encoded: dict[tuple[Any, ...], np.ndarray] = {}
-        rows, tails = [], []
-        for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images)):
-            pixels, places = self._reader.shown(i, turns, pictures)
-            prompt = self._reader.encoded(i, turns, prefixes[i], places)
-            lengths = tuple(map(len, places))
-            whole = []
-            for text in candidates[i]:
-                if not text:
-                    raise UserError(f"prompt {i}: a candidate is empty.")
-                key = (turns, prefixes[i] + text, lengths)
-                if key not in encoded:
-                    encoded[key] = self._reader.finished(i, turns, prefixes[i] + text, end, places)
-                whole.append(encoded[key])
-            # A token may span the border of prefix and candidate: what all spellings share is the prompt.
-            shared = min(candidates_lib.common(prompt.tokens, other) for other in whole)
-            rows.append((prompt.tokens[:shared], prompt.image_index[:shared], pixels))
-            tails.append([other[shared:] for other in whole])
+        known: dict[Any, np.ndarray] = {}
+        read = [
+            self._reader.continued(i, turns, pictures, prefixes[i], candidates[i], end, known)
+            for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images))
+        ]
+        rows, tails = [row for row, _ in read], [tail for _, tail in read]
         self._check_lengths([len(r[0]) + max(map(len, t)) for r, t in zip(rows, tails, strict=True)])
         sums = np.zeros((len(rows), len(tails[0])))
         counts, taken = np.zeros(sums.shape, int), np.zeros(sums.shape, bool)

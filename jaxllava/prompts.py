@@ -21,6 +21,7 @@ from input_pipeline.images import ImageError, open_image, preprocess
 from input_pipeline.tokenizer import IMAGE_TOKEN, controls
 from input_pipeline.types import Turn
 from input_pipeline.video import SUFFIXES, VideoError
+from jaxllava import candidates
 from jaxllava.frames import FrameEncoder
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.videos import Video
@@ -157,6 +158,35 @@ class PromptReader:
         encoded = self.encoded(number, turns, prefix, places)
         return encoded.tokens, encoded.image_index, shown
 
+    def continued(
+        self,
+        number: int,
+        turns: tuple[Turn, ...],
+        pictures: list[Picture],
+        prefix: str,
+        texts: Sequence[str],
+        end: bool,
+        known: dict[Any, np.ndarray],
+    ) -> tuple[Row, list[np.ndarray]]:
+        """A prompt with the start of an answer, and the ids of each text that may follow it, with its end if asked.
+
+        A token may span the border between the two: what all spellings share is the prompt. `known` holds what was
+        tokenized before: many pictures have the same question and candidates.
+        """
+        if not all(texts):
+            raise UserError(f"prompt {number}: a candidate is empty.")
+        shown, places = self.shown(number, turns, pictures)
+        prompt = self.encoded(number, turns, prefix, places)
+        whole = []
+        for text in texts:
+            key = (turns, prefix + text, end, *map(len, places))
+            if key not in known:
+                known[key] = self.finished(number, turns, prefix + text, end, places)
+            whole.append(known[key])
+        shared = min(candidates.common(prompt.tokens, other) for other in whole)
+        row = (prompt.tokens[:shared], prompt.image_index[:shared], shown)
+        return row, [other[shared:] for other in whole]
+
     def views(self, image: Image.Image, is_frame: bool = False) -> np.ndarray:
         """uint8 [views, H, W, 3] of an RGB picture, or frame of a video: one, or with anyres several."""
         if (anyres := self.config.anyres) is not None:
@@ -204,6 +234,47 @@ class PromptReader:
         each = self.config.image_tokens
         return [np.arange(i * each, (i + 1) * each, dtype=np.int32) for i in range(len(sizes))], [1] * len(
             sizes
+        )
+
+    def shared_out(
+        self, tokens: np.ndarray, pictures: Sequence[np.ndarray], image_sizes: Any
+    ) -> tuple[list[list[np.ndarray]], np.ndarray]:
+        """Each row's views of pictures, and image_index [B, L], where pictures stand in the order of the image tokens.
+
+        Args: as of `Model.logits`. Raises UserError where image tokens and pictures do not match.
+        """
+        c = self.config
+        if c.anyres is None:
+            sizes = [(0, 0)] * len(pictures)
+        elif image_sizes is None or len(image_sizes) != len(pictures):
+            raise UserError("this model reads pictures of any resolution: give image_sizes, one for each.")
+        else:
+            sizes = [(int(width), int(height)) for height, width in np.asarray(image_sizes)]
+        is_image = tokens == c.image_token  # [B, L]
+        image_index = np.full(tokens.shape, -1, np.int32)
+        views: list[list[np.ndarray]] = [[] for _ in tokens]
+        following = 0
+        for row, marked in enumerate(is_image):
+            # As many of the pictures that are left as fill the row's image tokens.
+            taken, index = following, np.zeros(0, np.int32)
+            while len(index) < marked.sum() and taken < len(pictures):
+                taken += 1
+                places, counts = self.spliced(sizes[following:taken])
+                index = np.concatenate(places)
+            if len(index) != marked.sum():
+                break
+            if taken > following:
+                image_index[row, marked] = index
+                for picture, count in zip(pictures[following:taken], counts, strict=True):
+                    views[row] += list(picture[:count]) if c.anyres else [picture]
+            following = taken
+        else:
+            if following == len(pictures):
+                return views, image_index
+        needs = "each needs what its size gives" if c.anyres else f"each takes {c.image_tokens}"
+        raise UserError(
+            f"input_ids hold {is_image.sum(axis=1).tolist()} image tokens a row for {len(pictures)} images; {needs} "
+            "positions in one row."
         )
 
 

@@ -21,6 +21,7 @@ from jaxllava.evaluate import behavior, behavior_figures, behavior_posts, behavi
 from jaxllava.evaluate.behavior_figures import Columns, Figure
 from jaxllava.evaluate.behavior_posts import HeldoutPosts
 from jaxllava.evaluate.item_log import ItemLog
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.weights import source
 
@@ -39,6 +40,7 @@ class Named:
     folder: Path
     identity: str
     tokenizer: str
+    keeps: bool = False  # features of videos
 
     def header(self) -> dict[str, Any]:
         return {"name": str(self.folder), "identity": self.identity}
@@ -51,6 +53,7 @@ def run(
     limit: int = 400,
     gold: Path | None = None,
     report: Report | None = None,
+    features: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates the checkpoints on the split behavior_heldout of `data`.
 
@@ -61,6 +64,7 @@ def run(
         limit: held-out posts to use.
         gold: plaza's gold.json, for its tasks as well.
         report: called as report(done, total, name of the checkpoint).
+        features: folder in which LLaMA-VIDs among them keep what they see of videos: each is asked several things.
 
     Returns (and leaves in `out`/results.json):
         {"compared": the first name, "checkpoints": {name: {"folder", "identity", "tokenizer", "figures": {measure:
@@ -79,6 +83,8 @@ def run(
     heldout = behavior_posts.load(data, limit)
     truths = plaza.load_heldout(data, gold, limit, limit) if gold else None
     named = [_open(name, folder) for name, folder in pairs]
+    if features and not any(one.keeps for one in named):
+        raise UserError("--features: none of the checkpoints is a LLaMA-VID, whose features can be kept")
     about = {
         "records": {
             "name": str(data),
@@ -105,7 +111,8 @@ def run(
             if report:
                 report(index * total + done, len(named) * total, name)
 
-        _score(one, heldout, logs[one.name], truths, plaza_logs.get(one.name), tell)
+        kept = features if one.keeps else None
+        _score(one, heldout, logs[one.name], truths, plaza_logs.get(one.name), tell, kept)
     results = _results(named, heldout, logs, truths, plaza_logs, about["records"])
     if out:
         path = out / "results.json"
@@ -140,7 +147,8 @@ def _open(name: str, folder: Path) -> Named:
     if not isinstance(found.config, LlavaConfig) or found.tokenizer is None:
         what = "a LLaVA without its tokenizer" if isinstance(found.config, LlavaConfig) else found.kind
         raise UserError(f"--checkpoint {folder}: holds {what}, not a LLaVA with its tokenizer")
-    return Named(name, folder, identity.of_folder(folder), tokenizer_hash(found.tokenizer)[:16])
+    keeps = isinstance(found.config, LlamaVidConfig)
+    return Named(name, folder, identity.of_folder(folder), tokenizer_hash(found.tokenizer)[:16], keeps)
 
 
 def _hash(path: Path) -> str:
@@ -154,13 +162,14 @@ def _score(
     truths: plaza.Heldout | None,
     plaza_log: ItemLog | None,
     tell: Callable[[int, int], None],
+    features: Path | None = None,
 ) -> None:
     """Runs what a checkpoint's logs do not hold yet; the model is not read where they hold all."""
     wanted = [task for task in _TRUTHS if truths and task in truths.tasks]
     left = [task for task in wanted if plaza_log and (task,) not in plaza_log.rows]
     if not left and not behavior.missing(heldout.posts, logs):
         return
-    model = api.load(one.folder, mesh="local")
+    model = api.load(one.folder, mesh="local", features=features)
     behavior.evaluate(model, heldout, logs, tell)
     for task in left:
         assert truths and plaza_log

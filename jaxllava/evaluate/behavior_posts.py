@@ -58,7 +58,7 @@ class HeldoutPosts:
         record: Record = self.split[post.index]
         films = {clip.first for clip in record.clips}
         return [
-            Video([open_image(record.images[i]) for i in places])
+            Video([record.images[i] for i in places])
             if places.start in films
             else record.images[places.start]
             for places in record.media

@@ -23,7 +23,6 @@ _OF_BENCHMARKS = {
     "setting": "zero-shot",
     "frames": None,
     "fps": None,
-    "features": None,
     "batch_size": 16,
     "template": None,
     "dtype": None,
@@ -68,7 +67,9 @@ def _reactions(args: argparse.Namespace) -> None:
 
     limit = 400 if args.limit is None else args.limit
     with bar("evaluating") as report:
-        found = behavior_command.run(args.data, args.checkpoint, args.out, limit, args.gold, report)
+        found = behavior_command.run(
+            args.data, args.checkpoint, args.out, limit, args.gold, report, args.features
+        )
     print(behavior_text.text(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))

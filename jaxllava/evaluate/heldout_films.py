@@ -11,7 +11,6 @@ import numpy as np
 from input_pipeline import records
 from input_pipeline.behavior import answers, statements, templates
 from input_pipeline.errors import UserError
-from input_pipeline.images import open_image
 from input_pipeline.types import Record, Scene, Span
 from jaxllava.api import Model
 from jaxllava.evaluate import replay
@@ -91,7 +90,7 @@ def ask(model: Model, films: Sequence[Film]) -> list[tuple[float, float] | None]
     predicted = replay.expected(
         model,
         [film.question for film in films],
-        [Video([open_image(frame) for frame in film.frames]) for film in films],
+        [Video(film.frames) for film in films],
         [film.begun for film in films],
         [film.scenes for film in films],
     )

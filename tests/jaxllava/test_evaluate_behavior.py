@@ -251,6 +251,13 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, data, tiny_base, tmp_p
         )
 
 
+def test_features_are_of_a_llama_vid(data, tiny_base, tmp_path):
+    with pytest.raises(UserError, match="--features: none of the checkpoints is a LLaMA-VID"):
+        behavior_command.run(data, [str(tiny_base)], features=tmp_path / "features")
+    with pytest.raises(UserError, match=f"{tiny_base}: holds a LLaVA without a Q-Former"):
+        api.load(tiny_base, features=tmp_path / "features")
+
+
 def test_a_finished_run_reads_no_model(run, data, tiny_base, monkeypatch):
     out, results = run
 

@@ -112,7 +112,7 @@ def test_both_tasks_come_from_one_pass_and_are_what_replay_says(model):
     before = plaza._replays.cache_info().misses
     columns = plaza.evaluate(model, heldout)
     assert plaza._replays.cache_info().misses == before + 1
-    media = [heldout_films.Video([heldout_films.open_image(f) for f in film.frames]) for film in films]
+    media = [heldout_films.Video(film.frames) for film in films]
     predicted = replay.expected(
         model, [f.question for f in films], media, [f.begun for f in films], [f.scenes for f in films]
     )

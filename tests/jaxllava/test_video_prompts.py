@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ COUNT = 21  # frames: more than go through the tower at once
 def pictures(count: int) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)) for _ in range(count)]
+
+
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +149,26 @@ def test_a_film_is_shown_once_a_second_and_its_features_are_kept(folder, tmp_pat
     assert again.generate(["What is this?"], [path], max_new_tokens=6) == several[:1]
     assert len(model.read(["What is this?"], [Video(path, fps=2)])[0][2]) == 12
     assert len(model.read(["What is this?"], [Video(path, fps=2, most=5)])[0][2]) == 5
+
+
+def test_frames_of_a_record_are_named_by_their_bytes(folder, model: Model, tmp_path, monkeypatch) -> None:
+    encoded = [png(picture) for picture in pictures(5)]
+    keeping = jaxllava.load(folder, features=tmp_path / "features")
+    found = keeping.generate(["What is this?"], [Video(encoded)], max_new_tokens=6)
+    assert found == model.generate(["What is this?"], [Video(pictures(5))], max_new_tokens=6)
+    assert len(list((tmp_path / "features").rglob("*.features"))) == 1
+    other = [*encoded[:4], png(pictures(6)[5])]
+    keeping.generate(
+        ["What is this?", "What is this?"], [Video(other), Video(encoded[::-1])], max_new_tokens=1
+    )
+    assert len(list((tmp_path / "features").rglob("*.features"))) == 3, "one other frame, another order"
+    monkeypatch.setattr(frames_lib.FrameEncoder, "_features", lambda *_: pytest.fail("it was seen again"))
+    assert keeping.generate(["What is this?"], [Video(encoded)], max_new_tokens=6) == found
+
+
+def test_a_broken_frame_is_named(model: Model) -> None:
+    with pytest.raises(UserError, match="prompt 1, image 0 a video: not an image"):
+        model.generate(["What is this?"] * 2, [Video(pictures(2)), Video([png(pictures(1)[0]), b"no"])])
 
 
 def test_features_of_another_tower_are_others(tmp_path) -> None:
