@@ -64,7 +64,7 @@ def _films(tiny: bool) -> ConfigDict:
     config.prepare.behaviors = ("likes", "comments", "replay")
     config.prepare.template = "image_behavior_v1"  # of films that are lost: their thumbnail
     config.prepare.video.update(show="scenes", side=64)
-    config.prepare.video_templates.youtube = "film_behavior_v1"
+    config.prepare.video_templates.youtube = "film_turns_v1"
     width = 32 if tiny else 64
     config.model = dict(
         compress="grid:2",
@@ -93,8 +93,8 @@ def _films(tiny: bool) -> ConfigDict:
         "behavior",
         batch=2,
         row_images=8,
-        row_tokens=384,
-        steps=3600,
+        row_tokens=608,  # of the longest film: none is cut
+        steps=2000,
         lr=1.5e-3,
         method_rules=train_config.ADAM,
     )

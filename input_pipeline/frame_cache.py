@@ -13,12 +13,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from input_pipeline.errors import UserError
+
 
 class FrameCache:
     """Arrays [F, ...] by key. Writers may be many: a file appears under its name when it is whole. It pickles small."""
 
     def __init__(self, folder: str | Path, model: str) -> None:
-        """`model`: an identity of the weights that see; what another tower sees is something else."""
+        """`model`: an identity of the weights that see; what another tower sees is something else. Raises UserError."""
+        if Path(folder).is_file():
+            raise UserError(f"features: {folder} is a file; name a folder")
         self.folder = Path(folder)
         self.model = model
 

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from input_pipeline import inputs
-from input_pipeline.behavior import arms, films, language, nsfw_words, told_scenes
+from input_pipeline.behavior import arms, films, language, nsfw_words, templates, told_scenes
 from input_pipeline.behavior.arms import Arm
 from input_pipeline.behavior.rules import SOURCES, Rules
 from input_pipeline.errors import UserError, nearest
@@ -155,9 +155,14 @@ def check(settings: dict[str, Any]) -> tuple[Rules, tuple[Arm, ...]]:
         raise UserError(f"--workers {workers}: at least 1 is needed")
     wording = settings["template"] or settings["templates"]
     told = tuple(settings["behaviors"])
-    shown = films.from_config(settings["video"]).films
-    of_films = settings["video_templates"] if shown else None
+    showing = films.from_config(settings["video"])
+    of_films = settings["video_templates"] if showing.films else None
     chosen = arms.make(tuple(settings["arms"]), wording, told, settings["max_asr_words"], of_films)
+    for source, name in (of_films or {}).items():
+        if showing.show != "scenes" and templates.get(name).scene:
+            raise UserError(
+                f"prepare config: video_templates.{source}={name!r} shows scene by scene; set video.show=scenes"
+            )
     rules = Rules.from_config(settings["clean"])
     # Their errors belong here, not into a worker.
     nsfw_words.finder.cache_clear()  # the file may have changed since an earlier run in this process

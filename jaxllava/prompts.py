@@ -298,7 +298,8 @@ def _named(number: int, index: int, picture: Picture) -> Iterator[None]:
         yield
     except (ImageError, VideoError) as error:
         name = f" {picture}" if isinstance(picture, str | Path | Video) else ""
-        raise UserError(f"prompt {number}, image {index}{name}: {error.reason}") from error
+        what = "video" if isinstance(picture, Video) else "image"
+        raise UserError(f"prompt {number}, {what} {index}{name}: {error.reason}") from error
 
 
 def end_ids(tokenizer: PreTrainedTokenizerFast, template: str, stops: Sequence[int] = ()) -> tuple[int, ...]:

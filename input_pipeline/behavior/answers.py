@@ -58,7 +58,7 @@ def split(template: Template, answer: str, told: Collection[str]) -> Parts:
 
     Args:
         template: what wrote it.
-        answer: the whole answer.
+        answer: the whole answer; of a film told by turns of its scenes the last one, which tells no replay values.
         told: the behaviours that it tells (`meta["behaviors"]` of a record, `Statement.behaviors`).
 
     Returns: the spans by name, only of what is there: 'content'; the slots of the behaviour without the words around
@@ -68,6 +68,7 @@ def split(template: Template, answer: str, told: Collection[str]) -> Parts:
     Raises:
         ValueError: the template does not write such an answer.
     """
+    told = set(told) - {"replay"} if template.scene else told
     begin, end = _border(template, answer, frozenset(told))
     parts: Parts = {"content": (Span(0, end),)} if end else {}
     if not told:

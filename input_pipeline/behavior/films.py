@@ -17,6 +17,7 @@ from input_pipeline.types import Post, Scene
 from input_pipeline.video import encode_at, encode_frames
 from input_pipeline.video_file import VideoError
 
+NOT_EACH = "no frame for each scene that is told"
 SHOWS = ("thumbnail", "frames", "scenes")
 _LOOK_SIDE = 96  # pixels: colours and fingerprints need no more
 Frames = tuple[list[bytes], list[float]]
@@ -75,12 +76,18 @@ def with_scenes(
     return replace(post, scenes=own, duration=post.duration or found[-1].end), pictures[len(pictures) // 2]
 
 
-def times_of(post: Post, showing: Showing) -> list[float] | None:
-    """At which times of a film a record shows it; None is `fps` frames a second."""
+def times_of(post: Post, showing: Showing, apart: Sequence[int] | None = None) -> list[float] | None:
+    """At which times of a film a record shows it; None is `fps` frames a second.
+
+    Args: apart: of these scenes alone, by number from 1 on; None of all. Nothing is returned where one has no frame.
+    """
     spans = [(scene.start, scene.end, scene.keyframe) for scene in post.scenes[: showing.most]]
     if showing.show != "scenes" or not spans or any(start is None or end is None for start, end, _ in spans):
         return None
-    return [(start + end) / 2 if key is None else key for start, end, key in spans]  # type: ignore[operator]
+    times = [(start + end) / 2 if key is None else key for start, end, key in spans]  # type: ignore[operator]
+    if apart is None:
+        return times
+    return [times[number - 1] for number in apart] if max(apart) <= len(times) else None
 
 
 def load(reference: str, times: Sequence[float] | None, showing: Showing) -> Frames:

@@ -115,6 +115,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class SceneTurns:
+    """A question and an answer for each scene that has words, in front of the rest; `<image>` is the scene's frame.
+
+    Fields:
+        opening: stands in front of the first question.
+        question, answer: have the slots of a scene, as members of Each('scenes') have, and {value}, its replay value.
+        closing: in place of the template's question; the answer to it tells the behaviour alone.
+    """
+
+    opening: Piece
+    question: Piece
+    answer: Piece
+    closing: Piece
+
+
+@dataclass(frozen=True)
 class Template:
     """The wording of one kind of sample.
 
@@ -122,6 +138,7 @@ class Template:
         name: what configs and records call it.
         source: which words are the paper's and which are ours.
         question: the human turn; `<image>` stands for the picture or video.
+        scene: turns for a film whose scenes are known, which is then shown a scene's frame at a time.
         content, behavior: the answer, with `marker` between them and `gap` between all three. Without a
             behaviour to tell the answer is the content alone.
         behaviors: what it tells unless less is asked for.
@@ -142,8 +159,14 @@ class Template:
     color_gap: str = ", "
     color_case: str = "mud green"
     limits: Limits = Limits()
+    scene: SceneTurns | None = None
 
     @cached_property
     def uses(self) -> frozenset[str]:
         """Every slot and list in it."""
-        return names(self.question) | names(self.content) | names(self.behavior)
+        found = names(self.question) | names(self.content) | names(self.behavior)
+        return (
+            found | names(self.scene.opening) | names(self.scene.closing) | {"scenes", "replay"}
+            if self.scene
+            else found
+        )

@@ -1,13 +1,14 @@
 """From clean posts, conversations and texts to record specs: records that hold references in place of media.
 
 A spec is a JSON object {key, id, task, images, conversations, meta}, with videos where there are some (and the times at
-which one is shown, where these are chosen). Specs are
-small, so they can be moved and grouped; the media are read at the last moment.
+which one is shown, where these are chosen; `apart`, where each scene is shown by itself, the numbers of those scenes).
+Specs are small, so they can be moved and grouped; the media are read at the last moment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def behavior(
             picture, same words, no behaviour questions and no behaviour), None is all that the template has.
         task: what the record calls itself.
     """
-    statement = statements.write(template, statements.facts(post), behaviors)
+    statement = statements.write(template, _facts(template, post), behaviors)
     return _post_spec(post, task, template, statement) if statement else None
 
 
@@ -51,12 +52,18 @@ def shuffled(
         donor: whose behaviour it is.
         template, behaviors: as in `behavior`.
     """
-    statement = statements.write(template, statements.facts(post, donor), behaviors)
+    statement = statements.write(template, _facts(template, post, donor), behaviors)
     if statement is None:
         return None
     spec = _post_spec(post, "shuffled", template, statement)
     spec["meta"]["dealt_from"] = donor.id
     return spec
+
+
+def _facts(template: Template, post: Post, donor: Post | None = None) -> statements.Facts:
+    """What is known of a post; scenes only of films, where each has a turn that shows it."""
+    known = statements.facts(post, donor)
+    return replace(known, scenes=(), replay=()) if template.scene and not post.film else known
 
 
 def _post_spec(post: Post, task: str, template: Template, statement: statements.Statement) -> Spec:
@@ -66,7 +73,8 @@ def _post_spec(post: Post, task: str, template: Template, statement: statements.
         "task": task,
         "images": [] if post.film else list(post.media[:1]),
         **({"videos": [post.film]} if post.film else {}),
-        "conversations": [["human", statement.question], ["gpt", statement.answer]],
+        **({"apart": [number for number, *_ in statement.by_scene]} if statement.by_scene else {}),
+        "conversations": [[turn.role, turn.text] for turn in statement.turns],
         "meta": {
             "post_id": post.id,
             "source": post.source,
@@ -158,7 +166,8 @@ def load(
             images.append(load_image(next(pictures)))
             continue
         frames, times = read(next(videos), spec.get("times"))
-        clips.append(Clip(len(images), tuple(times)))
+        shown = [(time,) for time in times] if spec.get("apart") else [tuple(times)]
+        clips += [Clip(len(images) + place, own) for place, own in enumerate(shown)]
         images += frames
     return Record(
         id=spec["id"],

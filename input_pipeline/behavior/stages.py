@@ -358,7 +358,10 @@ def write(job: Job, bucket: int) -> None:
                 if spec is not None:
                     spec["meta"]["funnel"] = job.version
                     if post.film:
-                        spec["times"] = films.times_of(post, job.showing)
+                        spec["times"] = films.times_of(post, job.showing, spec.get("apart"))
+                        if spec.get("apart") and not spec["times"]:
+                            ledger.reject(Rejected(post.origin, post.id, "video", films.NOT_EACH))
+                            continue
                     add(f"{arm.name}_{half}", spec, post.origin)
         ledger.tally.splits = dict(out.sizes)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from input_pipeline.behavior.harmless import harmless
 from input_pipeline.behavior.pieces import BEHAVIORS, Each, First, Limits, Piece, Template, Text
@@ -102,13 +103,27 @@ def replay_of(scene: Scene, spans: Iterable[Span]) -> float | None:
 
 @dataclass(frozen=True)
 class Statement:
-    """A sample in words, and what of the facts it tells."""
+    """A sample in words, and what of the facts it tells.
+
+    `by_scene`: the scenes' own turns, (number of the scene from 1 on, question, answer); where it has some, question
+    and answer may be empty.
+    """
 
     question: str
     answer: str
     behaviors: frozenset[str]
     asr_words: int
     scenes: int
+    by_scene: tuple[tuple[int, str, str], ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """All of it, in order."""
+        pairs = [(question, answer) for _, question, answer in self.by_scene]
+        pairs += [(self.question, self.answer)] if self.answer else []
+        return tuple(
+            Turn(role, text) for pair in pairs for role, text in zip(("human", "gpt"), pair, strict=True)
+        )
 
 
 def write(template: Template, known: Facts, behaviors: Collection[str] | None = None) -> Statement | None:
@@ -121,33 +136,35 @@ def write(template: Template, known: Facts, behaviors: Collection[str] | None = 
             that the template has. None at all is the control without behaviour; None is all that the template has.
     """
     page = _Page(template, known, _wanted(template, behaviors) & _known_behaviors(known, template.limits))
-    content = page.write(template.content)
+    by_scene = page.by_scene()
+    question, content = page.asked(by_scene)
     behavior = page.write(template.behavior) if page.behaviors else ""
     marker = template.marker if behavior else ""
     answer = template.gap.join(part for part in (content, marker, behavior) if part)
-    if not answer:
+    if not answer and not by_scene:
         return None
     asr_words = len(page.slots.get("asr", "").removesuffix(CUT).split())
-    question = page.write(template.question)
-    return Statement(question, answer, page.behaviors, asr_words, len(page.lists["scenes"]))
+    return Statement(question, answer, page.behaviors, asr_words, len(page.lists["scenes"]), by_scene)
 
 
 def render(
     template: Template, known: Facts, behaviors: Collection[str] | None = None
-) -> tuple[Turn, Turn] | None:
-    """Writes a sample as its two turns; see `write`."""
+) -> tuple[Turn, ...] | None:
+    """Writes a sample as its turns; see `write`."""
     written = write(template, known, behaviors)
-    return (Turn("human", written.question), Turn("gpt", written.answer)) if written else None
+    return written.turns if written else None
 
 
 def ask(template: Template, known: Facts, behaviors: Collection[str] | None = None) -> str:
     """Writes the question alone, also for behaviours that are not known yet: what a model is asked to predict."""
-    return _Page(template, known, _wanted(template, behaviors)).write(template.question)
+    page = _Page(template, known, _wanted(template, behaviors))
+    return page.asked(page.by_scene())[0]
 
 
 def prefix(template: Template, known: Facts) -> str:
     """Returns the start of an answer up to where its behaviour begins; evaluation lets a model go on."""
-    parts = [_Page(template, known, template.behaviors).write(template.content), template.marker]
+    page = _Page(template, known, template.behaviors)
+    parts = [page.asked(page.by_scene())[1], template.marker]
     return "".join(part + template.gap for part in parts if part)
 
 
@@ -210,28 +227,55 @@ class _Page:
             self.slots["score"] = f"{round(99 * known.score):02d}"
         self.lists = {
             "comments": self._comments(known) if "comments" in behaviors and "comments" in uses else [],
-            "scenes": self._scenes(known) if "scenes" in uses else [],
             "replay": self._replay(known) if "replay" in behaviors and "replay" in uses else [],
             "objects": _named(known.objects),
             "regions": _named(known.regions),
         }
+        self.lists["scenes"] = self._scenes(known) if "scenes" in uses else []
         if known.objects:
             self.slots["objects"] = ", ".join(sorted(entry["name"] for entry in self.lists["objects"]))
         self.names = behaviors | ({"behavior"} if behaviors else set())
         self.names |= {name for name in ("scenes", "content") if self.lists.get(name) or name in self.slots}
 
-    def write(self, piece: Piece, item: dict[str, str] | None = None) -> str:
-        """Returns the text of a piece, '' where it is left out. `item` has the slots of a list's member."""
+    def write(
+        self, piece: Piece, item: dict[str, str] | None = None, names: frozenset[str] | None = None
+    ) -> str:
+        """Returns the text of a piece, '' where it is left out.
+
+        `item` has the slots of a list's member; `names` are what `when` is held to, if not all that the sample tells.
+        """
         if isinstance(piece, Text):
             slots = self.slots if item is None else item
-            if self.names.issuperset(piece.when) and all(slot in slots for slot in piece.slots):
+            if (self.names if names is None else names).issuperset(piece.when) and all(
+                slot in slots for slot in piece.slots
+            ):
                 return piece.text.format_map(slots)
             return ""
         if isinstance(piece, Each):
             members = (self.write(piece.item, member) for member in self.lists[piece.list])
             return piece.gap.join(member for member in members if member)
-        parts = (part for inner in piece.pieces if (part := self.write(inner, item)))
+        parts = (part for inner in piece.pieces if (part := self.write(inner, item, names)))
         return next(parts, "") if isinstance(piece, First) else piece.gap.join(parts)
+
+    def asked(self, by_scene: Sequence[Any]) -> tuple[str, str]:
+        """(the question, or behind turns of scenes the closing one, and what the answer says of the content)"""
+        if by_scene and self.template.scene:
+            return self.write(self.template.scene.closing), ""
+        return self.write(self.template.question), self.write(self.template.content)
+
+    def by_scene(self) -> tuple[tuple[int, str, str], ...]:
+        """The turns of scenes that have something to answer: (number, question, answer)."""
+        if self.template.scene is None:
+            return ()
+        asked = self.template.scene
+        found: list[tuple[int, str, str]] = []
+        for member in self.lists["scenes"]:
+            names = self.names if "value" in member else self.names - {"replay"}
+            if answer := self.write(asked.answer, member, names):
+                opening = "" if found else self.write(asked.opening)
+                parts = (opening, self.write(asked.question, member, names))
+                found.append((int(member["number"]), "\n".join(part for part in parts if part), answer))
+        return tuple(found)
 
     def _comments(self, known: Facts) -> list[dict[str, str]]:
         limits = self.template.limits
@@ -242,8 +286,11 @@ class _Page:
         ]
 
     def _scenes(self, known: Facts) -> list[dict[str, str]]:
-        """Scenes in words. One without any is left out, and the others keep their numbers."""
+        """Scenes in words, and with their values where they have turns. The others are left out; numbers stay."""
         found = []
+        values = (
+            {entry["number"]: entry["value"] for entry in self.lists["replay"]} if self.template.scene else {}
+        )
         for number, scene in enumerate(known.scenes[: self.template.limits.scenes], 1):
             words = {
                 "caption": self._caption(scene.caption),
@@ -252,6 +299,7 @@ class _Page:
                 "tone": shorten(scene.tone, 10, mark=""),
                 "tags": _listed(scene.tags[: self.template.limits.tags]),
                 "text": self._caption(scene.text),
+                "value": values.get(str(number)),
             }
             if words := {slot: text for slot, text in words.items() if text}:
                 found.append({"number": str(number), **words})

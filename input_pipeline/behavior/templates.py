@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from input_pipeline.behavior.pieces import Each, Limits, Piece, Template, first, join, say
+from input_pipeline.behavior.pieces import Each, Limits, Piece, SceneTurns, Template, first, join, say
 from input_pipeline.errors import UserError, nearest
 
 _NONE = join("")
@@ -181,6 +181,34 @@ _FILM_BEHAVIOR_V1 = Template(
         "{content}",
     ),
     behavior=join("\n", _REPLAY, _reactions("It will be liked by {percent}% of viewers")),
+    behaviors=frozenset({"likes", "comments", "replay"}),
+    marker=_MARKER,
+)
+
+_ASK_FILM = _questions(
+    "What percentage of viewers would like the video, and what would be the top comments?",
+    "What percentage of viewers would like the video?",
+    "What would be the top comments?",
+)
+_FILM_TURNS_V1 = Template(
+    name="film_turns_v1",
+    source="Ours: a question for each scene behind its own frame, then one for the film, in few tokens. Behind all "
+    "frames at once (film_behavior_v1), decoders of two layers did not learn which scene has which replay value.",
+    scene=SceneTurns(
+        opening=say('The video is titled "{title}".'),
+        question=join(
+            " ", "<image>\nScene {number}: describe it.", say("What would its replay value be?", "replay")
+        ),
+        answer=join(" ", "{foreground} on {background}, {tone}.", say("Replay value: {value}", "replay")),
+        closing=_ASK_FILM,
+    ),
+    question=join(
+        "\n",
+        "<image>",
+        join(" ", 'The video is titled "{title}".', say("Describe it.", "content"), _ASK_FILM),
+    ),
+    content=say("{content}"),
+    behavior=_reactions("It will be liked by {percent}% of viewers"),
     behaviors=frozenset({"likes", "comments", "replay"}),
     marker=_MARKER,
 )
@@ -400,6 +428,7 @@ TEMPLATES: dict[str, Template] = {
         _IMAGE_BEHAVIOR_V1,
         _unmarked(_IMAGE_BEHAVIOR_V1),
         _FILM_BEHAVIOR_V1,
+        _FILM_TURNS_V1,
         _REDDIT_IMAGE_V1,
         _REDDIT_VIDEO_V1,
         _YOUTUBE_THUMBNAIL_V1,

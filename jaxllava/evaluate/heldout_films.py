@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.behavior import answers, statements, templates
+from input_pipeline.behavior.pieces import Template
 from input_pipeline.errors import UserError
 from input_pipeline.types import Record, Scene, Span
 from jaxllava.api import Model
-from jaxllava.evaluate import replay
+from jaxllava.evaluate import replay, replay_asking
+from jaxllava.evaluate.replay_asking import Asked, InTurns, Listed, expected
 from jaxllava.videos import Video
 
+_VALUE = re.compile(r"[01]\.\d\d$", re.ASCII)
 LEAST_SCENES = 3  # of a film: two values are always in order or in reverse
 
 
@@ -25,18 +29,12 @@ class Film:
 
     Fields:
         id: of the record.
-        frames: one encoded picture for each scene, or more.
-        question: the human turn.
-        begun: the answer up to its list of replay values: the scenes in words and the list's heading, no reaction.
-        scenes: the numbers of the scenes in the list.
+        asked: its frames and the words of its record up to each replay value: scenes in words, and no reaction.
         true: in [0, 1] by scene, the highest value of the heatmap over it.
     """
 
     id: str
-    frames: tuple[bytes, ...]
-    question: str
-    begun: str
-    scenes: tuple[int, ...]
+    asked: Asked
     true: tuple[float, ...]
 
     @property
@@ -55,7 +53,7 @@ def load(data: Path) -> list[Film]:
 
 
 def of_record(record: Record) -> Film | None:
-    """A film of a record that tells replay values before any other reaction (template film_behavior_v1).
+    """A film of a record that tells replay values before any other reaction (film_turns_v1, film_behavior_v1).
 
     None for a picture, for a film with a scene of unknown value, with less than 3 scenes, or as much replayed in all.
     """
@@ -67,18 +65,34 @@ def of_record(record: Record) -> Film | None:
     known = tuple(value for value in true if value is not None)
     if len(known) < max(len(true), LEAST_SCENES) or min(known) == max(known):
         return None
+    template = templates.get(record.meta["template"])
+    asked = _in_turns(record) if template.scene else _listed(record, template)
+    return Film(record.id, asked, known) if len(asked) == len(known) else None
+
+
+def _listed(record: Record, template: Template) -> Listed:
     answer = record.conversations[1].text
-    parts = answers.split(templates.get(record.meta["template"]), answer, record.meta["behaviors"])
-    begun, numbers = replay.begun(answer, parts)
+    parts = answers.split(template, answer, record.meta["behaviors"])
+    begun, numbers = replay_asking.begun(answer, parts)
     for reaction in ("percent", "comments"):
         if reaction in parts and parts[reaction][0].start < len(begun):
             raise UserError(
-                f"{record.id}: template {record.meta['template']} tells {reaction} before the replay values, which "
-                "gives them away; use film_behavior_v1"
+                f"{record.id}: template {template.name} tells {reaction} before the replay values, which "
+                "gives them away; use film_turns_v1 or film_behavior_v1"
             )
-    if len(numbers) < len(known):
-        return None
-    return Film(record.id, record.images, record.conversations[0].text, begun, tuple(numbers), known)
+    return Listed(record.conversations[0].text, [Video(record.images)], begun, numbers)
+
+
+def _in_turns(record: Record) -> InTurns:
+    """Of the scenes whose turns tell a value, which ends the turn."""
+    turns = record.conversations
+    pairs = [(turns[place].text, turns[place + 1].text) for place in range(0, 2 * len(record.clips), 2)]
+    told = [place for place, (_, answer) in enumerate(pairs) if _VALUE.search(answer)]
+    return InTurns(
+        tuple(pairs[place][0] for place in told),
+        tuple(_VALUE.sub("", pairs[place][1]) for place in told),
+        tuple(Video(record.images[place : place + 1]) for place in told),
+    )
 
 
 def ask(model: Model, films: Sequence[Film]) -> list[tuple[float, float] | None]:
@@ -87,13 +101,7 @@ def ask(model: Model, films: Sequence[Film]) -> list[tuple[float, float] | None]
     Of scenes that share the highest answer one is taken at random; the rho of a constant answer is 0. None for a film
     with a score that is not finite.
     """
-    predicted = replay.expected(
-        model,
-        [film.question for film in films],
-        [Video(film.frames) for film in films],
-        [film.begun for film in films],
-        [film.scenes for film in films],
-    )
+    predicted = expected(model, [film.asked for film in films])
     return [
         replay.within(np.asarray(values), np.asarray(film.true)) if values is not None else None
         for film, values in zip(films, predicted, strict=True)

@@ -3,8 +3,8 @@
 What plaza's films and any video with a heatmap are measured by. A film is one item of every interval, as the scenes of
 one film are not independent: their values are relative to the film's own maximum.
 
-`behavior` scores a scene behind the true values of those before it, which tell whether the maximum has been. Here a
-model's own values stand there (`expected`), so that nothing is told that a video alone would not tell.
+`behavior` scores a scene behind the true values of those before it, which tell whether the maximum has been.
+`replay_asking` puts a model's own values there, so that nothing is told that a video alone would not tell.
 """
 
 from __future__ import annotations
@@ -17,18 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.behavior.answers import Parts
-from jaxllava.api import Model
 from jaxllava.evaluate import metrics
-from jaxllava.evaluate.behavior import expectation
 from jaxllava.evaluate.behavior_posts import Problems
 
 Film = tuple[
     Sequence[float] | None, Sequence[float]
 ]  # (predicted values, None of an unread answer; true values)
-
-VALUES = np.arange(101) / 100
-CANDIDATES = tuple(f"{value:.2f}" for value in VALUES)  # as templates print them
 
 UNREAD = "got an answer that tells no value for some scene"
 NOT_FINITE = "got a value that is not finite"
@@ -40,7 +34,7 @@ _HEADING = re.compile(r"The\s+replay\s+values\s+for\s+each\s+scene\s+would\s+be\
 _LINE = re.compile(r"\s*Scene\s+(\d+)\s*:\s*([01](?:\.\d+)?)(?=\s|$)", re.ASCII)
 
 
-# --- reading and asking ------------------------------------------------------------------------------------
+# --- reading -----------------------------------------------------------------------------------------------
 
 
 def parse_replay(answer: str, scenes: int) -> list[float] | None:
@@ -60,66 +54,6 @@ def parse_replay(answer: str, scenes: int) -> list[float] | None:
         values.append(float(found[2]))
         at = found.end()
     return values
-
-
-def begun(answer: str, parts: Parts) -> tuple[str, list[int]]:
-    """(a true answer up to its list of replay values, the numbers of the scenes in the list), for `expected`.
-
-    Args:
-        answer: of a record that tells replay values.
-        parts: what `answers.split` found in it.
-    """
-    spans = parts["replay"]
-    head = answer[: spans[0].start]
-    return head[: head.rindex("Scene")], [span.number for span in spans]
-
-
-def expected(
-    model: Model,
-    questions: Sequence[str],
-    media: Sequence[Any],
-    answers_begun: Sequence[str],
-    scenes: Sequence[Sequence[int]],
-    batch_size: int = 16,
-) -> list[list[float] | None]:
-    """A model's value for each scene of each film: the mean over `CANDIDATES` under their probabilities.
-
-    The scenes are asked one after the other, each behind the model's own values of those before it.
-
-    Args:
-        model: what is asked.
-        questions: one a film.
-        media: the pictures of each film, as `Model.score` takes them.
-        answers_begun: the start of each answer, up to where the list of values begins (`begun`).
-        scenes: the numbers of each film's scenes, in the order of the list.
-        batch_size: films that are run together.
-
-    Returns: the values in [0, 1] by film; None for a film with a score that is not finite.
-    """
-    texts = list(answers_begun)
-    found: list[list[float] | None] = [[] for _ in texts]
-    for place in range(max(map(len, scenes), default=0)):
-        asked = [
-            film for film, numbers in enumerate(scenes) if place < len(numbers) and found[film] is not None
-        ]
-        if not asked:
-            break
-        prefixes = [f"{texts[film]}Scene {scenes[film][place]}: " for film in asked]
-        scores = model.score(
-            [questions[film] for film in asked],
-            [media[film] for film in asked],
-            CANDIDATES,
-            answer_prefix=prefixes,
-            batch_size=batch_size,
-        )  # [films, 101]
-        for film, prefix, value in zip(asked, prefixes, expectation(scores, VALUES).tolist(), strict=True):
-            values = found[film]
-            if values is None or not np.isfinite(value):
-                found[film] = None
-            else:
-                values.append(value)
-                texts[film] = f"{prefix}{value:.2f}\n"
-    return found
 
 
 # --- figures -----------------------------------------------------------------------------------------------

@@ -59,12 +59,15 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(raw: Path, out: Path, **video: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def prepared(
+    raw: Path, out: Path, words: str = "video_listing_v1", **video: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     config = get_config("heldout=0")
     config.youtube = ({"folder": str(raw)},)
     config.arms, config.behaviors = ("behavior", "ad", "replay"), ("likes", "comments", "replay")
     config.max_bad_fraction = 0.5
     config.clean.update(use_word_list=False, drop_duplicate_media=False)
+    config.video_templates.youtube = words
     config.video.update(video)
     summary = prepare(config, out)
     return summary, {record.id: record for record in records.open_split(out, "behavior_train")}
@@ -92,6 +95,38 @@ def test_scenes_are_shown_and_their_replay_values_told(raw: Path, tmp_path: Path
     assert posts["thumb"].meta["template"] == "youtube_thumbnail_v1" and not posts["thumb"].clips
     ad = {record.id: record for record in records.open_split(tmp_path / "out", "ad_train")}
     assert ad["v0"].images == one.images and "replay" not in ad["v0"].conversations[1].text
+
+
+def test_scenes_have_turns_of_their_own(raw: Path, tmp_path: Path) -> None:
+    _, listed = prepared(raw, tmp_path / "listed", show="scenes", side=32)
+    summary, posts = prepared(raw, tmp_path / "out", "film_turns_v1", show="scenes", side=32)
+    assert sorted(posts) == sorted(listed) and summary["quarantine"]["by_reason"] == {
+        "not a video, or broken": 1
+    }
+    one, other = posts["v0"], listed["v0"]
+    assert one.images == other.images and [clip.first for clip in one.clips] == [0, 1, 2]
+    assert [clip.times for clip in one.clips] == [(time,) for time in other.clips[0].times]
+    assert len(one.media) == 3 and len(one.conversations) == 8
+    values = [line.rpartition(" ")[2] for line in other.conversations[1].text.splitlines()[-3:]]
+    assert [turn.text[-4:] for turn in one.conversations[1:6:2]] == values
+    assert [turn.text.count("<image>") for turn in one.conversations[::2]] == [1, 1, 1, 0]
+    ad = {record.id: record for record in records.open_split(tmp_path / "out", "ad_train")}["v0"]
+    assert ad.images == one.images and len(ad.conversations) == 6
+    # A post without a film has one picture, and so no turns of scenes.
+    assert len(posts["thumb"].conversations) == 2 and len(posts["thumb"].images) == 1
+
+
+def test_a_film_with_more_scenes_than_frames_is_set_aside(raw: Path, tmp_path: Path) -> None:
+    post = Post("v0", "youtube", "t", "o:1", scenes=(Scene("a", 0.0, 1.0), Scene("b", 1.0, 3.0)))
+    showing = films_lib.Showing("scenes", most=1)
+    assert films_lib.times_of(post, showing) == [0.5] == films_lib.times_of(post, showing, [1])
+    assert films_lib.times_of(post, showing, [1, 2]) is None
+    assert films_lib.times_of(post, films_lib.Showing("scenes"), [2]) == [2.0]
+
+
+def test_turns_of_scenes_need_scenes(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"video_templates.youtube='film_turns_v1' .* set video.show=scenes"):
+        prepared(raw, tmp_path / "out", "film_turns_v1", show="frames")
 
 
 def test_frames_are_shown_at_a_rate(raw: Path, tmp_path: Path) -> None:

@@ -206,14 +206,17 @@ def test_templates_name_only_what_there_is(template: Template) -> None:
     assert template.behaviors <= BEHAVIORS
     assert template.source
     known = BEHAVIORS | {"behavior", "scenes", "content"}
-    for piece in (template.question, template.content, template.behavior):
+    scene = template.scene
+    own = (scene.opening, scene.question, scene.answer, scene.closing) if scene else ()
+    for piece in (template.question, template.content, template.behavior, *own):
         for text in texts(piece):
             assert set(text.when) <= known
     statement = statements.write(template, FULL)
     assert statement is not None
     assert statement.behaviors == template.behaviors  # the full facts know all
-    assert statement.question.count("<image>") == 1
-    assert not re.search(r"[{}]", statement.question + statement.answer)
+    text = "".join(turn.text for turn in statement.turns)
+    assert text.count("<image>") == (len(SCENES) if scene else 1)
+    assert not re.search(r"[{}]", text)
 
 
 def test_an_unknown_template_names_the_nearest() -> None:
@@ -231,12 +234,13 @@ def test_an_unknown_behaviour_is_an_error() -> None:
 
 @pytest.mark.parametrize("template", ALL, ids=lambda template: template.name)
 def test_the_control_is_the_sample_without_behaviour(template: Template) -> None:
-    full, control = statements.write(template, FULL), statements.write(template, FULL, NONE)
+    known = replace(FULL, scenes=()) if template.scene else FULL
+    full, control = statements.write(template, known), statements.write(template, known, NONE)
     assert full is not None
     if control is None:
-        assert statements.prefix(template, FULL) == ""  # no content to tell
+        assert statements.prefix(template, known) == ""  # no content to tell
         return
-    prefix = statements.prefix(template, FULL)
+    prefix = statements.prefix(template, known)
     assert full.answer.startswith(prefix)
     assert prefix.startswith(control.answer)
     assert prefix.removeprefix(control.answer).strip() == template.marker
@@ -246,7 +250,28 @@ def test_the_control_is_the_sample_without_behaviour(template: Template) -> None
     rest = iter(full.question)
     assert all(character in rest for character in control.question)
     assert not re.search(r"\?|comment|like|vote|replay|following questions", control.question)
-    assert statements.write(template, replace(FULL, like_rate=None, comments=("z",)), NONE) == control
+    assert statements.write(template, replace(known, like_rate=None, comments=("z",)), NONE) == control
+
+
+def test_a_scene_s_turn_tells_of_the_audience_only_what_is_known_of_that_scene() -> None:
+    template = templates.get("film_turns_v1")
+    full, control = statements.write(template, FULL), statements.write(template, FULL, NONE)
+    assert full is not None and control is not None
+    assert statements.prefix(template, FULL) == ">>> BEHAVIOR <<<\n"
+    assert [number for number, *_ in full.by_scene] == [1, 2]
+    # Without behaviour sentences go and none is added; a scene of which nothing is left has no turn, nor a last one.
+    assert [(n, q.removesuffix(" What would its replay value be?"), a.partition(" Replay")[0])
+            for n, q, a in full.by_scene[:1]] == list(control.by_scene)  # fmt: skip
+    assert control.answer == "" and [turn.role for turn in control.turns] == ["human", "gpt"]
+    partly = statements.write(
+        template, replace(FULL, replay=(None, 0.5), like_rate=None), {"likes", "replay"}
+    )
+    assert partly is not None and partly.behaviors == {"replay"}
+    (_, first, said), (_, second, value) = partly.by_scene
+    assert "replay" not in (first + said).lower() and second.endswith("What would its replay value be?")
+    assert value == "Replay value: 0.50" and partly.answer == ""
+    assert full.by_scene[0][1].startswith('The video is titled "A red boat".\n<image>\nScene 1')
+    assert "titled" not in full.by_scene[1][1] + full.question
 
 
 def test_missing_parts_are_left_out() -> None:
@@ -428,8 +453,9 @@ def test_no_sample_is_long() -> None:
         statement = statements.write(template, facts)
         assert statement is not None
         comments = template.limits.comments * 8 * template.limits.comment_words
-        assert len(statement.question + statement.answer) < 60_000 + comments
-        assert statement.question.count("<image>") == 1
+        text = "".join(turn.text for turn in statement.turns)
+        assert len(text) < 60_000 + comments
+        assert text.count("<image>") == (16 if template.scene else 1)
         assert statement.scenes <= 16
 
 
@@ -494,14 +520,23 @@ def test_whatever_is_known_the_sample_is_whole(facts: Facts, template: Template,
     if statement is None:
         return
     assert statement.behaviors <= wanted & template.behaviors
-    both = statement.question + statement.answer
-    assert both.count("<image>") == statement.question.count("<image>") == 1
-    assert len(re.sub(r"\s|<image>", "", statement.question)) > 5  # an answer has a question
-    assert statement.answer == statement.answer.strip()
-    assert statement.answer.count(">>> BEHAVIOR <<<") == bool(template.marker and statement.behaviors)
-    assert ">>>" not in statement.question
-    assert "  " not in statement.question
-    assert '""' not in both
+    questions, answers = ([turn.text for turn in statement.turns[side::2]] for side in (0, 1))
+    whole = "".join(questions + answers)
+    images = len(statement.by_scene) or 1  # each of a scene's turns has its own
+    assert [question.count("<image>") for question in questions[:images]] == [1] * images
+    assert whole.count("<image>") == images
+    for question, answer in zip(questions, answers, strict=True):
+        assert len(re.sub(r"\s|<image>", "", question)) > 5  # an answer has a question
+        assert answer and answer == answer.strip()
+        assert ">>>" not in question
+        assert "  " not in question
+    of_all = statement.behaviors - ({"replay"} if template.scene else set())
+    assert whole.count(">>> BEHAVIOR <<<") == bool(template.marker and of_all)
+    assert '""' not in whole
+    if template.scene and "replay" in statement.behaviors:
+        values = [f"Replay value: {v + 0.0:.2f}" for v in facts.replay if v is not None and 0 <= v <= 1]
+        found = [answer[answer.index("Replay value") :] for answer in answers if "Replay value" in answer]
+        assert found == values[: len(found)] and len(found) == len(values)
     if "comments" in statement.behaviors:
         expected = [text for text in map(harmless, facts.comments) if text]
         assert re.findall(r'^\d\. "(.*)"$', statement.answer, re.MULTILINE) == expected

@@ -11,9 +11,10 @@ from sklearn.metrics import r2_score
 
 from input_pipeline.behavior import answers, statements, templates
 from input_pipeline.behavior.statements import Facts
-from input_pipeline.types import Scene
+from input_pipeline.types import Scene, Turn
 from jaxllava import api
-from jaxllava.evaluate import replay
+from jaxllava.evaluate import replay, replay_asking
+from jaxllava.evaluate.replay_asking import Listed
 from tests.conftest import png
 
 HEADING = "The replay values for each scene would be:"
@@ -66,13 +67,14 @@ def test_what_templates_write_is_read_again(name: str, values: list[int], captio
     found = replay.parse_replay(statement.answer, len(values))
     assert found == pytest.approx([value / 100 for value in values])
     assert replay.parse_replay(statement.answer, len(values) + 1) is None
-    head, numbers = replay.begun(
+    head, numbers = replay_asking.begun(
         statement.answer, answers.split(template, statement.answer, statement.behaviors)
     )
-    assert head.endswith(f"{HEADING}\n") and numbers == list(range(1, len(values) + 1))
-    assert [replay.CANDIDATES[value] for value in values] == [f"{value / 100:.2f}" for value in values]
+    assert head.endswith(f"{HEADING}\n") and numbers == tuple(range(1, len(values) + 1))
+    assert [replay_asking.CANDIDATES[value] for value in values] == [f"{value / 100:.2f}" for value in values]
     told = head + "\n".join(
-        f"Scene {number}: {replay.CANDIDATES[value]}" for number, value in zip(numbers, values, strict=True)
+        f"Scene {number}: {replay_asking.CANDIDATES[value]}"
+        for number, value in zip(numbers, values, strict=True)
     )
     # Behind it the words for films tell the other reactions; in the others these are in `head`.
     assert statement.answer.startswith(told)
@@ -92,11 +94,15 @@ def test_templates_that_tell_replay_are_known() -> None:
 def test_a_scene_is_asked_behind_the_model_s_own_values(tiny_base) -> None:
     model = api.load(tiny_base)
     question, pictures, head = "<image>\nWhat is shown?", [png(1), png(2)], f"{HEADING}\n"
-    found = replay.expected(model, [question] * 2, pictures, [head] * 2, [[1, 2], [2]])
+    listed = [
+        Listed(question, picture, head, scenes)
+        for picture, scenes in zip(pictures, ((1, 2), (2,)), strict=True)
+    ]
+    found = replay_asking.expected(model, listed)
     assert [len(values or ()) for values in found] == [2, 1]
 
     def by_hand(picture: bytes, prefix: str) -> float:
-        scores = model.score([question] * 2, [picture] * 2, replay.CANDIDATES, answer_prefix=prefix)[0]
+        scores = model.score([question] * 2, [picture] * 2, replay_asking.CANDIDATES, answer_prefix=prefix)[0]
         chances = np.exp(scores) / np.exp(scores).sum()
         return float(chances @ np.arange(101) / 100)
 
@@ -106,6 +112,27 @@ def test_a_scene_is_asked_behind_the_model_s_own_values(tiny_base) -> None:
     own = f"{head}Scene 1: {first[0]:.2f}\nScene 2: "
     assert first[1] == pytest.approx(by_hand(pictures[0], own), abs=1e-4)
     assert other[0] == pytest.approx(by_hand(pictures[1], f"{head}Scene 2: "), abs=1e-4)
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_turns_are_asked_one_behind_the_other(tiny_base) -> None:
+    model = api.load(tiny_base)
+    questions, begun = (
+        ("<image>\nWhat is shown?", "<image>\nAnd here?"),
+        ("red. Replay value: ", "Replay value: "),
+    )
+    pictures = (png(1), png(2))
+    asked = replay_asking.InTurns(questions, begun, pictures)
+    ((first, second),) = [values or [] for values in replay_asking.expected(model, [asked])]
+    scores = lambda prompt, media, prefix: model.score([prompt], [media], replay_asking.CANDIDATES, prefix)[0]
+    by_hand = lambda found: float(np.exp(found) @ np.arange(101) / 100 / np.exp(found).sum())
+    assert first == pytest.approx(by_hand(scores(questions[0], pictures[:1], begun[0])), abs=1e-4)
+    turns = [
+        Turn("human", questions[0]),
+        Turn("gpt", f"red. Replay value: {first:.2f}"),
+        Turn("human", questions[1]),
+    ]
+    assert second == pytest.approx(by_hand(scores(turns, pictures, begun[1])), abs=1e-4)
 
 
 # --- figures -----------------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ from jaxllava.evaluate import (
     heldout_films,
     plaza,
     replay,
+    replay_asking,
 )
+from jaxllava.evaluate.replay_asking import InTurns, Listed
 from jaxllava.evidence_films import evidence_films, film_model, folder_of, plan
 from jaxllava.models.clip import ClipVisionConfig
 from jaxllava.models.llama import LlamaConfig
@@ -38,7 +40,7 @@ TIMES = ((0.0, 2.0), (2.0, 5.0), (5.0, 8.0))  # their highest values: 0.3, 1.0, 
 ALL = ("likes", "comments", "replay")
 
 
-def record(graph=GRAPH, times=TIMES, template="film_behavior_v1", told=ALL, number=0) -> Record:
+def record(graph=GRAPH, times=TIMES, template="film_turns_v1", told=ALL, number=0) -> Record:
     """A film's record as `prepare` writes it, with likes and comments that are found again if they are told."""
     scenes = tuple(Scene("", *time, foreground=("red",), background=("blue",), tone="warm") for time in times)
     post = Post(
@@ -49,22 +51,46 @@ def record(graph=GRAPH, times=TIMES, template="film_behavior_v1", told=ALL, numb
     assert spec is not None
     turns = tuple(Turn(role, text) for role, text in spec["conversations"])
     frames = tuple(png(10 * number + n) for n in range(len(times)))
-    clips = (Clip(0, tuple(start for start, _ in times)),)
+    starts = [start for start, _ in times]
+    clips = (
+        tuple(Clip(n, (at,)) for n, at in enumerate(starts)) if "apart" in spec else (Clip(0, tuple(starts)),)
+    )
     return Record(spec["id"], "behavior", frames, turns, spec["meta"], clips)
 
 
-def test_a_film_is_asked_without_any_reaction():
-    film = heldout_films.of_record(record())
-    assert film is not None
-    answer = record().conversations[1].text
+def test_a_film_is_asked_scene_by_scene_without_any_reaction():
+    one = record()
+    film = heldout_films.of_record(one)
+    assert film is not None and isinstance(film.asked, InTurns)
+    told = "".join(turn.text for turn in one.conversations)
+    assert "67.8%" in told and "Sandcastle" in told and "Replay value: 1.00" in told  # it tells them all
+    turns, media, begun = film.asked.ask([0.31, 0.32])
+    assert [turn.text for turn in turns] == [
+        'The video is titled "A film".\n<image>\nScene 1: describe it. What would its replay value be?',
+        "red on blue, warm. Replay value: 0.31",
+        "<image>\nScene 2: describe it. What would its replay value be?",
+        "red on blue, warm. Replay value: 0.32",
+        "<image>\nScene 3: describe it. What would its replay value be?",
+    ]
+    assert begun == "red on blue, warm. Replay value: "
+    assert [video.source for video in media] == [(frame,) for frame in one.images]
+    assert (film.true, len(film.asked), film.chance) == ((0.3, 1.0, 0.1), 3, pytest.approx(1 / 3))
+
+
+def test_a_film_is_asked_behind_all_frames_without_any_reaction():
+    one = record(template="film_behavior_v1")
+    film = heldout_films.of_record(one)
+    assert film is not None and isinstance(film.asked, Listed)
+    answer = one.conversations[1].text
     assert "67.8%" in answer and "Sandcastle" in answer and "1.00" in answer  # it tells them all
-    given = film.question + film.begun
+    question, (video,), begun = film.asked.ask([])
+    given = f"{question}{begun}"
     assert not any(told in given for told in ("67.8", "Sandcastle", "1.00", "0.3", "0.1"))
-    assert film.begun.endswith(">>> BEHAVIOR <<<\nThe replay values for each scene would be:\n")
-    assert film.begun.startswith("Scene 1: red on blue, warm.\n")
-    assert answer.startswith(film.begun + "Scene 1: 0.30\nScene 2: 1.00\nScene 3: 0.10\n")
-    assert (film.true, film.scenes, len(film.frames)) == ((0.3, 1.0, 0.1), (1, 2, 3), 3)
-    assert film.chance == pytest.approx(1 / 3)
+    assert begun.endswith(">>> BEHAVIOR <<<\nThe replay values for each scene would be:\nScene 1: ")
+    assert begun.startswith("Scene 1: red on blue, warm.\n")
+    assert answer.startswith(film.asked.begun + "Scene 1: 0.30\nScene 2: 1.00\nScene 3: 0.10\n")
+    assert film.asked.ask([0.3, 1.0])[2] == begun + "0.30\nScene 2: 1.00\nScene 3: "
+    assert (film.true, film.asked.scenes, video.source) == ((0.3, 1.0, 0.1), (1, 2, 3), one.images)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +138,7 @@ def test_both_tasks_come_from_one_pass_and_are_what_replay_says(model):
     before = plaza._replays.cache_info().misses
     columns = plaza.evaluate(model, heldout)
     assert plaza._replays.cache_info().misses == before + 1
-    media = [heldout_films.Video(film.frames) for film in films]
-    predicted = replay.expected(
-        model, [f.question for f in films], media, [f.begun for f in films], [f.scenes for f in films]
-    )
+    predicted = replay_asking.expected(model, [film.asked for film in films])
     figures = replay.figures([(p, film.true) for p, film in zip(predicted, films, strict=True)], resamples=10)
     estimates = plaza.estimates(columns)
     assert estimates["replay"].mean == pytest.approx(figures.values["spearman"].mean)

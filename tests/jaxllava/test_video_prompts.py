@@ -167,7 +167,7 @@ def test_frames_of_a_record_are_named_by_their_bytes(folder, model: Model, tmp_p
 
 
 def test_a_broken_frame_is_named(model: Model) -> None:
-    with pytest.raises(UserError, match="prompt 1, image 0 a video: not an image"):
+    with pytest.raises(UserError, match="prompt 1, video 0 a video: not an image"):
         model.generate(["What is this?"] * 2, [Video(pictures(2)), Video([png(pictures(1)[0]), b"no"])])
 
 
@@ -179,6 +179,12 @@ def test_features_of_another_tower_are_others(tmp_path) -> None:
     found = caches[0].read("key")
     assert found is not None and found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found, np.concatenate([part, part * 2]))
+
+
+def test_features_are_not_kept_in_a_file(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"features: .*file is a file; name a folder"):
+        FrameCache(tmp_path / "file", "one")
 
 
 def test_what_was_not_seen_to_its_end_is_not_kept(tmp_path) -> None:
@@ -195,7 +201,7 @@ def test_what_was_not_seen_to_its_end_is_not_kept(tmp_path) -> None:
 
 def test_mistakes_are_one_line(model: Model, tmp_path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    with pytest.raises(UserError, match=r"prompt 0, image 0 .*bad.mp4: not a video"):
+    with pytest.raises(UserError, match=r"prompt 0, video 0 .*bad.mp4: not a video"):
         model.generate(["What?"], [tmp_path / "bad.mp4"])
     with pytest.raises(UserError, match="each question shows one and the same"):
         model.generate([(Turn("human", "<image><image> a"), Turn("gpt", "b"), Turn("human", "c"))],
