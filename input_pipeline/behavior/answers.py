@@ -24,6 +24,7 @@ _FORMS = {
     "told_title": r'[^"\n]+',
     "name": r"[^\n]+",
 }
+_VALUE_OF_TURN = re.compile(rf"{_FORMS['value']}$", re.ASCII)
 _CLOSING = re.compile(r'"?\n*')
 
 
@@ -89,6 +90,12 @@ def split(template: Template, answer: str, told: Collection[str]) -> Parts:
             spans.append(Span(*one.span(slot), int(number)))
         parts[name] = tuple(spans)
     return parts
+
+
+def value_of_turn(answer: str) -> Span | None:
+    """Where the replay value stands in the answer of a scene's own turn: at its end, if it tells one."""
+    found = _VALUE_OF_TURN.search(answer)
+    return Span(*found.span()) if found else None
 
 
 def _border(template: Template, answer: str, told: frozenset[str]) -> tuple[int, int]:

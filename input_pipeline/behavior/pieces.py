@@ -120,7 +120,8 @@ class SceneTurns:
 
     Fields:
         opening: stands in front of the first question.
-        question, answer: have the slots of a scene, as members of Each('scenes') have, and {value}, its replay value.
+        question, answer: have the slots of a scene, as members of Each('scenes') have, and {value}, its replay value,
+            with which an answer ends.
         closing: in place of the template's question; the answer to it tells the behaviour alone.
     """
 

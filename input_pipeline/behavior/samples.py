@@ -87,6 +87,7 @@ def _post_spec(post: Post, task: str, template: Template, statement: statements.
             "duration": post.duration,
             "asr_words": statement.asr_words,
             "scenes": statement.scenes,
+            **({"scene_turns": len(statement.by_scene)} if statement.by_scene else {}),
             **({"scene_times": _times(post)} if post.film else {}),
             "likes": post.likes,
             "views": post.views,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxllava.api import Model
 from jaxllava.evaluate.behavior_posts import HeldoutPosts, Post
 from jaxllava.evaluate.item_log import ItemLog, Row
+from jaxllava.prompts import Prompt
 from jaxllava.videos import Video
 
 BATCH = 16
@@ -140,10 +141,20 @@ def _chunks(model: Model, one: Pass, items: Sequence[Item], size: int, log: Item
     ]
 
 
-def _asked(heldout: HeldoutPosts, items: Sequence[Item]) -> tuple[list[str], list[list[bytes | Video]]]:
+def _asked(
+    heldout: HeldoutPosts, items: Sequence[Item], slot: str
+) -> tuple[list[Prompt], list[list[bytes | Video]]]:
     """Questions and pictures."""
     pictures = {item.post.id: heldout.pictures(item.post) for item in items}
-    return [item.post.question for item in items], [pictures[item.post.id] for item in items]
+    asked = [item.post.asked(slot, item.number) for item in items]
+    shown = [pictures[item.post.id][: one.shown] for item, one in zip(items, asked, strict=True)]
+    return [one.prompt for one in asked], shown
+
+
+def _room(model: Model, item: Item, slot: str, answer: str) -> int:
+    """Positions of an item's prompt with the start of an answer."""
+    asked = item.post.asked(slot, item.number)
+    return model.length(asked.prompt, item.post.sizes[: asked.shown], answer)
 
 
 # --- numbers -----------------------------------------------------------------------------------------------
@@ -170,7 +181,7 @@ def _numbers(slot: str, form: str, grid: np.ndarray, scale: float, each: bool = 
     widths = np.gradient(grid.astype(float))
 
     def run(model: Model, heldout: HeldoutPosts, items: Sequence[Item], batch: int) -> list[Row]:
-        questions, images = _asked(heldout, items)
+        questions, images = _asked(heldout, items, slot)
         prefixes = [_before(item, slot) for item in items]
         scores = model.score(questions, images, candidates, answer_prefix=prefixes, batch_size=batch)
         predicted = expectation(scores, grid / scale, widths)
@@ -183,20 +194,21 @@ def _numbers(slot: str, form: str, grid: np.ndarray, scale: float, each: bool = 
 
     def room(model: Model, item: Item) -> int:
         # A token is at least a character.
-        return model.length(item.post.question, item.post.sizes, _before(item, slot)) + longest
+        return _room(model, item, slot, _before(item, slot)) + longest
 
     settings = {"candidates": len(candidates), "first": candidates[0], "last": candidates[-1]}
     return Pass(slot, run, room, settings, each)
 
 
 def _before(item: Item, slot: str) -> str:
-    return item.post.answer[: item.post.parts[slot][item.number].start]
+    return item.post.asked(slot, item.number).answer[: item.post.parts[slot][item.number].start]
 
 
 def _truth(item: Item, slot: str, scale: float) -> float:
     if slot == "percent" and item.post.like_rate is not None:
         return float(item.post.like_rate)  # what the answer prints is rounded
-    return float(item.post.parts[slot][item.number].of(item.post.answer)) / scale
+    answer = item.post.asked(slot, item.number).answer
+    return float(item.post.parts[slot][item.number].of(answer)) / scale
 
 
 # Per cent. YouTube's likes by views lie below 10 and are told to a tenth; Reddit's shares of upvotes are whole
@@ -213,7 +225,7 @@ def _score_comments(model: Model, heldout: HeldoutPosts, items: Sequence[Item], 
 
     A later comment is read behind the true ones in front of it.
     """
-    questions, images = _asked(heldout, items)
+    questions, images = _asked(heldout, items, "comments")
     sums, counts = model.loglikelihood(
         questions,
         images,
@@ -234,12 +246,12 @@ def _comment(item: Item) -> str:
 
 
 def _room_of_comment(model: Model, item: Item) -> int:
-    return model.length(item.post.question, item.post.sizes, _before(item, "comments") + _comment(item))
+    return _room(model, item, "comments", _before(item, "comments") + _comment(item))
 
 
 def _generate(model: Model, heldout: HeldoutPosts, items: Sequence[Item], batch: int) -> list[Row]:
     """Rows: the greedy "text" behind the true answer up to `1.`, of at most "new_tokens"."""
-    questions, images = _asked(heldout, items)
+    questions, images = _asked(heldout, items, "comments")
     budget = _new_tokens(model, items[0])  # that of all of a group
     texts = model.generate(
         questions,
@@ -267,8 +279,7 @@ def _new_tokens(model: Model, item: Item) -> int:
 
 
 def _room_to_generate(model: Model, item: Item) -> int:
-    begun = model.length(item.post.question, item.post.sizes, _list_begun(item))
-    return begun + _new_tokens(model, item)
+    return _room(model, item, "comments", _list_begun(item)) + _new_tokens(model, item)
 
 
 PASSES: dict[str, Pass] = {

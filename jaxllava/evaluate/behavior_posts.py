@@ -14,7 +14,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.images import ImageError, open_image
 from input_pipeline.records import RecordSource
 from input_pipeline.tokenizer import IMAGE_TOKEN
-from input_pipeline.types import Record
+from input_pipeline.types import Record, Turn
 from jaxllava.prompts import Size
 from jaxllava.videos import Video
 
@@ -23,21 +23,45 @@ Problems = dict[str, list[str]]  # what is wrong -> the posts, by id
 
 
 @dataclass(frozen=True)
+class Asked:
+    """`prompt`: the turns up to a question; `answer`: the record's to it; `shown`: how many media it has by then."""
+
+    prompt: tuple[Turn, ...]
+    answer: str
+    shown: int
+
+
+@dataclass(frozen=True)
 class Post:
     """One held-out record without its pictures, which stay on disk.
 
     `id` is 'source/post id'; `sizes` are (width, height) of its pictures, of a video those of its frames; `parts` say
-    where in `answer` what is told (see `answers.split`).
+    where what is told stands (see `answers.split`), in the last answer; or, of replay values that turns of scenes tell,
+    each in the answer of its scene.
     """
 
     id: str
     source: str
-    question: str
-    answer: str
+    turns: tuple[Turn, ...]
     parts: answers.Parts
     like_rate: float | None
     index: int  # in the split
     sizes: tuple[Size | tuple[Size, ...], ...] = ()
+    by_scene: tuple[
+        int, ...
+    ] = ()  # the turns that tell the replay values, where these have turns of their own
+
+    def asked(self, part: str, number: int) -> Asked:
+        """How one of the parts is asked for."""
+        own = self.by_scene[number] if part == "replay" and self.by_scene else len(self.turns) // 2 - 1
+        before = self.turns[: 2 * own + 1]
+        shown = sum(turn.text.count(IMAGE_TOKEN) for turn in before if turn.role == "human")
+        return Asked(before, self.turns[2 * own + 1].text, shown)
+
+    @property
+    def answer(self) -> str:
+        """The last one."""
+        return self.turns[-1].text
 
     @property
     def comments(self) -> list[str]:
@@ -127,12 +151,17 @@ def _read(record: Record, index: int) -> Post:
     behaviors = record.meta.get("behaviors")
     if not behaviors:
         raise _Unfit("tells no reaction")
-    if [turn.role for turn in record.conversations] != ["human", "gpt"]:
+    name = str(record.meta.get("template"))
+    if name not in templates.TEMPLATES:
+        raise _Unfit(f"was written by a template {name!r} that is not known")
+    template, turns = templates.get(name), record.conversations
+    questions, answered = ([turn.text for turn in turns[side::2]] for side in (0, 1))
+    scenes = record.meta.get("scene_turns", 0)
+    if [turn.role for turn in turns] != ["human", "gpt"] * max(1, len(answered) if scenes else 1):
         raise _Unfit("is not one question and one answer")
-    question, answer = (turn.text for turn in record.conversations)
     if not record.images:
         raise _Unfit("has no picture")
-    if question.count(IMAGE_TOKEN) != len(record.media):
+    if "".join(questions).count(IMAGE_TOKEN) != len(record.media):
         raise _Unfit(f"has other than one {IMAGE_TOKEN} for each picture or video")
     films = {clip.first for clip in record.clips}
     try:
@@ -142,15 +171,16 @@ def _read(record: Record, index: int) -> Post:
         )
     except ImageError as error:
         raise _Unfit(f"has a picture that cannot be read ({error.reason})") from None
-    name = str(record.meta.get("template"))
-    if name not in templates.TEMPLATES:
-        raise _Unfit(f"was written by a template {name!r} that is not known")
+    values = [answers.value_of_turn(told) for told in answered[:scenes]]
     try:
-        parts = answers.split(templates.get(name), answer, behaviors)
+        parts = answers.split(template, answered[-1], behaviors) if len(answered) > scenes else {}
     except ValueError:
         raise _Unfit(f"does not follow its template {name}") from None
+    if known := tuple(value for value in values if value):
+        parts["replay"] = known
+    by_scene = tuple(place for place, value in enumerate(values) if value)
     rate = record.meta.get("like_rate")
-    return Post(_name(record), _source(record), question, answer, parts, rate, index, sizes)
+    return Post(_name(record), _source(record), turns, parts, rate, index, sizes, by_scene)
 
 
 def told(problems: Mapping[str, Iterable[str]], most: int = 3) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 
 from input_pipeline import records
 from input_pipeline.behavior import answers, statements, templates
-from input_pipeline.behavior.pieces import Template
 from input_pipeline.errors import UserError
 from input_pipeline.types import Record, Scene, Span
 from jaxllava.api import Model
@@ -19,7 +17,6 @@ from jaxllava.evaluate import replay, replay_asking
 from jaxllava.evaluate.replay_asking import Asked, InTurns, Listed, expected
 from jaxllava.videos import Video
 
-_VALUE = re.compile(r"[01]\.\d\d$", re.ASCII)
 LEAST_SCENES = 3  # of a film: two values are always in order or in reverse
 
 
@@ -65,12 +62,12 @@ def of_record(record: Record) -> Film | None:
     known = tuple(value for value in true if value is not None)
     if len(known) < max(len(true), LEAST_SCENES) or min(known) == max(known):
         return None
-    template = templates.get(record.meta["template"])
-    asked = _in_turns(record) if template.scene else _listed(record, template)
+    asked = _in_turns(record) if record.meta.get("scene_turns") else _listed(record)
     return Film(record.id, asked, known) if len(asked) == len(known) else None
 
 
-def _listed(record: Record, template: Template) -> Listed:
+def _listed(record: Record) -> Listed:
+    template = templates.get(record.meta["template"])
     answer = record.conversations[1].text
     parts = answers.split(template, answer, record.meta["behaviors"])
     begun, numbers = replay_asking.begun(answer, parts)
@@ -84,13 +81,13 @@ def _listed(record: Record, template: Template) -> Listed:
 
 
 def _in_turns(record: Record) -> InTurns:
-    """Of the scenes whose turns tell a value, which ends the turn."""
-    turns = record.conversations
-    pairs = [(turns[place].text, turns[place + 1].text) for place in range(0, 2 * len(record.clips), 2)]
-    told = [place for place, (_, answer) in enumerate(pairs) if _VALUE.search(answer)]
+    """Of the scenes whose turns tell a value."""
+    questions, answered = ([turn.text for turn in record.conversations[side::2]] for side in (0, 1))
+    values = [answers.value_of_turn(answer) for answer in answered[: record.meta["scene_turns"]]]
+    told = {place: value for place, value in enumerate(values) if value}
     return InTurns(
-        tuple(pairs[place][0] for place in told),
-        tuple(_VALUE.sub("", pairs[place][1]) for place in told),
+        tuple(questions[place] for place in told),
+        tuple(answered[place][: value.start] for place, value in told.items()),
         tuple(Video(record.images[place : place + 1]) for place in told),
     )
 

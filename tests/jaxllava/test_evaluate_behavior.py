@@ -333,7 +333,7 @@ def test_what_does_not_fit_into_the_model_is_counted_and_named(data, tiny_base, 
     api.load(tiny_base)
     span = item.post.parts["comments"][item.number]
     model.loglikelihood(
-        [item.post.question],
+        [item.post.turns[:1]],
         [heldout.pictures(item.post)],
         [span.closed(item.post.answer)],
         item.post.answer[: span.start],

@@ -18,7 +18,11 @@ from jaxllava.evaluate.replay_asking import Listed
 from tests.conftest import png
 
 HEADING = "The replay values for each scene would be:"
-TELLING = [name for name in templates.TEMPLATES if "replay" in templates.get(name).behaviors]
+TELLING = [
+    name
+    for name, template in templates.TEMPLATES.items()
+    if "replay" in template.behaviors and not template.scene
+]
 
 # --- reading -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from input_pipeline.errors import UserError
 from input_pipeline.types import Clip, Comment, Post, Record, Scene, Span, Turn
 from jaxllava import api, cli, evidence, evidence_unit, films_unit
 from jaxllava.evaluate import (
+    behavior,
+    behavior_posts,
     evidence_page,
     evidence_results,
     evidence_text,
@@ -23,6 +25,7 @@ from jaxllava.evaluate import (
     replay,
     replay_asking,
 )
+from jaxllava.evaluate.item_log import ItemLog
 from jaxllava.evaluate.replay_asking import InTurns, Listed
 from jaxllava.evidence_films import evidence_films, film_model, folder_of, plan
 from jaxllava.models.clip import ClipVisionConfig
@@ -30,6 +33,7 @@ from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
 from jaxllava.models.qformer import QFormerConfig
+from jaxllava.videos import Video
 from tests.conftest import make_asker, png
 from tests.jaxllava import tiny_models as tiny
 
@@ -145,6 +149,39 @@ def test_both_tasks_come_from_one_pass_and_are_what_replay_says(model):
     assert estimates["replay_top"].mean == pytest.approx(figures.values["top_scene"].mean)
     assert heldout.chance()["replay_top"] == pytest.approx(figures.chance)
     assert "replay" not in plaza.Heldout([], [], [], ["calm"], ["food"]).chance()
+
+
+def test_held_out_reactions_of_films_told_by_turns_are_scored(model, tmp_path):
+    """Each replay value in its scene's turn, likes and comments behind them all: as by hand."""
+    one = record()
+    records.write({"behavior_heldout": [one, record(number=1, told=("replay",))]}, tmp_path / "records")
+    heldout = behavior_posts.load(tmp_path / "records", 10)
+    assert not heldout.left_out and [set(post.parts) for post in heldout.posts] == [
+        {"percent", "comments", "replay"}, {"replay"},
+    ]  # fmt: skip
+    logs = behavior.open_logs(heldout.posts, lambda name, settings: ItemLog(None, {}))
+    behavior.evaluate(model, heldout, logs)
+    found = behavior.rows(heldout.posts, logs)
+    assert [row["true"] for row in found["replay"]] == [0.3, 1.0, 0.1] * 2
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "comments": 3, "likes": 1, "replay": 6, "generated": 1,
+    }  # fmt: skip
+    assert not any("problem" in row for rows in found.values() for row in rows)
+    turns, frames = one.conversations, [Video(one.images[n : n + 1]) for n in range(3)]
+    scores = model.score(
+        [turns[:3]], [frames[:2]], replay_asking.CANDIDATES, "red on blue, warm. Replay value: "
+    )
+    assert found["replay"][1]["predicted"] == pytest.approx(
+        float(behavior.expectation(scores, replay_asking.VALUES, np.gradient(replay_asking.VALUES))[0]),
+        abs=1e-5,
+    )
+    head, _, rest = turns[-1].text.partition('Sandcastle a"\n')
+    sums, counts = model.loglikelihood([turns[:-1]], [frames], ['Sandcastle a"\n'], head)
+    assert found["comments"][0] == {
+        "id": heldout.posts[0].id, "number": 0, "log_probability": pytest.approx(float(sums[0]), abs=1e-4),
+        "tokens": int(counts[0]),
+    }  # fmt: skip
+    assert rest
 
 
 def test_values_within_a_film_by_hand():
