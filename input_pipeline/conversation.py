@@ -198,15 +198,16 @@ def place_images(turns: Sequence[Turn], template: Template, reference_quirks: bo
     """Puts a turn's single image in front of its text, as LLaVA's training does (`preprocess_multimodal`).
 
     Several images stay where they stand; with `reference_quirks` they collapse into one, as in the reference.
-    Templates with `image_tags` get theirs, and those with `image_every_turn` an image in every question.
+    Templates with `image_tags` get theirs, and those with `image_every_turn` a conversation's single image in every
+    question.
     """
     placed = []
-    anywhere = any(IMAGE_TOKEN in turn.text for turn in turns if turn.role == "human")
+    alone = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human") == 1
     tagged = template.image_tag
     for turn in turns:
         text = turn.text
         if turn.role == "human":
-            if template.image_every_turn and anywhere and IMAGE_TOKEN not in text:
+            if template.image_every_turn and alone and IMAGE_TOKEN not in text:
                 text = f"{IMAGE_TOKEN}\n{text}"
             text = text.replace(tagged, IMAGE_TOKEN)
             count = text.count(IMAGE_TOKEN)

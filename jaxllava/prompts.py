@@ -84,7 +84,7 @@ class PromptReader:
         self, number: int, turns: tuple[Turn, ...], pictures: list[Picture]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """A prompt's pictures and videos as `Row` has them, and the image_index of each mark."""
-        marks = self._marks(number, turns, len(pictures))
+        marks = self._marks(turns, len(pictures))
         if self._encoder is not None:
             return self._asked(number, turns, pictures, marks)
         found, sizes, spans = [], [], []
@@ -100,14 +100,9 @@ class PromptReader:
         own = [np.concatenate(places[a:b]) for a, b in pairwise([*spans, len(sizes)])]
         return pixels, [own[medium] for medium, _ in marks]
 
-    def _marks(self, number: int, turns: Sequence[Turn], media: int) -> list[tuple[int, str]]:
+    def _marks(self, turns: Sequence[Turn], media: int) -> list[tuple[int, str]]:
         """Of each mark in the rendered prompt: which medium it stands for, and the human's turn that it stands in."""
         repeated = self.template.image_every_turn and media == 1
-        if self.template.image_every_turn and media > 1 and sum(t.role == "human" for t in turns) > 1:
-            raise UserError(
-                f"prompt {number}: {media} pictures or videos in a conversation of several questions; with the "
-                f"template {self.template.name} each question shows one and the same."
-            )
         asked = [turn.text for turn in self._placed(turns) if turn.role == "human"]
         marks = [text for text in asked for _ in range(text.count(IMAGE_TOKEN))]
         return [(0 if repeated else i, text) for i, text in enumerate(marks)]
@@ -224,7 +219,7 @@ class PromptReader:
         ((turns, pictures),) = self.inputs([prompt], [[b""] * len(sizes)])
         frames = [[size] if isinstance(size[0], int) else list(size) for size in sizes]
         own = [np.concatenate(self.spliced(some)[0]) for some in frames]  # type: ignore[arg-type]
-        places = [own[medium] for medium, _ in self._marks(0, turns, len(pictures))]
+        places = [own[medium] for medium, _ in self._marks(turns, len(pictures))]
         return len(self.encoded(0, turns, answer, places).tokens)
 
     def spliced(self, sizes: Sequence[tuple[int, int]]) -> tuple[list[np.ndarray], list[int]]:
