@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxllava import metrics, rules
+from tests.jaxllava import test_train_video
 from tests.jaxllava import tiny_models as tiny
 from tests.jaxllava.benchmark_fixtures import image_emotion
 
@@ -23,6 +24,7 @@ STEPS = 5
 
 def start(count: int, tiny_base: Path, workdir: Path, compiled: Path, **changes) -> subprocess.Popen:
     data = changes.pop("data", tiny_base.parent / "data" / "records")
+    python = str(changes.pop("python", sys.executable))
     settings = dict(data=data, base=tiny_base, batch=8, steps=STEPS, accumulate=2, lr=1e-3, mesh="(2,2,1)")
     settings |= dict(checkpoint_every=2, log_every=1, row_tokens=256, tensorboard=False, barrier_minutes=2.0)
     overrides = [f"--config.{key}={value}" for key, value in (settings | changes).items()]
@@ -35,7 +37,7 @@ def start(count: int, tiny_base: Path, workdir: Path, compiled: Path, **changes)
         *overrides,
     ]
     environment = os.environ | {
-        "PYTHON": sys.executable,
+        "PYTHON": python,
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -58,10 +60,13 @@ def lines(workdir: Path) -> list[dict]:
     return [line for line in metrics.read(workdir / metrics.NAME) if "loss" in line]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """The same batches to the bit; losses and parameters to float32's rounding, as sums come in another order."""
+def assert_same_run(one: Path, other: Path, batches: bool = True) -> None:
+    """The same batches to the bit; losses and parameters to float32's rounding, as sums come in another order.
+
+    batches: not of runs on features, which are computed with that rounding.
+    """
     first, second = lines(one), lines(other)
-    assert [line["batch"] for line in first] == [line["batch"] for line in second]
+    assert not batches or [line["batch"] for line in first] == [line["batch"] for line in second]
     assert len({line["batch"] for line in first}) == len(first) == STEPS
     for key in ("loss", "gradient_norm"):
         np.testing.assert_allclose([line[key] for line in first], [line[key] for line in second], rtol=2e-6)
@@ -73,6 +78,14 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def llama_vid(tokenizer, tmp_path_factory) -> Path:
+    """A tiny LLaMA-VID's folder, beside records of films."""
+    root = tmp_path_factory.mktemp("llama-vid")
+    test_train_video.write_setting(root, tokenizer)
+    return root / "base"
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +109,43 @@ def test_two_processes_train_as_one_does(tiny_base, compiled, alone, tmp_path):
 def test_neither_processes_nor_workers_change_a_run(tiny_base, compiled, alone, tmp_path, count, workers):
     finish(start(count, tiny_base, tmp_path / "run", compiled, workers=workers))
     assert_same_run(alone, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_processes_share_the_features_that_a_run_keeps(llama_vid, compiled, tmp_path):
+    """Each computes its part of them, and both train on all: as one process does."""
+    seeing = r"(vision|qformer|qformer_norm|context)/.*"
+    own = dict(
+        data=llama_vid.parent / "records",
+        mixture="(('instruct_train', 1.0),)",
+        lr_rules=rf"((r'(projector|decoder|context/value_proj)/.*', 1.0), (r'{seeing}', None))",
+        row_images=8,
+    )
+    features = [tmp_path / name / "features" for name in ("one", "two")]
+    for count, folder in enumerate(features, 1):
+        finish(start(count, llama_vid, folder.parent, compiled, features=folder, **own))
+    assert_same_run(features[0].parent, features[1].parent, batches=False)
+    files = [{path.name: path for path in folder.rglob("*.features")} for folder in features]
+    assert files[0].keys() == files[1].keys() and len(files[0]) == 18, (
+        "one of each sample that shows something"
+    )
+    for name, path in files[0].items():
+        one, other = (each.read_bytes().partition(b"\n") for each in (path, files[1][name]))
+        assert one[0] == other[0], "shape and type"
+        np.testing.assert_allclose(*(np.frombuffer(body, np.float32) for *_, body in (one, other)), atol=1e-5)
+    # A host whose disk is another one lacks what the others made. The second process names a folder of its own.
+    wrapper = tmp_path / "python"
+    wrapper.write_text(
+        "#!/usr/bin/env bash\n"
+        f'if [ "${{JAX_PROCESS_ID:-0}}" = 1 ]; then cd {tmp_path}; fi\nexec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    process = start(2, llama_vid, tmp_path / "apart", compiled, features="features", python=wrapper, **own)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, told
+    assert (
+        "features, which other hosts made, are not here; name a folder on a disk that all hosts share" in told
+    )
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from configs import train as train_config
 from configs.behavior_llava import LLM_AND_PROJECTOR
 from input_pipeline import packing, records, token_table
 from input_pipeline import rows as rows_lib
+from input_pipeline.asker import Asker
 from input_pipeline.conversation import TEMPLATES
 from input_pipeline.errors import UserError
 from input_pipeline.token_chunks import Job
@@ -70,6 +72,11 @@ def made(count: int) -> list[Record]:
 def setting(tokenizer, tmp_path_factory):
     """(config of the model, its asker, a base's folder, a folder of records)"""
     root = tmp_path_factory.mktemp("video")
+    return *write_setting(root, tokenizer), root
+
+
+def write_setting(root: Path, tokenizer) -> tuple[LlamaVidConfig, Asker]:
+    """Leaves a base and records there."""
     asker = make_asker(root / "bert")
     vision = EvaVisionConfig(16, 32, 2, 2, image_size=16, patch_size=8)
     qformer = QFormerConfig(16, 32, 2, 2, vocab_size=len(asker.tokenizer), queries=3, vision_size=16)
@@ -79,7 +86,7 @@ def setting(tokenizer, tmp_path_factory):
     params = tiny.random_params(model)
     orbax.save_model(root / "base", params, model, tokenizer, "imgsp_v1", asker=asker)
     records.write({"instruct_train": made(24)}, root / "records")
-    return model, asker, root
+    return model, asker
 
 
 def test_a_row_of_several_samples_has_the_losses_of_the_samples(setting, tokenizer) -> None:
@@ -255,6 +262,7 @@ def test_a_planned_batch_is_a_row_s(setting, tokenizer) -> None:
     assert planned["slot_frame"].shape == (8, 40) and planned["questions"].shape == (8, 20, program.QUESTION)
 
 
+@pytest.mark.slow
 def test_a_row_of_65536_tokens_at_full_size() -> None:
     """Shapes alone: stage 3's recipe, its model, its batch and the loss of a row."""
     config = config_files.load("llama_vid:size=7b,stage=3")
