@@ -23,6 +23,7 @@ from input_pipeline.video_file import (
     LATE,
     LIMITS,
     NOT_A_VIDEO,
+    SUFFIXES,
     Film,
     Limits,
     VideoError,
@@ -45,7 +46,6 @@ __all__ = [
     "read_frames",
 ]
 
-SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 ENDS_EARLY = "a video breaks off or its pictures end early, another frame is shown again"
 _MOST_DECODED = 3000  # frames from a key frame to a wanted one: more is no video but a trap
 

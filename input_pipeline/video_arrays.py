@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.images import ImageError, open_image
-from input_pipeline.video_file import VideoError
+from input_pipeline.video_file import SUFFIXES, VideoError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 MAGIC = b"\x93NUMPY"  # how a .npy file begins
@@ -61,7 +61,10 @@ class FolderFrames:
 
     def __init__(self, path: Path) -> None:
         number = lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)]
-        self.pictures = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=number)
+        found = list(path.iterdir())
+        if any(p.suffix.lower() in SUFFIXES for p in found):
+            raise VideoError("a folder of films, not of frames")
+        self.pictures = sorted((p for p in found if p.suffix.lower() in PICTURES), key=number)
         if not self.pictures:
             raise VideoError("no frames")
 

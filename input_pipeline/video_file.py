@@ -22,6 +22,7 @@ from PIL import Image
 
 from input_pipeline.video_picture import FrameDrawer
 
+SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 BROKEN = "parts of a video cannot be decoded, the frame before them is shown instead"
 BACKWARDS = "times of a video run backwards, frames are left out"
 NOT_A_VIDEO = "not a video, or broken"

@@ -199,7 +199,9 @@ _FILM_TURNS_V1 = Template(
         question=join(
             " ", "<image>\nScene {number}: describe it.", say("What would its replay value be?", "replay")
         ),
-        answer=join(" ", "{foreground} on {background}, {tone}.", say("Replay value: {value}", "replay")),
+        answer=join(
+            " ", "{caption}.", "{foreground} on {background}, {tone}.", say("Replay value: {value}", "replay")
+        ),
         closing=_ASK_FILM,
     ),
     question=join(

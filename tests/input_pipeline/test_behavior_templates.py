@@ -259,17 +259,17 @@ def test_a_scene_s_turn_tells_of_the_audience_only_what_is_known_of_that_scene()
     assert full is not None and control is not None
     assert statements.prefix(template, FULL) == ">>> BEHAVIOR <<<\n"
     assert [number for number, *_ in full.by_scene] == [1, 2]
-    # Without behaviour sentences go and none is added; a scene of which nothing is left has no turn, nor a last one.
+    # Without behaviour sentences go and none is added, and there is no last turn.
     assert [(n, q.removesuffix(" What would its replay value be?"), a.partition(" Replay")[0])
-            for n, q, a in full.by_scene[:1]] == list(control.by_scene)  # fmt: skip
-    assert control.answer == "" and [turn.role for turn in control.turns] == ["human", "gpt"]
+            for n, q, a in full.by_scene] == list(control.by_scene)  # fmt: skip
+    assert control.answer == "" and [turn.role for turn in control.turns] == ["human", "gpt"] * 2
     partly = statements.write(
         template, replace(FULL, replay=(None, 0.5), like_rate=None), {"likes", "replay"}
     )
     assert partly is not None and partly.behaviors == {"replay"}
     (_, first, said), (_, second, value) = partly.by_scene
     assert "replay" not in (first + said).lower() and second.endswith("What would its replay value be?")
-    assert value == "Replay value: 0.50" and partly.answer == ""
+    assert value.endswith("laugh. Replay value: 0.50") and partly.answer == ""
     assert full.by_scene[0][1].startswith('The video is titled "A red boat".\n<image>\nScene 1')
     assert "titled" not in full.by_scene[1][1] + full.question
 

@@ -76,6 +76,9 @@ def test_arrays_and_folders(tmp_path):
         assert is_video(tmp_path / name) and seen(tmp_path / name, 3) == [2, 6, 10]
         with pytest.raises(VideoError, match="a stretch of frames without times"):
             read_frames(tmp_path / name, 1, 0.0, 1.0)
+    (tmp_path / "c" / "film.mp4").touch()  # beside thumbnails, say
+    with pytest.raises(VideoError, match="a folder of films, not of frames"):
+        read_frames(tmp_path / "c", 3)
 
 
 def test_a_file_that_breaks_off_gives_what_there_is(tmp_path):
