@@ -24,8 +24,8 @@ KEY = "sk-test-9f2c71d0-do-not-tell"
 
 @dataclass(frozen=True)
 class Reply:
-    """kind: "text", "status" (an error with `code` and `message`), "hang" (nothing for `seconds`), "cut" (the connection
-    ends in the middle of the body), "malformed" (a body that is no JSON), "refusal", "filtered", "no choices",
+    """kind: "text", "status" (an error with `code` and `message`), "hang" (nothing for `seconds`), "cut" (the
+    connection ends in the middle of the body), "malformed" (a body that is no JSON), "refusal", "filtered", "no choices",
     "no usage", "error body" (an error in a reply of status 200). finish: the reason that a text ended.
     """
 
@@ -43,7 +43,9 @@ class Reply:
 def error(status: int, code: str = "", message: str = "", param: str = "", **headers: str) -> Reply:
     """An error as OpenAI words it; underscores in the names of headers are dashes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply("status", status=status, code=code, message=message or f"error {status}", param=param, headers=named)
+    return Reply(
+        "status", status=status, code=code, message=message or f"error {status}", param=param, headers=named
+    )
 
 
 Rule = Callable[[dict[str, Any], int], Reply | str]
@@ -132,7 +134,12 @@ class FakeTeacher:
         self, request: web.Request, body: dict[str, Any], reply: Reply, name: str
     ) -> web.StreamResponse:
         if reply.kind == "status":
-            told = {"message": reply.message, "type": reply.code, "param": reply.param or None, "code": reply.code}
+            told = {
+                "message": reply.message,
+                "type": reply.code,
+                "param": reply.param or None,
+                "code": reply.code,
+            }
             return web.json_response({"error": told}, status=reply.status, headers=reply.headers)
         if reply.kind == "error body":
             return web.json_response({"error": {"message": reply.message, "code": reply.status}})

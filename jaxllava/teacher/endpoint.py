@@ -46,15 +46,19 @@ class Endpoint:
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and not base:
             raise UserError(
-                f"no key for {settings.model!r}: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none, or "
-                "name a checkpoint's folder that exists"
+                f"no key for {settings.model!r}: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none, "
+                "or name a checkpoint's folder that exists"
             )
         if any(not "!" <= letter <= "~" for letter in key):
-            raise UserError("OPENAI_API_KEY holds characters that no key has (a space, a line's end?); set it again")
+            raise UserError(
+                "OPENAI_API_KEY holds characters that no key has (a space, a line's end?); set it again"
+            )
         self._base = base or _OFFICIAL
         parts = urlsplit(self._base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("OPENAI_BASE_URL is no http or https address; set it to one such as http://host:8000/v1")
+            raise UserError(
+                "OPENAI_BASE_URL is no http or https address; set it to one such as http://host:8000/v1"
+            )
         self.where = parts.netloc.rpartition("@")[2]  # without a password
         self._key = key
         self._client: Any = None

@@ -1,9 +1,9 @@
 """What requests will cost, told before the first one goes out, without network and without anyone's tokenizer.
 
 Text: a token for every 4 characters of ASCII, and one for every other character; 4 more for each message and 3 for the
-answer's head, as chat formats have them. A picture: as GPT-4o counts it at full detail (platform.openai.com, "Images and
-vision"): shrunk into 2048 x 2048, then to a short side of 768, 85 tokens and 170 for each tile of 512 x 512. Other models
-count otherwise; what an endpoint counted is in its answers.
+answer's head, as chat formats have them. A picture: as GPT-4o counts it at full detail (OpenAI's guide to images and
+vision): shrunk into 2048 x 2048, then to a short side of 768, 85 tokens and 170 for each tile of 512 x 512. Other
+models count otherwise; what an endpoint counted is in its answers.
 """
 
 from __future__ import annotations

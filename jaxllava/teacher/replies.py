@@ -88,7 +88,9 @@ def usage(body: Any) -> tuple[int, int] | None:
     return prompt, new
 
 
-_TOO_LONG = re.compile(r"maximum context length|context (length|window)|prompt is too long|too many tokens", re.I)
+_TOO_LONG = re.compile(
+    r"maximum context length|context (length|window)|prompt is too long|too many tokens", re.I
+)
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
 
