@@ -24,9 +24,12 @@ KEY = "sk-test-9f2c71d0-do-not-tell"
 
 @dataclass(frozen=True)
 class Reply:
-    """kind: "text", "status" (an error with `code` and `message`), "hang" (nothing for `seconds`), "cut" (the
-    connection ends in the middle of the body), "malformed" (a body that is no JSON), "refusal", "filtered", "no choices",
-    "no usage", "error body" (an error in a reply of status 200). finish: the reason that a text ended.
+    """Fields:
+
+    kind: "text", "status" (an error with `code` and `message`), "cut" (the connection ends in the middle of the body),
+    "malformed" (a body that is no JSON), "refusal", "filtered", "no choices", "no usage", "error body" (an error in a
+    reply of status 200).
+    finish: the reason that a text ended. seconds: before it answers, also beyond anyone's patience.
     """
 
     kind: str = "text"
@@ -37,7 +40,7 @@ class Reply:
     param: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     finish: str = "stop"
-    seconds: float = 0.0  # before it answers
+    seconds: float = 0.0
 
 
 def error(status: int, code: str = "", message: str = "", param: str = "", **headers: str) -> Reply:
@@ -154,8 +157,7 @@ class FakeTeacher:
             assert request.transport is not None
             request.transport.abort()
             return response
-        if reply.kind != "hang":
-            self.answered[name] += 1
+        self.answered[name] += 1
         return web.Response(body=whole, content_type="application/json")
 
     def _completion(self, body: dict[str, Any], reply: Reply) -> dict[str, Any]:

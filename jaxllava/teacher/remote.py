@@ -188,8 +188,10 @@ class _Work:
 
     async def _answer(self, request: Request) -> Result:
         counted = tries = 0
+        looked = 0.0
         while True:
             await self._gate.enter()
+            looked = looked or time.monotonic()
             try:
                 sent, reply = await self._send(request)
             finally:
@@ -209,8 +211,9 @@ class _Work:
                 self._stop(UserError(f"{self._where} {reply.why}{self._kept()}"))
                 return None
             assert isinstance(reply, Again)
-            # Too many at once, while others get through, is a matter of turns.
-            counted += not (reply.slows and self._answered > sent)
+            # Too many at once, while others got through since the last try, is a matter of turns.
+            counted += not (reply.slows and self._answered > looked)
+            looked = time.monotonic()
             if counted >= self._settings.attempts:
                 failure = Failure(request.key, reply.reason, reply.detail)
                 self._count_lost(failure, reply.is_down)
