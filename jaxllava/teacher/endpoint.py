@@ -64,7 +64,7 @@ class Endpoint:
         self._client: Any = None
         self._limit_name = "max_tokens"  # or what newer models call it
 
-    async def open(self) -> None:
+    def open(self) -> None:
         import httpx2
 
         many = self._settings.in_flight + 8

@@ -151,7 +151,7 @@ class _Work:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._endpoint.open())
+            self._endpoint.open()
         except Exception as error:
             self._stop(error)
         self._loop.run_forever()
