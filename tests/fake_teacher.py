@@ -157,7 +157,7 @@ class FakeTeacher:
             assert request.transport is not None
             request.transport.abort()
             return response
-        self.answered[name] += 1
+        self.answered[name] += reply.kind != "no choices"
         return web.Response(body=whole, content_type="application/json")
 
     def _completion(self, body: dict[str, Any], reply: Reply) -> dict[str, Any]:

@@ -72,15 +72,18 @@ class Local:
     def _answers(
         self, batch: list[tuple[str, Request, Row]], temperature: float, top_p: float
     ) -> Iterator[tuple[str, Answer | Failure]]:
+        # Filled up to a power of two, so that the programs to compile are few.
+        full = min(self._settings.in_flight, 1 << (len(batch) - 1).bit_length())
+        padded = batch + batch[-1:] * (full - len(batch))
         written = self._model.write(
-            [row for _, _, row in batch],
-            [request.max_tokens for _, request, _ in batch],
+            [row for _, _, row in padded],
+            [request.max_tokens for _, request, _ in padded],
             temperature,
             top_p,
-            [int(identity[:8], 16) for identity, _, _ in batch],
-            batch_size=self._settings.in_flight,
+            [int(identity[:8], 16) for identity, _, _ in padded],
+            batch_size=full,
         )
-        for (identity, request, row), (text, new, is_cut) in zip(batch, written, strict=True):
+        for (identity, request, row), (text, new, is_cut) in zip(batch, written, strict=False):
             if not text:
                 yield identity, Failure(request.key, "returned nothing")
                 continue
