@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import email.utils
+import functools
 import io
 import json
 import math
 import os
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +28,7 @@ from jaxllava.teacher.replies import Again, Reply, Stop, Unsupported, read_body,
 from jaxllava.teacher.settings import Settings
 
 _OFFICIAL = "https://api.openai.com/v1"
+_POOL = 25  # connections
 _KEY_LIKE = re.compile(r"\b(sk|pk|key)-[\w*.-]{6,}", re.I)
 
 
@@ -61,26 +64,31 @@ class Endpoint:
             )
         self.where = parts.netloc.rpartition("@")[2]  # without a password
         self._key = key
-        self._client: Any = None
+        self._clients: list[Any] = []
+        self._free: list[Any] = []  # a client for each request that may be in flight
         self._limit_name = "max_tokens"  # or what newer models call it
 
     def open(self) -> None:
         import httpx2
 
-        many = self._settings.in_flight + 8
-        limits = httpx2.Limits(max_connections=many, max_keepalive_connections=many)
+        # A pool of connections looks at all of its own for every request: many small ones cost less.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=_POOL)
         timeout = httpx2.Timeout(self._settings.timeout, connect=min(30.0, self._settings.timeout))
-        self._client = self._openai.AsyncOpenAI(
-            api_key=self._key or "none",
-            base_url=self._base,
-            max_retries=0,
-            timeout=timeout,
-            http_client=self._openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
-        )
+        for _ in range(math.ceil(self._settings.in_flight / _POOL)):
+            http = self._openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, verify=_trusted())
+            client = self._openai.AsyncOpenAI(
+                api_key=self._key or "none",
+                base_url=self._base,
+                max_retries=0,
+                timeout=timeout,
+                http_client=http,
+            )
+            self._clients.append(client)
+            self._free += [client] * _POOL
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients:
+            await client.close()
 
     async def attempt(self, request: Request) -> tuple[Reply, tuple[int, int] | None]:
         """What came of one try, and the tokens of prompt and answer that the endpoint reports."""
@@ -92,15 +100,18 @@ class Endpoint:
         return self._understood(reply), used
 
     async def _attempt(self, request: Request) -> tuple[Reply, tuple[int, int] | None]:
+        import httpx2
+
         openai = self._openai
         try:
             body = chat_body(request, self._settings.model, self._limit_name)
         except PictureError as error:
             return Failure(request.key, "unreadable picture", str(error)), None
+        client = self._free.pop()
         try:
             async with asyncio.timeout(self._settings.timeout):
-                # The raw reply: what servers send is not always what the types say.
-                raw = await self._client.chat.completions.with_raw_response.create(**body)
+                # The raw reply: what servers send is not always what the client's types say.
+                raw = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
                 content = raw.content
         except (TimeoutError, openai.APITimeoutError):
             seconds = f"no answer in {self._settings.timeout:g} s"
@@ -117,6 +128,8 @@ class Endpoint:
             return read_error(request.key, status, told, retry_after(error.response.headers)), None
         except UnicodeEncodeError:
             return Failure(request.key, "unreadable text", "half of a surrogate pair is no text"), None
+        finally:
+            self._free.append(client)
         try:
             parsed = json.loads(content)
         except (ValueError, RecursionError):
@@ -139,6 +152,14 @@ class Endpoint:
         if self._key:
             text = text.replace(self._key, "[key]")
         return short(_KEY_LIKE.sub("[key]", text))
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Whom to trust; reading that takes a quarter of a second."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 class PictureError(Exception):
