@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
 from input_pipeline.errors import UserError
 from input_pipeline.types import Turn
+from jaxllava.models.clip import ClipVisionConfig
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import LlavaConfig, init_params
 from jaxllava.teacher.cache import Cache
 from jaxllava.teacher.local import Local, turns_of
 from jaxllava.teacher.messages import Answer, Failure, Message, Request
 from jaxllava.teacher.open import model_name, open_teacher
 from jaxllava.teacher.settings import Settings
+from jaxllava.weights import orbax
 from tests.conftest import png
 
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
 @pytest.fixture(scope="module")
-def teacher(tiny_base: Path) -> Local:
-    found = open_teacher(Settings(str(tiny_base), in_flight=4))
+def checkpoint(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA's folder."""
+    vision = ClipVisionConfig(16, 32, 2, 2, image_size=32, patch_size=16)
+    decoder = LlamaConfig(len(tokenizer), 16, 32, 2, 2)
+    model = LlavaConfig(vision, decoder, tokenizer.convert_tokens_to_ids("<image>"))
+    folder = tmp_path_factory.mktemp("teacher") / "tiny"
+    orbax.save_model(folder, init_params(model, jax.random.key(0)), model, tokenizer, "v1_bare")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(checkpoint: Path) -> Local:
+    found = open_teacher(Settings(str(checkpoint), in_flight=4))
     assert isinstance(found, Local)
     return found
 
@@ -50,7 +70,7 @@ def test_messages_to_turns() -> None:
             turns_of(wrong)
 
 
-def test_answers_are_the_models_own(teacher: Local, tiny_base: Path) -> None:
+def test_answers_are_the_models_own(teacher: Local) -> None:
     """Whatever it is asked beside: greedy answers, and those that are drawn."""
     requests = [asked(f"p{i}", "What is this", png(i)) for i in range(3)]
     requests += [asked(f"t{i}", "How many " * (i + 1)) for i in range(3)]
@@ -92,8 +112,8 @@ def test_what_cannot_be_asked_is_a_failure(teacher: Local) -> None:
     assert isinstance(found["good"], Answer)
 
 
-def test_what_is_kept_is_not_computed(tiny_base: Path, tmp_path: Path, monkeypatch) -> None:
-    settings = Settings(str(tiny_base), in_flight=2, cache=tmp_path)
+def test_what_is_kept_is_not_computed(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    settings = Settings(str(checkpoint), in_flight=2, cache=tmp_path)
     requests = [asked("a", "What"), asked("b", "What"), asked("c", "How many")]
     first = {one.key: one for one in open_teacher(settings).ask(requests)}
     assert [key for key, one in first.items() if isinstance(one, Answer) and one.kept] == ["b"]
@@ -104,4 +124,4 @@ def test_what_is_kept_is_not_computed(tiny_base: Path, tmp_path: Path, monkeypat
     kept = {one.key: one for one in again.ask(requests)}
     assert {key: one.text for key, one in kept.items()} == {key: one.text for key, one in first.items()}  # type: ignore[union-attr]
     name, _, digest = model_name(settings).partition("@")
-    assert again.model == f"{name}@{digest}" and name == tiny_base.name and len(digest) == 12
+    assert again.model == f"{name}@{digest}" and name == checkpoint.name and len(digest) == 12
