@@ -21,7 +21,6 @@ from jaxllava.teacher.settings import Settings
 from jaxllava.weights import orbax
 from tests.conftest import png
 
-
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
