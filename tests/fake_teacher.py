@@ -19,7 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
-KEY = "sk-test-9f2c71d0-do-not-tell"
+KEY = "loopback_9f2c71d0_do_not_tell"
 
 
 @dataclass(frozen=True)
