@@ -207,17 +207,23 @@ class Model:
         return self.answer(rows, max_new_tokens, temperature, top_p, seed, batch_size)
 
     def read(
-        self, prompts: Sequence[Prompt], images: Pictures = None, answer_prefix: str | Sequence[str] = ""
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures = None,
+        answer_prefix: str | Sequence[str] = "",
+        system: str = "",
     ) -> list[Row]:
         """Prompts as the model takes them, (tokens [L], image_index [L], views uint8 [m, H, W, 3]) each, for
         `answer`.
 
-        Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
+        Args: system: in place of the template's own system prompt, or in front of the first question where the template
+        has none. Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
         """
         prefixes = candidates_lib.one_each(answer_prefix, len(prompts))
+        reader = self._reader.told(system) if system else self._reader
         return [
-            self._reader.row(i, turns, pictures, prefixes[i])
-            for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images))
+            reader.row(i, turns, pictures, prefixes[i])
+            for i, (turns, pictures) in enumerate(reader.inputs(prompts, images))
         ]
 
     def answer(
@@ -230,9 +236,22 @@ class Model:
         batch_size: int = 16,
     ) -> list[str]:
         """`generate` for rows that were read, each with a limit and a seed of its own if sequences are given."""
+        written = self.write(rows, max_new_tokens, temperature, top_p, seed, batch_size)
+        return [text for text, _, _ in written]
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        max_new_tokens: int | Sequence[int] = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 16,
+    ) -> list[tuple[str, int, bool]]:
+        """`answer` with what became of each: (text, new tokens, whether the limit cut it)."""
         rows = list(rows)
         limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-        answers = [""] * len(rows)
+        answers = [("", 0, False)] * len(rows)
         ending = get_template(self.template).parts.answer[1].strip()
         key = jax.random.key(seed if isinstance(seed, int) else 0)
         draws = range(len(rows)) if isinstance(seed, int) else list(seed)
@@ -255,7 +274,8 @@ class Model:
                 ids = tokens[place, : counts[place]].tolist()
                 text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
                 # An end that is no token of its own (v0's ###) is found in the text.
-                answers[i] = text.partition(ending)[0].strip() if ending else text.strip()
+                text, end, _ = text.partition(ending) if ending else (text, "", "")
+                answers[i] = (text.strip(), len(ids), len(ids) == limits[i] and not end)
         return answers
 
     # ------------------------------------------------------------ scoring

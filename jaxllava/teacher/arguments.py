@@ -1,0 +1,51 @@
+"""The flags of every command that asks a teacher or judge."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from input_pipeline.errors import UserError
+from jaxllava.teacher.settings import Settings
+
+
+def add_flags(parser: argparse.ArgumentParser, what: str = "teacher") -> None:
+    """Adds --WHAT MODEL and how it is asked. None of them is required: `settings_of` says what is missing."""
+    group = parser.add_argument_group(f"the {what}")
+    group.add_argument(
+        f"--{what}",
+        metavar="MODEL",
+        help="a model name at the endpoint of OPENAI_BASE_URL (key: OPENAI_API_KEY), or a checkpoint's folder",
+    )
+    default = Settings("any")
+    add = group.add_argument
+    add(
+        "--in-flight", type=int, default=default.in_flight, metavar="N", help="requests at once (%(default)s)"
+    )
+    add("--requests-per-minute", type=int, default=0, metavar="N", help="what the endpoint allows (no limit)")
+    add("--tokens-per-minute", type=int, default=0, metavar="N", help="what the endpoint allows (no limit)")
+    add("--timeout", type=float, default=default.timeout, metavar="SECONDS", help="for one try (%(default)g)")
+    add("--price-in", type=float, default=0.0, metavar="X", help="price of a million tokens of prompts")
+    add("--price-out", type=float, default=0.0, metavar="X", help="price of a million tokens of answers")
+    add(
+        "--max-cost", type=float, default=0.0, metavar="X", help="stop before this run spends more (no limit)"
+    )
+    add("--cache", type=Path, metavar="DIR", help="keep answers there; what is kept is not asked again")
+
+
+def settings_of(args: argparse.Namespace, what: str = "teacher") -> Settings:
+    """What the flags of `add_flags` say. Raises UserError where --WHAT is missing or a value makes no sense."""
+    model = getattr(args, what.replace("-", "_"))
+    if not model:
+        raise UserError(f"--{what} is missing; name a model of the endpoint or a checkpoint's folder")
+    return Settings(
+        model=model,
+        in_flight=args.in_flight,
+        requests_per_minute=args.requests_per_minute,
+        tokens_per_minute=args.tokens_per_minute,
+        timeout=args.timeout,
+        price_in=args.price_in,
+        price_out=args.price_out,
+        max_cost=args.max_cost,
+        cache=args.cache,
+    )

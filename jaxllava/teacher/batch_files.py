@@ -1,0 +1,198 @@
+"""Requests as files for a provider's batch service (OpenAI's JSONL), and its results back into the cache.
+
+Batches cost less and take hours. `write` leaves out what the cache has; after `read` the same requests, asked or
+written again, are answered from the cache, and only what failed goes out anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from input_pipeline.errors import UserError
+from jaxllava.teacher.cache import Cache
+from jaxllava.teacher.endpoint import PictureError, chat_body
+from jaxllava.teacher.messages import Answer, Failure, Request
+from jaxllava.teacher.replies import Again, read_body, read_error
+
+MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, at OpenAI
+URL = "/v1/chat/completions"
+_IDENTITY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass
+class Written:
+    """requests: all that were given; kept: in the cache already; repeated: equal to another; failures: cannot be
+    written. The others are in `files`.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    requests: int = 0
+    kept: int = 0
+    repeated: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass
+class Results:
+    """answers: now in the cache; failures: requests that failed, by reason; foreign: lines of other requests than those
+    of the folder; malformed: lines that are none of a batch's; missing: requests of the folder without a result.
+    """
+
+    answers: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    foreign: int = 0
+    malformed: int = 0
+    missing: int = 0
+
+
+def write(
+    requests: Iterable[Request],
+    model: str,
+    folder: Path,
+    cache: Cache | None = None,
+    limit_name: str = "max_tokens",
+    most_requests: int = MOST_REQUESTS,
+    most_bytes: int = MOST_BYTES,
+) -> Written:
+    """Writes batch-00001.jsonl, ...: each request a line, named by its identity.
+
+    Args: limit_name: "max_completion_tokens" for models that ask for it. Raises UserError where the folder holds batch
+    files already, or cannot be written.
+    """
+    folder = Path(folder)
+    done = Written()
+    seen: set[bytes] = set()  # 32 bytes of each request: a name may stand in a batch once
+    lines: list[bytes] = []
+    size = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if files := sorted(folder.glob("batch-*.jsonl")):
+            raise UserError(
+                f"{folder}: holds {files[0].name} of an earlier run; read its results, or name another folder"
+            )
+        for request in requests:
+            done.requests += 1
+            identity = request.identity(model)
+            if bytes.fromhex(identity) in seen:
+                done.repeated += 1
+                continue
+            if cache is not None and identity in cache:
+                done.kept += 1
+                continue
+            try:
+                line = _line(request, identity, model, limit_name)
+            except (PictureError, UnicodeEncodeError) as error:
+                reason = "unreadable picture" if isinstance(error, PictureError) else "unreadable text"
+                done.failures.append(Failure(request.key, reason, str(error)))
+                continue
+            if len(line) > most_bytes:
+                done.failures.append(Failure(request.key, "too large for a batch file", f"{len(line)} bytes"))
+                continue
+            seen.add(bytes.fromhex(identity))
+            if lines and (len(lines) >= most_requests or size + len(line) > most_bytes):
+                done.files.append(_put(folder, len(done.files) + 1, lines))
+                lines, size = [], 0
+            lines.append(line)
+            size += len(line)
+        if lines:
+            done.files.append(_put(folder, len(done.files) + 1, lines))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: batch files cannot be written ({error.strerror}); name another folder"
+        ) from None
+    return done
+
+
+def _line(request: Request, identity: str, model: str, limit_name: str) -> bytes:
+    body = chat_body(request, model, limit_name)
+    whole = {"custom_id": identity, "method": "POST", "url": URL, "body": body}
+    return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
+
+
+def _put(folder: Path, number: int, lines: list[bytes]) -> Path:
+    path = folder / f"batch-{number:05}.jsonl"
+    unfinished = path.with_suffix(".partial")
+    with unfinished.open("wb") as file:
+        file.writelines(lines)
+    os.replace(unfinished, path)  # noqa: PTH105
+    return path
+
+
+def read(results: Iterable[Path], folder: Path, cache: Cache) -> Results:
+    """Reads output and error files, in any order, also twice; answers go into the cache.
+
+    Args: folder: that of `write`, which says whose results these may be. Raises UserError where a file cannot be read,
+    or the folder holds no batch files.
+    """
+    left = _identities(Path(folder))
+    ours = set(left)
+    failed: dict[str, str] = {}
+    done = Results()
+    for path in results:
+        try:
+            with Path(path).open("rb") as file:
+                for line in file:
+                    if line.strip():
+                        _take(line, ours, left, failed, cache, done)
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); name the batch's output and error files"
+            ) from None
+    # What failed in one batch may have been answered in another.
+    done.failures = Counter(reason for identity, reason in failed.items() if identity in left)
+    done.missing = len(left) - done.failures.total()
+    return done
+
+
+def _take(
+    line: bytes, ours: set[str], left: set[str], failed: dict[str, str], cache: Cache, done: Results
+) -> None:
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        told = None
+    identity = told.get("custom_id") if isinstance(told, dict) else None
+    if not isinstance(told, dict) or not isinstance(identity, str):
+        done.malformed += 1
+        return
+    if identity not in ours:
+        done.foreign += 1
+        return
+    response, error = told.get("response"), told.get("error")
+    if isinstance(response, dict):
+        status, body = response.get("status_code"), response.get("body")
+        status = status if isinstance(status, int) else 500
+        reply = read_body("", body) if status == 200 else read_error("", status, body)
+        reason = f"HTTP {status}"
+    else:  # never asked: "batch_expired", ...
+        code = error.get("code") if isinstance(error, dict) else None
+        reply, reason = None, str(code or "no response").replace("_", " ")
+    if isinstance(reply, Answer):
+        if identity in left:
+            cache.put(identity, reply)
+            left.discard(identity)
+            done.answers += 1
+    else:
+        failed[identity] = reply.reason if isinstance(reply, Failure | Again) else reason
+
+
+def _identities(folder: Path) -> set[str]:
+    found: set[str] = set()
+    for path in sorted(folder.glob("batch-*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                # The name stands in front; the rest may be megabytes of pictures.
+                match = _IDENTITY.search(line[:128].decode("ascii", "replace"))
+                if match:
+                    found.add(match[0])
+    if not found:
+        raise UserError(
+            f"{folder}: holds no batch-*.jsonl; name the folder that the batch files were written to"
+        )
+    return found

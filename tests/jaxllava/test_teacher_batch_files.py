@@ -1,0 +1,116 @@
+"""Requests as batch files, and results back."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from input_pipeline.errors import UserError
+from jaxllava.teacher.batch_files import read, write
+from jaxllava.teacher.cache import Cache
+from jaxllava.teacher.messages import Answer, Message, Request
+from tests.conftest import png
+
+
+def asked(number: int, *images: bytes) -> Request:
+    return Request(f"k{number}", (Message("user", f"question {number}", images),), max_tokens=9)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def result(identity: str, text: str) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    body = {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
+    response = {"status_code": 200, "request_id": "r", "body": body}
+    return {"id": "batch_req_1", "custom_id": identity, "response": response, "error": None}
+
+
+def test_files_hold_every_request_once(tmp_path: Path) -> None:
+    requests = [asked(number) for number in range(7)] + [asked(3), asked(9, b"no picture"), asked(8, png(0))]
+    cache = Cache(tmp_path / "cache")
+    cache.put(requests[0].identity("m"), Answer("", "kept"))
+    found = write(iter(requests), "m", tmp_path / "out", cache, most_requests=3)
+    assert [path.name for path in found.files] == [f"batch-0000{i}.jsonl" for i in (1, 2, 3)]
+    assert (found.requests, found.kept, found.repeated) == (10, 1, 1)
+    assert [(one.key, one.reason) for one in found.failures] == [("k9", "unreadable picture")]
+    whole = [line for path in found.files for line in lines(path)]
+    chosen = [*requests[1:7], requests[9]]
+    assert [line["custom_id"] for line in whole] == [one.identity("m") for one in chosen]
+    assert [len(lines(path)) for path in found.files] == [3, 3, 1]
+    assert whole[0] == {
+        "custom_id": requests[1].identity("m"),
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {
+            "model": "m",
+            "messages": [{"role": "user", "content": "question 1"}],
+            "max_tokens": 9,
+            "temperature": 0.0,
+        },
+    }
+    with pytest.raises(UserError, match=r"holds batch-00001\.jsonl of an earlier run"):
+        write(requests, "m", tmp_path / "out")
+
+
+def test_files_stay_below_their_size(tmp_path: Path) -> None:
+    requests = [asked(number, png(number, 60)) for number in range(6)] + [asked(7, png(7, 200))]
+    found = write(requests, "m", tmp_path, most_bytes=40_000)
+    sizes = [path.stat().st_size for path in found.files]
+    assert len(sizes) > 1 and max(sizes) <= 40_000 and sum(map(len, map(lines, found.files))) == 6
+    assert [one.reason for one in found.failures] == ["too large for a batch file"]
+
+
+def test_results_in_any_order(tmp_path: Path) -> None:
+    requests = [asked(number) for number in range(8)]
+    folder = tmp_path / "out"
+    write(requests, "m", folder, most_requests=3)
+    names = [one.identity("m") for one in requests]
+    refusal = result(names[5], "")
+    refusal["response"]["body"]["choices"][0]["message"]["refusal"] = "no"
+    broken = {"error": {"message": "too long", "code": "context_length_exceeded"}}
+    told = [
+        *(json.dumps(result(name, f"answer {i}")) for i, name in enumerate(names[:4])),
+        json.dumps(result(names[0], "another answer")),  # the same file given twice, or two batches
+        json.dumps(refusal),
+        json.dumps({"custom_id": names[4], "response": {"status_code": 400, "body": broken}, "error": None}),
+        json.dumps({"custom_id": names[0], "response": {"status_code": 500, "body": None}, "error": None}),
+        json.dumps(
+            {"custom_id": names[6], "response": None, "error": {"code": "batch_expired", "message": ""}}
+        ),
+        json.dumps(result("f" * 64, "of others")),
+        json.dumps(result("mine-1", "of others")),
+        "no json",
+        "[]",
+        json.dumps({"custom_id": 5}),
+        "",
+    ]
+    random.Random(0).shuffle(told)
+    (tmp_path / "a.jsonl").write_text("\n".join(told[:7]))
+    (tmp_path / "b.jsonl").write_text("\n".join(told[7:]))
+    cache = Cache(tmp_path / "cache")
+    found = read([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], folder, cache)
+    assert (found.answers, found.foreign, found.malformed, found.missing) == (4, 2, 3, 1)
+    assert found.failures == Counter({"refused": 1, "too long for the model": 1, "batch expired": 1})
+    assert len(cache) == 4
+    for i, name in enumerate(names[1:4], 1):
+        assert cache.get(name, "k") == Answer("k", f"answer {i}", "stop", 5, 2, kept=True)
+    # What is left, and nothing else, goes into the next files.
+    again = write(requests, "m", tmp_path / "next", cache)
+    assert again.kept == 4
+    assert [line["custom_id"] for path in again.files for line in lines(path)] == names[4:]
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(UserError, match=r"holds no batch-\*\.jsonl"):
+        read([], tmp_path, cache)
+    write([asked(1)], "m", tmp_path)
+    with pytest.raises(UserError, match="output and error files"):
+        read([tmp_path / "none.jsonl"], tmp_path, cache)
