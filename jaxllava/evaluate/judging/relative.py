@@ -149,21 +149,15 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
         seed: of the intervals.
     """
 
-    def figure(name: str, index: Sequence[int] | slice, order: int) -> Estimate:
+    def figure(name: str, index: Sequence[int] | slice, order: int) -> None:
         columns = [orders[order][index, :, who] for who in (0, 1)]
-        return spread.estimate(spread.ratio, columns, name=name, seed=seed)
+        if name == "all" or np.isfinite(columns).any():  # of a category perhaps no review was read
+            found[name] = spread.estimate(spread.ratio, columns, name=name, seed=seed)
 
-    found = {}
-    every = {
-        "all": slice(None),
-        **{str(k): at for k, at in sorted(groups(c for c in categories).items(), key=str) if k},
-    }
-    both = len(orders) == 2
-    for name, index in every.items():
-        found[name] = figure(name, index, 0)
-        if both and name == "all":
-            found["all (swapped)"] = figure("all (swapped)", index, 1)
-    if both:
+    found: dict[str, Estimate] = {}
+    figure("all", slice(None), 0)
+    if len(orders) == 2 and np.isfinite(orders[1]).any():
+        figure("all (swapped)", slice(None), 1)
         columns = [order[:, :, who] for order in orders for who in (0, 1)]
         halves = lambda a, b, c, d: (spread.ratio(a, b) + spread.ratio(c, d)) / 2
         found["all (both orders)"] = spread.estimate(halves, columns, name="all (both orders)", seed=seed)
@@ -171,6 +165,9 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
         if np.isfinite(first).any():
             name = "points for standing first"
             found[name] = spread.estimate(spread.mean, [first], name=name, seed=seed)
+    members = groups(categories)
+    for category in sorted(str(key) for key in members if key is not None):
+        figure(category, members[category], 0)
     for name, who in (("reference", 0), ("model", 1)):
         column = orders[0][:, :, who] * 10
         found[name] = spread.estimate(spread.mean, [column], name=name, seed=seed)
