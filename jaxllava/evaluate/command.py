@@ -17,6 +17,7 @@ from jaxllava.progress import bar
 
 _BENCHMARKS = ("tasks", "list", "data_root")
 _REACTIONS = ("data", "gold", "json")
+_OF_JUDGE = {"judge_repeats": 1, "judge_swap": False, "judge_drop_unparsable": False, "judge_seed": 0}
 # Flags that only benchmarks heed, and what they are where they are not given.
 _OF_BENCHMARKS = {
     "setting": "zero-shot",
@@ -33,6 +34,10 @@ _OF_BENCHMARKS = {
 def evaluate(args: argparse.Namespace) -> None:
     """Exits with 1 where some question has no answer or review, some task no data, or a figure or submission failed."""
     asked = [name for name in _BENCHMARKS if getattr(args, name)]
+    judged = getattr(args, "judge", None) or args.judge_reviews
+    for name, default in _OF_JUDGE.items():
+        if getattr(args, name) != default and not judged:
+            raise UserError(f"--{name.replace('_', '-')} is of --judge MODEL, which is not there")
     if asked and (other := [name for name in _REACTIONS if getattr(args, name)]):
         raise UserError(
             f"--{asked[0].replace('_', '-')} and --{other[0]}: benchmarks (--tasks, --data-root) and reactions "
@@ -40,7 +45,7 @@ def evaluate(args: argparse.Namespace) -> None:
         )
     if args.list:
         print(benchmark_table.listing(choose(_names(args.tasks or "all")), args.data_root))
-    elif getattr(args, "judge", None) or args.judge_reviews:
+    elif judged:
         _judged(args)
     elif asked:
         if not _benchmarks(args):

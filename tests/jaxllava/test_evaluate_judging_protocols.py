@@ -90,7 +90,9 @@ def caption_case(tmp_path) -> Case:
         Image.new("RGB", (8, 6), (90 * number, 50, 50)).save(path, kind)
         meta = {"image": str(path), "prompt": "Describe."}
         rows.append(Answered(str(number), None, "word " * (number + 3), meta=meta))
-    rows.append(Answered("lost", None, "x", meta={"image": str(tmp_path / "none.png"), "prompt": "Describe."}))
+    rows.append(
+        Answered("lost", None, "x", meta={"image": str(tmp_path / "none.png"), "prompt": "Describe."})
+    )
     return Case(TASKS["dense_captions"], rows, tmp_path)
 
 
@@ -109,7 +111,9 @@ def test_captions_are_judged_with_their_picture_by_three_questions(tmp_path):
     judged = captions.judge(caption_case(tmp_path), asker(teacher), Plan())
     assert len(teacher.asked) == 9 and len({r.messages[1].text for r in teacher.asked}) == 9
     means = {name: figure.mean for name, figure in judged.figures.items()}
-    assert means == pytest.approx({"average": (4 + 5 + 5.5) / 3, "correctness": 4, "detail": 5, "quality": 5.5})
+    assert means == pytest.approx(
+        {"average": (4 + 5 + 5.5) / 3, "correctness": 4, "detail": 5, "quality": 5.5}
+    )
     assert next(iter(means)) == "average" and judged.figures["average"].unit == "pictures"
     assert judged.problems == {
         "its picture cannot be read (FileNotFoundError): not judged": ["lost"],
@@ -157,7 +161,9 @@ def test_mm_vet_asks_five_times_and_then_counts_nothing(mm_vet_case):
     judged = mm_vet.judge(mm_vet_case, asker(teacher), Plan())
     again = [r for r in teacher.asked if "again" in r.key]
     assert [r.temperature for r in again] == [0.0, 0.5, 1.0, 1.5]
-    assert all(r.messages[0].text.endswith(" | \nPredict the correctness of the answer (digit): ") for r in again)
+    assert all(
+        r.messages[0].text.endswith(" | \nPredict the correctness of the answer (digit): ") for r in again
+    )
     assert judged.figures["total"].mean == pytest.approx(37.5)
     assert judged.problems == {"no grade from 0 to 1, asked 5 times: counted as 0": ["0"]}
     left = mm_vet.judge(mm_vet_case, asker(teacher), Plan(drop_unparsable=True))

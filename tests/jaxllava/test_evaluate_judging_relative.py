@@ -74,7 +74,9 @@ def test_a_request_is_the_references_letter_for_letter(case):
         "[System]\nScore by conv.\n\n"
     )
     assert (one.max_tokens, one.temperature, one.draw) == (1024, 0.2, 0)
-    assert "[Assistant 1]\nm m m \n\n[End of Assistant 1]\n\n[Assistant 2]\nr r " in exchanged.messages[1].text
+    assert (
+        "[Assistant 1]\nm m m \n\n[End of Assistant 1]\n\n[Assistant 2]\nr r " in exchanged.messages[1].text
+    )
     assert one.key != exchanged.key
 
 
@@ -93,7 +95,13 @@ def test_the_rules_are_found_beside_the_answers_or_in_a_checkout_and_missed_by_n
 
 
 def test_the_summary_is_what_the_reference_prints():
-    pairs = [("conv", (9, 8)), ("conv", (8, 6.5)), ("detail", (9, 3)), ("complex", (-1, -1)), ("conv", (7, 8))]
+    pairs = [
+        ("conv", (9, 8)),
+        ("conv", (8, 6.5)),
+        ("detail", (9, 3)),
+        ("complex", (-1, -1)),
+        ("conv", (7, 8)),
+    ]
     # conv: means 8 and 7.5; complex: -1 / -1; all: 32 / 5 and 24.5 / 5, a ratio of means.
     assert relative.summary(pairs) == (
         "all 76.6 64.0 49.0\ncomplex 100.0 -10.0 -10.0\nconv 93.8 80.0 75.0\ndetail 33.3 90.0 30.0\n"
@@ -200,7 +208,10 @@ def test_intervals_cover_the_truth_and_narrow_with_repeats():
 
 @real
 def test_the_figures_of_real_reviews_are_the_ratio_of_their_means():
-    for name, categories in (("llava_bench_wild_reviews.jsonl", 3), ("review_alpaca-13b_vicuna-13b.jsonl", 0)):
+    for name, categories in (
+        ("llava_bench_wild_reviews.jsonl", 3),
+        ("review_alpaca-13b_vicuna-13b.jsonl", 0),
+    ):
         judged = relative.read(REAL / name, Plan())
         lines = [json.loads(line) for line in (REAL / name).read_text().splitlines()]
         first, second = np.array([line.get("tuple", line.get("score")) for line in lines], float).T
