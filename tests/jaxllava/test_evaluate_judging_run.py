@@ -152,7 +152,7 @@ def test_judged_figures_go_when_there_are_more_answers(data, tmp_path):
     folder = out / "mm_vet/judged-x"
     folder.mkdir()
     (folder / "result.json").write_text("{")
-    with pytest.raises(UserError, match="judged-x/result.json cannot be read"):
+    with pytest.raises(UserError, match=r"judged-x/result\.json cannot be read"):
         results.results_in(out)
 
 
