@@ -138,6 +138,21 @@ def test_failures_and_unanswered_questions_are_counted_and_named(data, tmp_path)
     assert "–" in benchmark_table.table([none], TASKS)
 
 
+def test_a_judge_that_stops_ends_the_run_in_one_line_and_what_was_judged_stays(data, tmp_path):
+    out = tmp_path / "out"
+    for name in ("mm_vet", "llava_bench_wild", "scienceqa"):
+        answer(name, data, out)
+
+    def stops(request):
+        if request.key.startswith("scienceqa"):
+            raise UserError("the cost limit of 1 is reached")
+        return rule(request)
+
+    with pytest.raises(UserError, match="cost limit of 1 is reached; reviews that came are kept"):
+        judged(["mm_vet", "llava_bench_wild", "scienceqa"], data, out, RuleTeacher(stops))
+    assert {r["task"] for r in results.results_in(out)} == {"llava_bench_wild"}
+
+
 def test_judged_figures_go_when_there_are_more_answers(data, tmp_path):
     out = tmp_path / "out"
     answer("mm_vet", data, out)

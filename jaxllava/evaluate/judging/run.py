@@ -51,7 +51,9 @@ def run(
         setting: whose reported figures stand beside them.
         report: is told the task, and how many reviews have come.
 
-    A task whose figures cannot be made has them said in "failures"; the others go on.
+    A task whose figures cannot be made has that said in "failures"; the others go on.
+
+    Raises UserError where the judge stops altogether.
     """
     results = []
     for name, held in kept.items():
@@ -65,6 +67,8 @@ def run(
         counted = _Counting(teacher)
         try:
             judged = judge.judge(case, asker(counted, told), plan)
+        except _Stopped as stop:
+            raise UserError(f"{stop}; reviews that came are kept, and the same command goes on") from None
         except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
             failures = [f"no figure: {error}"]
         result = result_of(task, judge, teacher.model, judged, setting) | {
@@ -103,10 +107,17 @@ class _Counting:
                 self.asked += 1
                 yield request
 
-        for said in self._teacher.ask(noted()):
-            self.came += isinstance(said, Answer)
-            self.failed += isinstance(said, Failure)
-            yield said
+        try:
+            for said in self._teacher.ask(noted()):
+                self.came += isinstance(said, Answer)
+                self.failed += isinstance(said, Failure)
+                yield said
+        except UserError as error:
+            raise _Stopped(str(error)) from None
+
+
+class _Stopped(Exception):
+    """The judge answers nobody any more (a wrong key, the cost limit): no task can go on."""
 
 
 def result_of(task: Task, judge: Judge, by: str, judged: Judged, setting: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def judge(case: Case, ask: Ask, plan: Plan) -> Judged:
             said = _DIFFER.format(first=row.answer or "", second=texts[number, draw])
             yield _request(_key(case, row, draw, again=True), f"{_question(row)}\n\n{said}", draw)
 
-    second = ask(again())
+    second = ask(again()) if differing else {}
     shape = (len(case.rows), plan.repeats)
     right = {name: np.full(shape, np.nan) for name in ("ensemble", "complement", "alone", "model", "either")}
     kept = []
