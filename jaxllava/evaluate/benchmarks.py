@@ -292,7 +292,7 @@ def result(
     failures: list[str] = []
     why_none = ""
     if task.score is None:
-        why_none = f"needs a judge: {task.judge}"
+        why_none = f"needs a judge: {task.judge}; jaxllava evaluate --judge MODEL asks one"
     elif not rows:
         why_none = "no question was answered"
         if len(hidden) == len(asked):
