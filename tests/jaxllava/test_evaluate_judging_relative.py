@@ -141,8 +141,9 @@ def test_an_unreadable_review_counts_as_minus_one_or_is_left_out_and_a_failure_i
     }
     left = relative.judge(case(given), asker(RuleTeacher(rule)), Plan(drop_unparsable=True))
     assert left.figures["all"].mean == pytest.approx(50) and left.figures["all"].n == 1
-    with pytest.raises(ValueError, match="no judgement could be read"):
-        relative.judge(case(given), asker(RuleTeacher(lambda request: None)), Plan())
+    for said in (None, "Both are good."):  # -1 / -1 is no 100 %
+        with pytest.raises(UserError, match="none of the reviews that came has two scores"):
+            relative.judge(case(given), asker(RuleTeacher(lambda request, said=said: said)), Plan())
 
 
 def test_a_judge_that_looks_at_answers_alone_says_the_same_in_both_orders(case):

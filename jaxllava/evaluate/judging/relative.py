@@ -107,6 +107,8 @@ def judge(case: Case, ask: Ask, plan: Plan) -> Judged:
                   for row in rows])
         for swapped in (False, True)[: 1 + plan.swap]
     ]  # fmt: skip  # each [questions, judgings, 2]: the reference's score and the model's
+    if not any((order >= 0).any() for order in orders):  # -1 / -1 would be a perfect 100 %
+        raise UserError("none of the reviews that came has two scores in its first line")
     found = figures(orders, [row.meta["category"] for row in rows], plan.seed)
     files = {}
     for swapped in (False, True)[: 1 + plan.swap]:

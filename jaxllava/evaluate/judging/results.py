@@ -15,7 +15,7 @@ RESULT = "result.json"
 
 def folder_name(judge: str) -> str:
     """judged-NAME for a folder; names that no folder can have get a hash."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", judge).strip("-.")[-60:]
+    plain = re.sub(r"[^A-Za-z0-9._@+=-]+", "-", judge).strip("-.")[-60:]
     if plain != judge:
         plain += f"-{hashlib.sha256(judge.encode()).hexdigest()[:8]}"
     return f"judged-{plain.lstrip('-.')}"
