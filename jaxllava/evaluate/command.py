@@ -90,6 +90,8 @@ def _judged(args: argparse.Namespace) -> None:
     if args.judge_reviews:
         judging.reviews(args, tasks)
         return
+    if args.distributed and not args.checkpoint:
+        raise UserError("--distributed shares out what --checkpoint is asked; --judge asks from one process")
     whole = True
     if args.checkpoint:
         if args.out is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,11 +13,18 @@ from PIL import Image
 from input_pipeline.errors import UserError
 from jaxllava.evaluate.judging import captions, mm_vet, science_qa, video_qa
 from jaxllava.evaluate.judging.protocol import Case, Plan, asker
-from jaxllava.evaluate.scoring import reviews
+from jaxllava.evaluate.scoring import letters, reviews
 from jaxllava.evaluate.scoring.answered import Answered
 from jaxllava.evaluate.tasks import TASKS
+from jaxllava.evaluate.tasks import science_qa as science_task
+from jaxllava.evaluate.tasks.task import Item
 from tests.jaxllava.benchmark_fixtures import llava
 from tests.jaxllava.judging_teacher import RuleTeacher
+
+REAL = (
+    Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
+    / "bench/noncommercial"
+)
 
 # --- video QA ---
 
@@ -237,3 +246,31 @@ def test_science_qa_when_the_judge_fails_keeps_the_models_answer(tmp_path):
     assert judged.figures["complement"].mean == 100 == judged.figures["ensemble"].mean
     assert judged.problems["the judge failed, left out: refused"] == ["0"]
     assert judged.problems["no letter of a choice in the answer of the model: guessed"] == ["2"]
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="no real data here: set JAXLLAVA_REAL_DATA")
+def test_science_qa_of_real_answers_beside_a_silent_and_a_perfect_judge(tmp_path):
+    folder = tmp_path / "scienceqa"
+    folder.mkdir()
+    (folder / "llava_test_CQM-A.json").symlink_to(REAL / "scienceqa_llava_test_CQM-A.json")
+    predictions = json.loads((REAL / "scienceqa_predictions_llava-v1.5-13b.json").read_text())
+    said = {str(one["question_id"]): one["pred"] for one in predictions}
+    items = [one for one in science_task.load(folder, "test") if isinstance(one, Item) and one.id in said]
+    rows = [Answered(i.id, i.truth, said[i.id], meta={**i.meta, "prompt": i.prompt}) for i in items]
+    assert len(rows) >= 20
+    own = letters.scienceqa(rows).figures["accuracy"].mean
+    assert 0 < own < 100
+    case = Case(TASKS["scienceqa"], rows, tmp_path)
+    judged = science_qa.judge(case, asker(RuleTeacher(lambda request: "I cannot tell.")), Plan())
+    silent = {name: figure.mean for name, figure in judged.figures.items()}
+    assert silent["ensemble"] == silent["complement"] == silent["model"]
+    # These scripts guess where eval_science_qa.py counts an answer without a letter as wrong.
+    unread = [row.id for row in rows if letters.scienceqa_letter(row.answer) == letters.FAILED]
+    assert judged.problems["no letter of a choice in the answer of the model: guessed"] == unread != []
+    assert own <= silent["model"] <= own + 100 * len(unread) / len(rows)
+    truths = {row.id: row.truth for row in rows}
+    teacher = RuleTeacher(lambda request: f"The answer is {truths[request.key.split('/')[1]]}.")
+    perfect = science_qa.judge(case, asker(teacher), Plan()).figures
+    assert perfect["ensemble"].mean == perfect["alone"].mean == perfect["either"].mean == 100
+    wrong = sum(letters.scienceqa_letter(row.answer) != row.truth for row in rows)
+    assert len(teacher.asked) == len(rows) + wrong

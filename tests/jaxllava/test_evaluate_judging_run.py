@@ -234,6 +234,8 @@ def test_llavas_own_answers_and_llama_vids_predictions_are_judged(data, tmp_path
     (result,) = command.judge(found, None, RuleTeacher(rule), Plan(), out)
     assert result["answered"] == 2 and result["figures"]["accuracy"]["mean"] == 100
     assert list(json.loads((out / "msvd_qa/judged-rule-1/reviews_1.json").read_text())) == ["v_1_0", "v_1_1"]
+    drawn, _ = command.waiting(choose(["msvd_qa"]), None, out, 1, {"msvd_qa"})
+    assert (len(drawn["msvd_qa"].rows), drawn["msvd_qa"].asked, drawn["msvd_qa"].questions) == (1, 1, 2)
     (folder / "2_0.json").write_text('{"id": 1}\n')
     (folder / "2_1.json").write_text('{"id": 1}\n')
     _, lacking = command.waiting(choose(["msvd_qa"]), None, out, 0, {"msvd_qa"})

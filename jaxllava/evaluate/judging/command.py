@@ -88,7 +88,7 @@ def waiting(
             continue
         try:
             if task.family == "video_qa" and (path := kept.predictions(out / task.name)):
-                found[task.name] = kept.read_predictions(path)
+                found[task.name] = kept.read_predictions(path, limit)
                 continue
             if root is None:
                 raise UserError(f"task {task.name}: set --data-root DIR, where its questions are")

@@ -130,7 +130,7 @@ def _llava(found: Questions, asked: Sequence[Item], path: Path) -> Kept:
     )
 
 
-def read_predictions(path: Path) -> Kept:
+def read_predictions(path: Path, limit: int = 0) -> Kept:
     """LLaMA-VID's pred.json, lines {"id", "question", "answer", "pred"}, or its folder of them (N_0.json ...).
 
     Questions of one id are told apart by a number, as its judge does. Raises UserError where none is there.
@@ -157,4 +157,6 @@ def read_predictions(path: Path) -> Kept:
             rows.append(Answered(row_id, answer, pred, meta=meta))
     if not rows:
         raise UserError(f"{path}: no predictions of LLaMA-VID, JSON lines with id, question, answer, pred")
-    return Kept(rows, {}, len(rows), len(rows), {"checkpoint": str(path)}, problems)
+    drawn = {one.id for one in benchmarks.limited([Item(row.id, "") for row in rows], limit)}
+    chosen = [row for row in rows if row.id in drawn]
+    return Kept(chosen, {}, len(rows), len(chosen), {"checkpoint": str(path)}, problems)
