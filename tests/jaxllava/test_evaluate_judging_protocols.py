@@ -264,8 +264,9 @@ def test_science_qa_of_real_answers_beside_a_silent_and_a_perfect_judge(tmp_path
     judged = science_qa.judge(case, asker(RuleTeacher(lambda request: "I cannot tell.")), Plan())
     silent = {name: figure.mean for name, figure in judged.figures.items()}
     assert silent["ensemble"] == silent["complement"] == silent["model"]
-    # These scripts guess where eval_science_qa.py counts an answer without a letter as wrong.
-    unread = [row.id for row in rows if letters.scienceqa_letter(row.answer) == letters.FAILED]
+    # These scripts guess where eval_science_qa.py counts an answer without a letter of a choice as wrong.
+    given = lambda row: "ABCDE"[: len(row.meta["choices"])]
+    unread = [row.id for row in rows if letters.scienceqa_letter(row.answer) not in given(row)]
     assert judged.problems["no letter of a choice in the answer of the model: guessed"] == unread != []
     assert own <= silent["model"] <= own + 100 * len(unread) / len(rows)
     truths = {row.id: row.truth for row in rows}
