@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.errors import UserError, in_one_line
+from input_pipeline.errors import UserError
 from input_pipeline.sources import lines
 from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate.judging import spread
@@ -109,7 +109,7 @@ def judge(case: Case, ask: Ask, plan: Plan) -> Judged:
     ]  # fmt: skip  # each [questions, judgings, 2]: the reference's score and the model's
     if not any((order >= 0).any() for order in orders):  # -1 / -1 would be a perfect 100 %
         begins = next((one.text for one in said.values() if isinstance(one, Answer)), None)
-        example = "" if begins is None else f"; the first begins {in_one_line(begins, 80)!r}"
+        example = "" if begins is None else f"; the first begins {' '.join(begins.split())[:80]!r}"
         raise UserError(f"none of the reviews that came has two scores in its first line{example}")
     found = figures(orders, [row.meta["category"] for row in rows], plan.seed)
     files = {}
