@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -265,6 +266,30 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
         "--distributed",
         action="store_true",
         help="every host of a pod or job answers its share of the questions",
+    )
+    if find_spec("jaxllava.teacher.arguments"):
+        from jaxllava.teacher.arguments import add_flags
+
+        add_flags(add, "judge")
+    add.add_argument(
+        "--judge-repeats", type=int, default=1, metavar="N", help="reviews of each answer (default 1)"
+    )
+    add.add_argument(
+        "--judge-swap",
+        action="store_true",
+        help="LLaVA-Bench: review each pair also with the assistants exchanged",
+    )
+    add.add_argument(
+        "--judge-drop-unparsable",
+        action="store_true",
+        help="leave out reviews that the reference cannot read and counts as -1 or 0",
+    )
+    add.add_argument("--judge-seed", type=int, default=0, help="of judged figures' intervals and guesses")
+    add.add_argument(
+        "--judge-reviews",
+        type=Path,
+        metavar="FILE",
+        help="figures of reviews that are there: of LLaVA's scripts, or of Video-ChatGPT's",
     )
     add.add_argument("--data", type=Path, help="records folder of a prepared data set")
     add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")

@@ -71,10 +71,12 @@ def table(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> st
         else:
             ours, count = "–", 0
             notes.append(f"{task.name}: {result['no figures']}")
-        notes += [f"{task.name}: {line}" for line in result["failures"]]
+        notes += [f"{task.name}: {line}" for line in result["failures"] if line != result["no figures"]]
+        notes += [f"{task.name}: {line}" for line in _judged(result)]
         values = [number(task, reported.figures[n]) for n in names] if reported else []
         arrow = "↑" if task.higher else "↓"
-        row = [task.name, f"{task.metric} {arrow}", ours, str(count), *values]
+        by = f", judge {result['judge']}" if "judge" in result else ""
+        row = [task.name, f"{task.metric} {arrow}{by}", ours, str(count), *values]
         blocks.setdefault(heads, []).append(row)
         if reported and reported.best:
             notes.append(f"{task.name}: the best supervised is {reported.best}")
@@ -89,6 +91,21 @@ def table(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> st
         "resamples, questions or what counts together (a picture's, the rotations of one)."
     )
     return "\n\n".join(shown) + "\n\n" + "\n".join([foot, *dict.fromkeys(notes)])
+
+
+def _judged(result: Mapping[str, Any]) -> list[str]:
+    """Of a judged figure whose judgement it is, in words."""
+    if "judge" not in result:
+        return []
+    lines = [
+        f"judged by {result['judge']}, the papers' figures by {result['judge of the papers']}: another judge is "
+        "another measure"
+    ]
+    if result["headline"]:
+        lines.append(f"the figure shown is of {result['headline']}")
+    if result["ours"]:
+        lines.append(result["ours"])
+    return lines
 
 
 def _incomplete(result: Mapping[str, Any]) -> list[str]:
@@ -124,7 +141,8 @@ def details(result: Mapping[str, Any], task: Task) -> str:
         ]
         for name, e in result["figures"].items()
     ]
-    return aligned([[task.name, "value [95 % interval]", "n"], *rows])
+    name = f"{task.name}, judge {result['judge']}" if "judge" in result else task.name
+    return aligned([[name, "value [95 % interval]", "n"], *rows])
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:

@@ -26,6 +26,7 @@ from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate import stories
 from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.ask import Asking, ask
+from jaxllava.evaluate.judging import results as judgings
 from jaxllava.evaluate.scoring.answered import Answered
 from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks.task import Clip, Item, Questions, Task, candidates_of, need_ends
@@ -91,6 +92,7 @@ def run(
         folder = plan.out / task.name
         if plan.host == 0 and waiting:
             (folder / RESULT).unlink(missing_ok=True)  # it would outlive a run that fails
+            judgings.forget(folder)
 
         def progress(done: int, total: int, name: str = task.name, number: int = number) -> None:
             report(int((number + done / max(total, 1)) * 1000), len(tasks) * 1000, name)
@@ -111,22 +113,52 @@ def run(
     return results
 
 
-def gathered(results: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+def gathered(
+    results: Sequence[dict[str, Any]], out: Path, like: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """`results` of one command with those that earlier ones left in `out` of other tasks, by the same model and in
-    the same setting, in the order of the table.
+    the same setting, in the order of the table. A task's judged figures stand behind its own, or in place of none.
+
+    What is the same is told by `like`, by default the first of the results.
     """
+    like = results[0] if like is None else like
     found = {result["task"]: result for result in results}
     for path in sorted(out.glob(f"*/{RESULT}")):
         try:
             earlier = json.loads(path.read_text("utf-8"))
-            same = all(earlier[key] == results[0][key] for key in (*_OF_MODEL, "setting"))
+            same = all(earlier[key] == like.get(key) for key in (*_OF_MODEL, "setting"))
             if same and earlier["task"] in TASKS:
                 found.setdefault(earlier["task"], earlier)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} cannot be read ({error!r}); remove it and evaluate its task again"
             ) from None
-    return [found[name] for name in TASKS if name in found]
+    judged: dict[str, list[dict[str, Any]]] = {}
+    for one in judgings.results_in(out):
+        if all(one.get(key) == like.get(key) for key in (*_OF_MODEL, "setting")):
+            judged.setdefault(one["task"], []).append(one)
+    every = []
+    for name in TASKS:
+        own = [found[name]] if name in found else []
+        every += [one for one in own if one["figures"] or name not in judged] + judged.get(name, [])
+    return every
+
+
+def write_totals(out: Path, every: Sequence[Mapping[str, Any]], text: str, said: Mapping[str, Any]) -> None:
+    """Writes results.json, `said` of the model and `every` result, and results.txt, the table's text.
+
+    What an earlier results.json says of the model, and `said` does not, stays.
+    """
+    try:
+        earlier = json.loads((out / TOTALS[0]).read_text("utf-8"))
+        earlier = {key: value for key, value in earlier.items() if key != "results"}
+    except (OSError, ValueError, AttributeError):
+        earlier = {}
+    content = json.dumps({**earlier, **said, "results": list(every)}, indent=1)
+    for name, one in zip(TOTALS, (content, text), strict=True):
+        unfinished = partial_of(out / name)
+        unfinished.write_text(one + "\n", "utf-8")
+        unfinished.rename(out / name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,24 +218,36 @@ def limited(items: Sequence[Item], limit: int) -> list[Item]:
     return [item for item in items if group(item) in chosen]
 
 
+def questions_digest(task: Task, found: Questions) -> str:
+    """A hash of all that is asked."""
+    held = lambda one: hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else ""
+    return answer_files.digest(
+        [
+            [
+                i.id,
+                i.prompt,
+                [t.text for t in i.shots],
+                list(candidates_of(task, i)),
+                [held(m) for m in i.media],
+            ]
+            for i in found.items
+        ]
+    )
+
+
 def identity(task: Task, found: Questions, model: Model, checkpoint: str, how: Asking) -> dict[str, str]:
     """What decides the answers: by name, for the message where an output folder holds others.
 
     Of media that are files only the number is part of it: under which name one is found (its suffix, cut or in
     a whole video) depends on what is on disk already, and a run goes on when more is.
     """
-    held = lambda one: hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else ""
-    asked = [
-        [i.id, i.prompt, [t.text for t in i.shots], list(candidates_of(task, i)), [held(m) for m in i.media]]
-        for i in found.items
-    ]
     protocol = repr(task.protocol)
     shown = f"{how.fps:g} a second" if how.fps else str(how.frames)
     return {
         "checkpoint": checkpoint,
         "type of weights": model.dtype,
         "template": model.template,
-        "questions": answer_files.digest(asked),
+        "questions": questions_digest(task, found),
         "protocol": protocol if len(protocol) < 200 else answer_files.digest(protocol),
         "frames of a video": shown if any(map(_may_be_video, found.items)) else "none",
         "stories": answer_files.digest(how.stories) if how.stories is not None else "none",
@@ -248,7 +292,7 @@ def result(
     failures: list[str] = []
     why_none = ""
     if task.score is None:
-        why_none = f"needs a judge: {task.judge}"
+        why_none = f"needs a judge: {task.judge}; jaxllava evaluate --judge MODEL asks one"
     elif not rows:
         why_none = "no question was answered"
         if len(hidden) == len(asked):

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from input_pipeline.errors import UserError, in_one_line, nearest
-from input_pipeline.partial import partial_of
 from jaxllava.arguments import check_file
 from jaxllava.evaluate import benchmark_table, stories
 from jaxllava.evaluate.tasks import TASKS, choose
@@ -18,6 +17,7 @@ from jaxllava.progress import bar
 
 _BENCHMARKS = ("tasks", "list", "data_root")
 _REACTIONS = ("data", "gold", "json")
+_OF_JUDGE = {"judge_repeats": 1, "judge_swap": False, "judge_drop_unparsable": False, "judge_seed": 0}
 # Flags that only benchmarks heed, and what they are where they are not given.
 _OF_BENCHMARKS = {
     "setting": "zero-shot",
@@ -32,8 +32,12 @@ _OF_BENCHMARKS = {
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Exits with 1 where some question has no answer, some task no data, or a figure or submission failed."""
+    """Exits with 1 where some question has no answer or review, some task no data, or a figure or submission failed."""
     asked = [name for name in _BENCHMARKS if getattr(args, name)]
+    judged = getattr(args, "judge", None) or args.judge_reviews
+    for name, default in _OF_JUDGE.items():
+        if getattr(args, name) != default and not judged:
+            raise UserError(f"--{name.replace('_', '-')} is of --judge MODEL, which is not there")
     if asked and (other := [name for name in _REACTIONS if getattr(args, name)]):
         raise UserError(
             f"--{asked[0].replace('_', '-')} and --{other[0]}: benchmarks (--tasks, --data-root) and reactions "
@@ -41,8 +45,11 @@ def evaluate(args: argparse.Namespace) -> None:
         )
     if args.list:
         print(benchmark_table.listing(choose(_names(args.tasks or "all")), args.data_root))
+    elif judged:
+        _judged(args)
     elif asked:
-        _benchmarks(args)
+        if not _benchmarks(args):
+            raise SystemExit(1)
     elif args.data is None:
         raise UserError(
             "evaluate: set --tasks NAMES --data-root DIR for benchmarks (--list shows them), or --data RECORDS for "
@@ -75,7 +82,33 @@ def _reactions(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(found, indent=1))
 
 
-def _benchmarks(args: argparse.Namespace) -> None:
+def _judged(args: argparse.Namespace) -> None:
+    from jaxllava.evaluate.judging import command as judging
+
+    names = _names(args.tasks or "")
+    tasks = choose(names)
+    if args.judge_reviews:
+        judging.reviews(args, tasks)
+        return
+    if args.distributed and not args.checkpoint:
+        raise UserError("--distributed shares out what --checkpoint is asked; --judge asks from one process")
+    whole = True
+    if args.checkpoint:
+        if args.out is None:
+            raise UserError("--judge: set --out DIR, the folder of the answers")
+        judging.plan_of(args)  # a slip is told before hours of asking
+        whole = _benchmarks(args)
+        from jaxllava import hosts
+
+        if not hosts.is_first():
+            return
+    root = _data_root(args, "--tasks") if args.data_root else None
+    if not (judging.answers(args, tasks, root, set(names)) and whole):
+        raise SystemExit(1)
+
+
+def _benchmarks(args: argparse.Namespace) -> bool:
+    """Whether nothing lacks."""
     tasks = choose(_names(args.tasks or ""))
     root = _data_root(args, "--tasks")
     if args.setting not in SETTINGS:
@@ -105,8 +138,7 @@ def _benchmarks(args: argparse.Namespace) -> None:
     if args.distributed or hosts.ENVIRONMENT[0] in os.environ:
         hosts.start()
     whole = _ask(args, ready, questions, checkpoint, root)
-    if lacking or not whole:
-        raise SystemExit(1)
+    return whole and not lacking
 
 
 def _ask(
@@ -146,11 +178,7 @@ def _ask(
         return True
     every = benchmarks.gathered(results, out)
     text = benchmark_table.table(every, TASKS)
-    said = {"checkpoint": str(checkpoint), "identity": weights, "results": every}
-    for name, content in zip(benchmarks.TOTALS, (json.dumps(said, indent=1), text), strict=True):
-        unfinished = partial_of(out / name)
-        unfinished.write_text(content + "\n", "utf-8")
-        unfinished.rename(out / name)
+    benchmarks.write_totals(out, every, text, {"checkpoint": str(checkpoint), "identity": weights})
     print(text)
     for result in results:
         if len(result["figures"]) > 1:

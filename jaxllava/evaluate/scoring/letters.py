@@ -62,7 +62,7 @@ def scienceqa(rows: Sequence[Answered], *, headline: str = "accuracy") -> Scored
         right.append(letter in given and letter == _letter("ScienceQA", row, given))
 
     found = {"accuracy": figures.percent("accuracy", right)}
-    for name, members in _breakdown(rows).items():
+    for name, members in scienceqa_breakdown(rows).items():
         if members:
             found[name] = figures.percent(name, [right[at] for at in members])
     if headline not in found:
@@ -70,7 +70,8 @@ def scienceqa(rows: Sequence[Answered], *, headline: str = "accuracy") -> Scored
     return Scored({headline: found[headline], **found}, dict(problems))
 
 
-def _breakdown(rows: Sequence[Answered]) -> dict[str, list[int]]:
+def scienceqa_breakdown(rows: Sequence[Answered]) -> dict[str, list[int]]:
+    """Returns NAT SOC LAN, TXT IMG NO, G1-6 G7-12 -> the positions of the rows that count there."""
     members: dict[str, list[int]] = {
         name: [] for name in ("NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12")
     }

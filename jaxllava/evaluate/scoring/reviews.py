@@ -118,6 +118,18 @@ def _verdict(review: dict[str, Any]) -> bool | None:
     return True if "yes" in said.lower() else False if "no" in said.lower() else None
 
 
+def video_verdict(review: Any) -> tuple[bool, int] | None:
+    """Returns whether the judge says yes, and its score 0-5; None where the review does not say both.
+
+    The review is {"pred": "yes", "score": 4} as a dict, as text, or [dict, question] as stored.
+    """
+    found = _review_dict(review)
+    if found is None:
+        return None
+    verdict, score = _verdict(found), _whole_score(found)
+    return None if verdict is None or score is None else (verdict, score)
+
+
 def video_qa(rows: Sequence[Answered]) -> Scored:
     """Video question answering by Video-ChatGPT's judge: "accuracy" in percent and the mean "score", 0-5.
 
@@ -128,14 +140,12 @@ def video_qa(rows: Sequence[Answered]) -> Scored:
     problems = Problems()
     yes, scores = [], []
     for row in rows:
-        review = _review_dict(row.answer)
-        verdict = _verdict(review) if review is not None else None
-        score = _whole_score(review) if review is not None else None
-        if verdict is None or score is None:
+        verdict = video_verdict(row.answer)
+        if verdict is None:
             problems.note("no yes or no and score 0-5 in the review: left out", row.id)
             continue
-        yes.append(verdict)
-        scores.append(score)
+        yes.append(verdict[0])
+        scores.append(verdict[1])
     if not yes:
         raise UserError(f"video QA: none of the {len(rows)} reviews has a yes or no and a score")
     found = {"accuracy": figures.percent("accuracy", yes), "score": figures.mean("score", scores)}

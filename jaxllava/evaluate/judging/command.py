@@ -1,0 +1,163 @@
+"""`jaxllava evaluate --judge` and `--judge-reviews`: from flags to judged figures beside the papers'."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from input_pipeline.errors import UserError
+from jaxllava.evaluate import benchmark_table, benchmarks
+from jaxllava.evaluate.judging import JUDGES, kept, run
+from jaxllava.evaluate.judging.kept import Kept
+from jaxllava.evaluate.judging.protocol import Plan
+from jaxllava.evaluate.tasks import TASKS
+from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
+from jaxllava.progress import bar
+from jaxllava.teacher.messages import Request, Teacher
+
+CACHE = "judge-cache"
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """Raises UserError for a number of repeats that is none."""
+    if args.judge_repeats < 1:
+        raise UserError(f"--judge-repeats {args.judge_repeats}: a positive number is needed")
+    return Plan(args.judge_repeats, args.judge_swap, args.judge_drop_unparsable, args.judge_seed)
+
+
+def reviews(args: argparse.Namespace, tasks: list[Task]) -> None:
+    """Prints the figures of a file of reviews that is there already. Raises UserError for anything but one task."""
+    if len(tasks) != 1:
+        raise UserError(f"--judge-reviews is of one task; --tasks names {len(tasks)}")
+    if getattr(args, "judge", None):
+        raise UserError("--judge-reviews reads reviews that are there; --judge asks for them: give one")
+    if args.setting not in SETTINGS:
+        raise UserError(f"--setting {args.setting!r}: one of {', '.join(map(repr, SETTINGS))}")
+    result = run.of_file(tasks[0], args.judge_reviews, plan_of(args), args.setting)
+    print(benchmark_table.table([result], TASKS))
+    print("\n" + benchmark_table.details(result, tasks[0]))
+
+
+def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, named: set[str]) -> bool:
+    """Judges what --out holds. Returns whether nothing lacks. `named`: the tasks that --tasks names one by one."""
+    if args.out is None:
+        raise UserError("--judge: set --out DIR, the folder of the answers")
+    from jaxllava.teacher import arguments, estimate
+    from jaxllava.teacher.open import open_teacher
+
+    plan = plan_of(args)
+    settings = arguments.settings_of(args, "judge")
+    if settings.cache is None:
+        settings = dataclasses.replace(settings, cache=args.out / CACHE)
+    found, lacking = waiting(tasks, root, args.out, args.limit or 0, named)
+    for line in lacking:
+        print(f"error: {line}", file=sys.stderr)
+    if not found:
+        raise UserError(
+            "nothing to judge; see above" if lacking else "--judge: no answers that a judge scores"
+        )
+    counts: dict[str, int] = {}
+    asked = _counted(found, root or Path(), plan, counts)
+    print(f"judge {settings.model}: {estimate.estimate(asked, settings).line()}")
+    with bar("judging") as report:
+        results = judge(found, root, open_teacher(settings), plan, args.out, args.setting, report, counts)
+    show(results, args.out)
+    return not lacking and all(map(is_whole, results))
+
+
+def waiting(
+    tasks: list[Task], root: Path | None, out: Path, limit: int, named: set[str]
+) -> tuple[dict[str, Kept], list[str]]:
+    """The answers of the tasks that a judge scores, and a line for each that has none.
+
+    Of tasks that only a family's name or `all` asks for, those without answers are passed over.
+    """
+    found: dict[str, Kept] = {}
+    lacking = []
+    for task in tasks:
+        if task.name not in JUDGES:
+            if task.name in named:
+                lacking.append(f"task {task.name}: no judge scores it; its figures come from a rule")
+            continue
+        there = _answered(task, out)
+        if not there and task.name not in named:
+            continue
+        try:
+            if task.family == "video_qa" and (path := kept.predictions(out / task.name)):
+                found[task.name] = kept.read_predictions(path, limit)
+                continue
+            if root is None:
+                raise UserError(f"task {task.name}: set --data-root DIR, where its questions are")
+            questions = read(task, root) if there else Questions([], {})
+            found[task.name] = kept.read(task, questions, out, limit)
+        except UserError as error:
+            lacking.append(str(error))
+    for name in [name for name, held in found.items() if not held.rows]:
+        lacking.append(f"task {name}: none of its questions is answered")
+        del found[name]
+    return found, lacking
+
+
+def _answered(task: Task, out: Path) -> bool:
+    folder = out / (task.answers or task.name)
+    names = (kept.LLAVA, *(kept.PREDICTIONS if task.family == "video_qa" else ()))
+    return any(folder.glob("answers-*.jsonl")) or any((out / task.name / name).exists() for name in names)
+
+
+def _counted(found: dict[str, Kept], root: Path, plan: Plan, counts: dict[str, int]) -> Iterator[Request]:
+    """What is asked first of all tasks; how many of each is in `counts` behind it."""
+    for name, held in found.items():
+        counts[name] = 0
+        for request in JUDGES[name].requests(run.case_of(TASKS[name], held, root), plan):
+            counts[name] += 1
+            yield request
+
+
+def judge(
+    found: dict[str, Kept],
+    root: Path | None,
+    teacher: Teacher,
+    plan: Plan,
+    out: Path,
+    setting: str = "zero-shot",
+    report: Callable[..., None] = lambda *given: None,
+    counts: dict[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """`run.run` with a bar over all tasks. Raises UserError where a prompt is missing, before the first question."""
+    root = root or Path()
+    if counts is None:
+        counts = {}
+        for _ in _counted(found, root, plan, counts):
+            pass
+    names = list(found)
+
+    def told(task: str, done: int) -> None:
+        part = min(done / max(counts[task], 1), 1)
+        report(int((names.index(task) + part) * 1000), len(names) * 1000, task)
+
+    return run.run(found, root, teacher, plan, out, setting, told)
+
+
+def is_whole(result: dict[str, Any]) -> bool:
+    """Whether every question was answered and judged."""
+    return (
+        not result["failures"] and not result["reviews"]["failed"] and result["answered"] == result["asked"]
+    )
+
+
+def show(results: list[dict[str, Any]], out: Path) -> None:
+    """Prints the table of all that --out has of the same model, and keeps it there; then each judged task's figures."""
+    first = results[0]
+    every = benchmarks.gathered([], out, like=first)
+    of_others = [r for r in results if not any(r["task"] == e["task"] and "judge" in e for e in every)]
+    text = benchmark_table.table([*every, *of_others], TASKS)
+    benchmarks.write_totals(out, every or results, text, {"identity": first.get("checkpoint", "")})
+    print(text)
+    for result in results:
+        if len(result["figures"]) > 1:
+            print("\n" + benchmark_table.details(result, TASKS[result["task"]]))
+    print(f"\nreviews and figures: {out}/TASK/{run.folder_name(first['judge'])}")
