@@ -39,7 +39,9 @@ _SOURCE = re.compile(
     re.IGNORECASE,
 )
 _FRACTION = r"(?:0?\.\d{2,}|0\.\d|1\.0+)"
-_COORDINATES = re.compile(rf"(?<![\d.]){_FRACTION}\s*(?:,|;|and|to|-|–)\s*{_FRACTION}(?!\d)|[\[(]\s*{_FRACTION}\s*,")
+_COORDINATES = re.compile(
+    rf"(?<![\d.]){_FRACTION}\s*(?:,|;|and|to|-|–)\s*{_FRACTION}(?!\d)|[\[(]\s*{_FRACTION}\s*,"
+)
 _MARKS = re.compile(r"<(?:image|video|s|/s|\|im_start\||\|im_end\|)>", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w.])\d+(?:\.\d+)?")
 

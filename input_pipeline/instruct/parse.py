@@ -50,7 +50,9 @@ def pairs(text: str) -> list[Pair]:
         raise Unreadable("answer without a question")
     for (one, _), (other, _) in zip(found, found[1:], strict=False):
         if one == other:
-            raise Unreadable("question without an answer" if one == "Question" else "answer without a question")
+            raise Unreadable(
+                "question without an answer" if one == "Question" else "answer without a question"
+            )
     if found[-1][0] == "Question":
         raise Unreadable("question without an answer")
     return [Pair(asked, told) for (_, asked), (_, told) in zip(found[::2], found[1::2], strict=True)]

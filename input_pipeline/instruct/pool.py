@@ -42,7 +42,10 @@ class Pool:
     ) -> bool:
         """False where there is one of that id already: its first line stays."""
         row = (name, image, *size, origin)
-        return self._connection.execute("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
+        return (
+            self._connection.execute("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?)", row).rowcount
+            > 0
+        )
 
     def add_caption(self, name: str, text: str) -> None:
         """One caption of the picture `name`, which may be added later."""
@@ -97,7 +100,11 @@ class Pool:
                 image,
                 [text for (text,) in captions],
                 [
-                    (names.get(category[1:], "") if category.startswith("\0") else category, json.loads(numbers), form)
+                    (
+                        names.get(category[1:], "") if category.startswith("\0") else category,
+                        json.loads(numbers),
+                        form,
+                    )
                     for category, numbers, form in boxes
                 ],
                 (width, height),

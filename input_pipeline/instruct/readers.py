@@ -43,7 +43,9 @@ def coco(path: str | Path, pool: Pool, number: int = 0) -> Iterator[Rejected]:
             add = {"images": _image, "annotations": _annotation, "categories": _category}[kind]
             problem = add(row, pool, number, origin)
         if problem:
-            name = _name(row.get("image_id" if kind == "annotations" else "id")) if isinstance(row, dict) else ""
+            name = (
+                _name(row.get("image_id" if kind == "annotations" else "id")) if isinstance(row, dict) else ""
+            )
             yield Rejected(_counted(origin), name, "fields", f"{kind}: {problem}")
     if not found:
         yield Rejected(f"{file}:0", "", "read", "neither images nor annotations as COCO has them")
@@ -127,7 +129,9 @@ def jsonl(path: str | Path, pool: Pool) -> Iterator[Rejected]:
         if name in pool:
             yield Rejected(origin, name, "fields", "an id that another record has already")
             continue
-        pool.add_picture(name, image or name, (_length(row, "width"), _length(row, "height")), Path(origin).name)
+        pool.add_picture(
+            name, image or name, (_length(row, "width"), _length(row, "height")), Path(origin).name
+        )
         for caption in captions:
             pool.add_caption(name, fields.as_text(caption) or "")
         found = [one if isinstance(one, dict) else {} for one in boxes]

@@ -40,7 +40,9 @@ def read(path: str | Path, names: Collection[str]) -> Iterator[tuple[str, str, A
             yield Rejected(f"{file}:0", "", "read", "compressed file is broken: all after this place is lost")
 
 
-def _members(window: lines.Window, file: str, names: Collection[str]) -> Iterator[tuple[str, str, Any] | Rejected]:
+def _members(
+    window: lines.Window, file: str, names: Collection[str]
+) -> Iterator[tuple[str, str, Any] | Rejected]:
     if window.peek() != "{":
         yield Rejected(f"{file}:0", "", "read", "file is not a JSON object")
         return
@@ -48,7 +50,9 @@ def _members(window: lines.Window, file: str, names: Collection[str]) -> Iterato
     while (mark := window.peek()) != "}":
         name = _value(window) if mark == '"' else None
         if not isinstance(name, str) or window.peek() != ":":
-            yield Rejected(f"{file}:0", "", "read", "JSON object is broken or cut: all after this place is lost")
+            yield Rejected(
+                f"{file}:0", "", "read", "JSON object is broken or cut: all after this place is lost"
+            )
             return
         window.at += 1
         if window.peek() != "[":
