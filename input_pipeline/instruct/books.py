@@ -35,7 +35,7 @@ class Kept:
 
 
 class Books:
-    """Answers and samples of one run. Begun anew by each run: what the teacher has answered it answers again at once."""
+    """Answers and samples of one run. Begun anew by each run: a teacher keeps what it has answered."""
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -112,8 +112,16 @@ class Books:
         rows = self._connection.execute(
             f"SELECT key, kind, id, image, reference, split, turns FROM samples {where}", values
         )
-        for *head, turns in rows:
-            yield Kept(*head, tuple(Turn(role, text) for role, text in json.loads(turns)))
+        for key, kind, name, image, reference, split, turns in rows:
+            yield Kept(
+                key,
+                kind,
+                name,
+                image,
+                reference,
+                split,
+                tuple(Turn(role, text) for role, text in json.loads(turns)),
+            )
 
 
 def rank(seed: int, key: str) -> float:

@@ -1,6 +1,7 @@
-"""What a teacher's answer must pass before it is trained on. Every reason is a constant phrase, so that it can be counted.
+"""What a teacher's answer must pass before it is trained on. Reasons are constant phrases, so that they can be counted.
 
-An answer is kept or rejected as a whole: one pair that speaks of its captions shows that the teacher had its task wrong.
+An answer is kept or rejected as a whole: one pair that speaks of its captions shows that the teacher had its task
+wrong.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ _REFUSAL = re.compile(
     r"^\W*(?:(?:i['’]?m|i am) (?:very |really |so )?sorry|sorry,|i apologi[sz]e"
     r"|(?:unfortunately,? )?i (?:cannot|can['’]?t|am unable to|am not able to|['’]?m unable to|won['’]?t) "
     r"(?:help|assist|comply|provide|create|generate|fulfil|see|view|access|design|describe|do|answer)"
-    r"|(?:i['’]?m|i am) unable to (?:help|assist|comply|provide|create|generate|fulfil|see|view|access|design|describe))"
-    r"|\bas an? (?:ai|artificial intelligence)(?: visual)?(?: language)? ?(?:model|assistant)\b|\bas a language model\b"
-    r"|\bi (?:do not|don['’]?t) have (?:access to|the ability to see) (?:the |this |any )?(?:images?|pictures?|photos?)\b",
+    r"|i am unable to (?:help|assist|comply|provide|create|generate|fulfil|see|view|access|design|describe))"
+    r"|\bas an? (?:ai|artificial intelligence)(?: visual)?(?: language)? ?(?:model|assistant)\b"
+    r"|\bas a language model\b"
+    r"|\bi (?:do not|don['’]?t) have (?:access to|the ability to see) (?:the |this |any )?(?:image|picture|photo)s?\b",
     re.IGNORECASE,
 )
 # Words that are sources wherever they stand, unless the picture's own captions have them.
@@ -35,7 +37,8 @@ _SOURCE = re.compile(
     rf"(?:given |provided |image |scene |textual |five |above )*(?:descriptions?|sentences?|statements?|prompt|input)\b"
     rf"|\b(?:the|these|this|each|one|another|first|second|third|fourth|fifth|last) "
     rf"(?:image |given |provided |textual )?(?:descriptions?|sentences?|statements?) {_TELLS}\b"
-    rf"|\b(?:given|provided|supplied) {_THINGS}\b|\b{_THINGS} (?:(?:that )?(?:is|are|was|were) )?(?:provided|supplied)\b",
+    rf"|\b(?:given|provided|supplied) {_THINGS}\b|"
+    rf"\b{_THINGS} (?:(?:that )?(?:is|are|was|were) )?(?:provided|supplied)\b",
     re.IGNORECASE,
 )
 _FRACTION = r"(?:0?\.\d{2,}|0\.\d|1\.0+)"

@@ -6,6 +6,7 @@ the last `===` may be missing.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def pairs(text: str) -> list[Pair]:
         found.append((head.group(1), said))
     if found[0][0] != "Question":
         raise Unreadable("answer without a question")
-    for (one, _), (other, _) in zip(found, found[1:], strict=False):
+    for (one, _), (other, _) in itertools.pairwise(found):
         if one == other:
             raise Unreadable(
                 "question without an answer" if one == "Question" else "answer without a question"

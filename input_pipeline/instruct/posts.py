@@ -17,7 +17,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.instruct.checks import Rules
 from input_pipeline.instruct.subjects import POST_KINDS, Subject
 from input_pipeline.sources.rejected import Rejected
-from input_pipeline.types import Post, Record, Scene, Span
+from input_pipeline.types import Comment, Post, Record, Scene, Span
 
 RULES = {
     "audience_conversation": Rules((2, 20), numbers=True),
@@ -78,8 +78,6 @@ def _reactions(post: Post) -> Iterator[str]:
 
 def of_record(record: Record, scenes: told_scenes.ToldScenes | None = None) -> Post | str:
     """The post that a record of `jaxllava prepare` tells; or why it is none."""
-    from input_pipeline.types import Comment
-
     meta = record.meta
     if not meta.get("post_id"):
         return "a record that is not of a post"
@@ -118,13 +116,7 @@ def read(
             if isinstance(post, str):
                 yield Rejected(origin, record.id, "fields", post)
             elif not (text := told(post)):
-                yield Rejected(
-                    origin,
-                    record.id,
-                    "fields",
-                    "nothing told of its content or of its audience",
-                    kind="skipped",
-                )
+                yield Rejected(origin, record.id, "fields", "content or audience not known", "skipped")
             else:
-                name = f"{post.source}/{post.id}"
-                yield Subject(name, dict.fromkeys(POST_KINDS, text), part, "", origin, post.origin)
+                name, texts = f"{post.source}/{post.id}", dict.fromkeys(POST_KINDS, text)
+                yield Subject(name, texts, part, "", origin, post.origin, media=len(record.media))

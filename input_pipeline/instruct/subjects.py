@@ -27,6 +27,7 @@ class Subject:
         image: the file's name below the folder of pictures, '' where the media come from elsewhere.
         reference: where the media are: as `sources.media.read` takes it, or 'split:index' of a record.
         cannot: {kind: why it is not asked}.
+        media: how many `<image>` marks it has.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Subject:
     reference: str = ""
     origin: str = ""
     cannot: Mapping[str, str] = field(default_factory=dict)
+    media: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def of_picture(one: Symbolic, reference: str = "") -> Subject | str:
 def asks(
     subject: Subject, prompts: Mapping[str, Prompt], ratio: Mapping[str, float], seed: int
 ) -> Iterator[Asked | tuple[str, str]]:
-    """Yields the requests of a subject: a function of its id, the ratio and the seed; (kind, reason) for a kind that was
-    drawn and cannot be asked.
+    """Yields the requests of a subject, a function of its id, the ratio and the seed; for a kind that was drawn and
+    cannot be asked (kind, reason).
     """
     for kind in draws.kinds(subject.id, ratio, seed):
         if kind not in subject.told:
