@@ -104,6 +104,7 @@ def read(
     data: str | Path, splits: Sequence[str], scenes: told_scenes.ToldScenes | None = None
 ) -> Iterator[Subject | Rejected]:
     """Yields a subject for each record of these splits, whose names end in _train or _heldout; one record at a time."""
+    seen: set[str] = set()
     for split in splits:
         part = split.rpartition("_")[2]
         if part not in ("train", "heldout"):
@@ -113,10 +114,13 @@ def read(
             record = source[index]
             origin = f"{split}:{index}"
             post = of_record(record, scenes)
+            if not isinstance(post, str) and (name := f"{post.source}/{post.id}") in seen:
+                post = "a post that another record tells already"
             if isinstance(post, str):
                 yield Rejected(origin, record.id, "fields", post)
             elif not (text := told(post)):
                 yield Rejected(origin, record.id, "fields", "content or audience not known", "skipped")
             else:
-                name, texts = f"{post.source}/{post.id}", dict.fromkeys(POST_KINDS, text)
+                texts = dict.fromkeys(POST_KINDS, text)
+                seen.add(name := f"{post.source}/{post.id}")
                 yield Subject(name, texts, part, "", origin, post.origin, media=len(record.media))

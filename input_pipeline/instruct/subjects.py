@@ -10,9 +10,9 @@ from input_pipeline.instruct import draws
 from input_pipeline.instruct.prompts import Prompt
 from input_pipeline.instruct.symbolic import Symbolic
 
-PICTURE_KINDS = ("conversation", "detail", "complex")
-POST_KINDS = ("audience_conversation", "audience_reasons")
-RATIOS = {**draws.PAPER, "audience_conversation": 1, "audience_reasons": 1}
+PICTURE_KINDS: tuple[str, ...] = ("conversation", "detail", "complex")
+POST_KINDS: tuple[str, ...] = ("audience_conversation", "audience_reasons")
+RATIOS: dict[str, float] = {**draws.PAPER, "audience_conversation": 1, "audience_reasons": 1}
 
 
 @dataclass(frozen=True)
