@@ -9,19 +9,18 @@ stopped; what is written is a function of the answers.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from input_pipeline.errors import UserError, nearest
+from input_pipeline.instruct.work_folder import work_folder
 from jaxllava import remote_paths
-from jaxllava.arguments import Parser
+from jaxllava.arguments import Parser, no_strangers
 from jaxllava.teacher.messages import Answer, Message, Request, Teacher
 
 
@@ -162,11 +161,7 @@ def instruct(argv: Sequence[str], links: Links | None = None) -> None:
 
     links = links or of_teacher()
     flags = parser(links)
-    args, unknown = flags.parse_known_args(argv)
-    if unknown:
-        flag = unknown[0].split("=")[0]
-        hint = nearest(flag, flags.flags()) if flag.startswith("-") else ""
-        raise UserError(f"jaxllava prepare instruct: {flag!r} is not known.{hint}")
+    args = no_strangers(flags, argv)
     remote_paths.refuse("prepare instruct", args, [])
     recipe = recipe_of(args)
     recipe.check()
@@ -232,8 +227,8 @@ def run(
 ) -> str:
     """Does the work and returns what to print.
 
-    Raises UserError where too much of the input is bad or too many requests have no answer: then nothing is written, and
-    what was answered is kept.
+    Raises UserError where too much of the input is bad or too many requests have no answer: then nothing is written,
+    and what was answered is kept.
     """
     from input_pipeline.instruct import books, make
     from input_pipeline.instruct.plan import Plan
@@ -242,7 +237,7 @@ def run(
     fingerprint = hashlib.sha256(json.dumps([recipe.fingerprint(), asking]).encode()).hexdigest()
     if (done := _finished(args.out, fingerprint)) is not None:
         return make.text(done, args.out) + "\nup to date"
-    with _work_folder(args.out) as work:
+    with work_folder(args.out) as work:
         build = work / "out"
         build.mkdir()
         plan = Plan(recipe, work)
@@ -297,32 +292,15 @@ def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
     """The summary of a finished run that has nothing left to ask; UserError where `out` holds other things."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
+    from input_pipeline.instruct import make
+
     try:
-        done = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        done = json.loads((out / make.SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         done = {}
     if "asking" not in done:
         raise UserError(f"{out}: exists and was not written by prepare instruct; give another folder")
     if done["fingerprint"] != fingerprint:
         raise UserError(f"{out}: holds what other input or flags made; delete it or give another folder")
-    return None if done["failed"] else done
-
-
-@contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, of this run alone; what a killed run left in it goes, and so does it at the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_name(f".{out.name}.partial")
-    work.mkdir(exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out}: another run is writing it; wait for its end") from None
-        for left in work.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != "lock":
-                left.unlink()
-        yield work
-    shutil.rmtree(work)
+    # What was missing may be there now.
+    return None if done["failed"] or make.GONE in done["not_used"] else done

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.instruct import draws
+from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Turn
 
 _SCHEMA = """
@@ -140,12 +141,30 @@ def write_llava(path: Path, samples: Iterable[Kept]) -> int:
     with path.open("w", encoding="utf-8") as file:
         file.write("[")
         for sample in samples:
-            row = {
-                "id": sample.id,
-                **({"image": sample.image} if sample.image else {}),
-                "conversations": [{"from": turn.role, "value": turn.text} for turn in sample.turns],
-            }
-            file.write((",\n" if count else "\n") + json.dumps(row, ensure_ascii=False))
+            file.write((",\n" if count else "\n") + llava_line(sample))
             count += 1
         file.write("\n]\n")
     return count
+
+
+def llava_line(sample: Kept) -> str:
+    """A sample as LLaVA JSON, on one line."""
+    row = {
+        "id": sample.id,
+        **({"image": sample.image} if sample.image else {}),
+        "conversations": [{"from": turn.role, "value": turn.text} for turn in sample.turns],
+    }
+    return json.dumps(row, ensure_ascii=False)
+
+
+def quarantine_row(item: Rejected) -> dict[str, Any]:
+    """A line of quarantine.jsonl, as `jaxllava prepare` has it."""
+    place = item.origin.rpartition(":")[2].rpartition("/")[2]
+    return {
+        "file": Path(item.file).name,
+        "record": int(place) if place.isdigit() else 0,
+        "id": item.id,
+        "stage": item.stage,
+        "kind": item.kind,
+        "reason": item.reason,
+    }

@@ -27,6 +27,7 @@ from input_pipeline.sources import media
 from input_pipeline.types import Record
 
 RECORDS, REJECTED, QUARANTINE, SUMMARY = "records", "rejected.jsonl", "quarantine.jsonl", "summary.json"
+GONE = "media is gone"
 
 
 def take(plan: Plan, kept: Books, rejected: Path) -> Counter[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from input_pipeline.behavior import told_scenes
 from input_pipeline.behavior.heldout import is_heldout
 from input_pipeline.errors import UserError
-from input_pipeline.instruct import checks, draws, pool, posts, prompts, readers, subjects, symbolic
+from input_pipeline.instruct import books, checks, draws, pool, posts, prompts, readers, subjects, symbolic
 from input_pipeline.instruct.checks import Rules
 from input_pipeline.instruct.subjects import Asked, Subject
 from input_pipeline.sources import llava_json, media
@@ -159,7 +159,7 @@ class Plan:
                     found.rejected[item.reason] += 1
                     found.bad += item.kind == "bad"
                     found.example(item.reason, item.id or item.origin)
-                    tell(_row(item))
+                    tell(books.quarantine_row(item))
                     continue
                 for asked in subjects.asks(item, self.prompts, self.recipe.ratio, self.recipe.seed):
                     if isinstance(asked, Asked):
@@ -244,17 +244,10 @@ def _tell_faults(one: symbolic.Symbolic, found: Survey, tell: Any) -> None:
     for reason, count in one.faults.items():
         found.faults[reason] += count
         found.example(reason, one.id)
-        tell({**_row(Rejected(one.origin, one.id, "parts", reason)), "kind": "part", "count": count})
-
-
-def _row(item: Rejected) -> dict[str, Any]:
-    """A line of quarantine.jsonl, as `jaxllava prepare` has it."""
-    place = item.origin.rpartition(":")[2].rpartition("/")[2]
-    return {
-        "file": Path(item.file).name,
-        "record": int(place) if place.isdigit() else 0,
-        "id": item.id,
-        "stage": item.stage,
-        "kind": item.kind,
-        "reason": item.reason,
-    }
+        tell(
+            {
+                **books.quarantine_row(Rejected(one.origin, one.id, "parts", reason)),
+                "kind": "part",
+                "count": count,
+            }
+        )
