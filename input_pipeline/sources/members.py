@@ -14,6 +14,7 @@ from input_pipeline.sources import fields, lines
 from input_pipeline.sources.rejected import Rejected
 
 _NEXT_OBJECT = re.compile(r'\{\s*"\w+"\s*:')
+_NUMBER = re.compile(r"[-+.eE\d]*")
 _DECODER = json.JSONDecoder()
 _LONGEST = 64 * 2**20  # characters of one element
 
@@ -92,7 +93,7 @@ def _value(window: lines.Window) -> Any:
                 if window.more(waiting):
                     continue
             return _Broken("element is not JSON")
-        if end == len(window.text) and isinstance(value, int | float) and window.more():
-            continue  # the number may have gone on
+        if isinstance(value, int | float) and _NUMBER.fullmatch(window.text, end) and window.more():
+            continue  # the number may go on behind the window
         window.at = end
         return value

@@ -22,18 +22,21 @@ GOOD = [
     Pair("How many plates are there?", "There are two plates beside the cup."),
 ]
 LONG = (
-    "A red cup stands on a wooden table, and beside it there are two plates. The cup is on the left, close to the edge, "
-    "and the plates are in the middle. Nothing else can be seen on the table."
+    "A red cup stands on a wooden table, and beside it there are two plates. The cup is on the left, close to the "
+    "edge, and the plates are in the middle. Nothing else can be seen on the table."
 )
+TOLD = Known(CAPS)
 
 
-def read(pairs: list[Pair], kind: str = "conversation", known: Known = Known(CAPS), finish: str = "stop", **rules):
+def read(pairs: list[Pair], kind: str = "conversation", known: Known = TOLD, finish: str = "stop", **rules):
     return checks.read(parse.write(pairs), finish, replace(KINDS[kind], **rules), known)
 
 
 def test_a_good_answer_is_taken_as_it_is() -> None:
     assert read(GOOD) == GOOD
-    assert checks.read(LONG, "stop", KINDS["detail"], Known(CAPS), "Describe it.") == [Pair("Describe it.", LONG)]
+    assert checks.read(LONG, "stop", KINDS["detail"], Known(CAPS), "Describe it.") == [
+        Pair("Describe it.", LONG)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,10 @@ def test_a_good_answer_is_taken_as_it_is() -> None:
         ("I'm sorry, but I can't tell what it is.", "refused"),
         ("Look here: <image> there is the cup.", "a control token in it"),
         ("word " * 601, "answer of too many words"),
-        ("Auf dem Tisch steht eine rote Tasse, und daneben liegen zwei Teller aus Porzellan.", "in another language"),
+        (
+            "Auf dem Tisch steht eine rote Tasse, und daneben liegen zwei Teller aus Porzellan.",
+            "in another language",
+        ),
     ],
 )
 def test_bad_answers(answer: str, reason: str) -> None:
@@ -67,7 +73,10 @@ def test_other_reasons() -> None:
     assert read(GOOD, "complex") == "too many questions"
     assert read([*GOOD, Pair("what is on the  table?", "A cup it is.")]) == "the same question twice"
     assert checks.read("Sorry, no.", "stop", KINDS["detail"], Known(CAPS), "Describe it.") == "refused"
-    assert checks.read("A cup.", "stop", KINDS["detail"], Known(CAPS), "Describe it.") == "answer of too few words"
+    assert (
+        checks.read("A cup.", "stop", KINDS["detail"], Known(CAPS), "Describe it.")
+        == "answer of too few words"
+    )
     copied = Known(CAPS, frozenset([" ".join(parse.write(GOOD).split())]))
     assert read(GOOD, known=copied) == "an example told again"
     assert read(GOOD, languages=("de",)) == "in another language"
@@ -78,7 +87,10 @@ def test_words_of_the_picture_itself_and_wanted_coordinates_are_taken() -> None:
     meme = [GOOD[0], Pair("What does it say?", "It has a caption at the top in large white letters.")]
     assert read(meme) == "speaks of what it was told as of a text"
     assert read(meme, known=Known("A meme with a funny caption.")) == meme
-    places = [GOOD[0], Pair("Give the coordinates of the cup.", "The bounding box is [0.12, 0.3, 0.4, 0.56].")]
+    places = [
+        GOOD[0],
+        Pair("Give the coordinates of the cup.", "The bounding box is [0.12, 0.3, 0.4, 0.56]."),
+    ]
     assert isinstance(read(places), str)
     assert read(places, coordinates=True) == places
 
@@ -106,7 +118,10 @@ def test_our_prompts_pass_our_own_checks() -> None:
     for kind, prompt in prompts.load(None, prompts.FOLDERS).items():
         assert prompt.examples
         for asked, told in prompt.examples:
-            assert isinstance(checks.read(told, "stop", rules[kind], Known(asked), "Describe it."), list), (kind, told)
+            assert isinstance(checks.read(told, "stop", rules[kind], Known(asked), "Describe it."), list), (
+                kind,
+                told,
+            )
 
 
 def test_there_are_as_many_instructions_as_the_paper_has() -> None:
@@ -125,7 +140,10 @@ def test_draws_stay_when_there_is_more() -> None:
     assert draws.balanced({"conversation": 580, "detail": 230, "complex": 900}, ratio) == {
         "conversation": 580, "detail": 230, "complex": 770
     }  # fmt: skip
-    assert draws.balanced({"conversation": 0, "detail": 23, "complex": 100}, ratio) == {"detail": 23, "complex": 77}
+    assert draws.balanced({"conversation": 0, "detail": 23, "complex": 100}, ratio) == {
+        "detail": 23,
+        "complex": 77,
+    }
     assert draws.balanced({}, ratio) == {}
 
 
@@ -137,7 +155,9 @@ def test_the_release() -> None:
     for folder, kind in kinds.items():
         for told in sorted((REAL / "prompts" / folder).glob("*_conv.txt")):
             caps = told.with_name(told.name.replace("_conv", "_caps")).read_text()
-            assert isinstance(checks.read(told.read_text(), "stop", KINDS[kind], Known(caps), "Describe it."), list)
+            assert isinstance(
+                checks.read(told.read_text(), "stop", KINDS[kind], Known(caps), "Describe it."), list
+            )
     # GPT-4's answers to single questions are all taken.
     rows = [json.loads(line) for line in (REAL / "coco2014_val_gpt4_qa.jsonl").read_text().splitlines()]
     for row in rows:
