@@ -85,6 +85,9 @@ class Recipe:
         for path in (*self.coco, *self.jsonl, *((self.scenes,) if self.scenes else ())):
             if not Path(path).is_file():
                 raise UserError(f"{path}: no such file")
+        files = [Path(path).resolve() for path in (*self.coco, *self.jsonl)]
+        if twice := [str(path) for path in files if files.count(path) > 1]:
+            raise UserError(f"{twice[0]}: is named twice")
         if self.images and not Path(self.images).is_dir():
             raise UserError(f"--images {self.images}: no such folder")
         for code in self.languages:

@@ -39,12 +39,12 @@ class Pool:
 
     def add_picture(
         self, name: str, image: str, size: tuple[float | None, float | None] = (None, None), origin: str = ""
-    ) -> bool:
-        """False where there is one of that id already: its first line stays."""
-        row = (name, image, *size, origin)
-        return (
-            self._connection.execute("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?)", row).rowcount
-            > 0
+    ) -> None:
+        """Adds a picture. Of one that is there already the file stays, and a size is added where it had none."""
+        self._connection.execute(
+            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "width = COALESCE(width, excluded.width), height = COALESCE(height, excluded.height)",
+            (name, image, *size, origin),
         )
 
     def add_caption(self, name: str, text: str) -> None:

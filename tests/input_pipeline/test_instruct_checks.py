@@ -136,6 +136,9 @@ def test_draws_stay_when_there_is_more() -> None:
     assert counts["complex"] == 4000
     assert counts["conversation"] / 4000 == pytest.approx(58 / 77, abs=0.03)
     assert counts["detail"] / 4000 == pytest.approx(23 / 77, abs=0.03)
+    # Each kind is drawn by itself.
+    detail = [found for found in drawn.values() if "detail" in found]
+    assert sum("conversation" in found for found in detail) / len(detail) == pytest.approx(58 / 77, abs=0.05)
     assert {name: draws.kinds(name, ratio, 1) for name in ids} != drawn
     assert draws.balanced({"conversation": 580, "detail": 230, "complex": 900}, ratio) == {
         "conversation": 580, "detail": 230, "complex": 770

@@ -24,7 +24,7 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real sample data")
 CAPTIONS = {
     "info": {"year": 2014},
     "images": [
-        {"id": 7, "file_name": "COCO_val2014_000000000007.jpg", "width": 200, "height": 100},
+        {"id": 7, "file_name": "COCO_val2014_000000000007.jpg"},
         {"id": 8, "file_name": "COCO_val2014_000000000008.jpg", "width": 200, "height": 100},
         {"id": 9, "width": 200},
     ],
@@ -38,7 +38,7 @@ CAPTIONS = {
 }
 # Categories behind the annotations, as some exporters have them.
 INSTANCES = {
-    "images": CAPTIONS["images"][:2],
+    "images": [{"id": 7, "file_name": "7.jpg", "width": 200, "height": 100}],
     "annotations": [
         {
             "image_id": 7,

@@ -18,7 +18,7 @@ import pytest
 
 from input_pipeline import records
 from input_pipeline.errors import UserError
-from input_pipeline.instruct import parse
+from input_pipeline.instruct import books, parse
 from input_pipeline.instruct.parse import Pair
 from input_pipeline.sources import llava_json
 from input_pipeline.types import Record, Turn
@@ -215,6 +215,11 @@ def test_from_pictures_to_records(pictures, capsys) -> None:
     ) == Counter(
         json.dumps([[turn["from"], turn["value"]] for turn in row["conversations"]]) for row in mixed
     )
+    # Of each kind the lowest draws.
+    for kind, count in summary["mixture"].items():
+        keys = [f"{row['id']}/{kind}" for row in json.loads((out / summary["files"][kind]).read_text())]
+        ours = {record.meta["origin"] for record in both if record.meta["kind"] == kind}
+        assert ours == set(sorted(keys, key=lambda key: books.rank(0, key))[:count])
     assert set(summary["splits"]) == {"instruct_train", "instruct_heldout"}
     for record in both:
         assert record.task == "instruct"
@@ -355,6 +360,7 @@ def test_one_command_at_a_time_and_other_folders_stay(pictures) -> None:
         (["--ratio", "1:-2:1"], "-2 for detail"),
         (["--share", "2"], "--share 2: a share"),
         (["--jsonl", "/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
+        (["--jsonl", "PICTURES", "PICTURES"], "p1.png: is named twice"),
         (["--images", "/nowhere"], "--images /nowhere: no such folder"),
         (["--prompts", "/nowhere"], "--prompts /nowhere: no such folder"),
         (["--posts", "/nowhere"], "and not both"),
