@@ -157,8 +157,6 @@ def parser(links: Links) -> Parser:
 
 def instruct(argv: Sequence[str], links: Links | None = None) -> None:
     """Runs the command. `argv` is what follows `prepare instruct`."""
-    from jaxllava.progress import bar
-
     links = links or of_teacher()
     flags = parser(links)
     args = no_strangers(flags, argv)
@@ -170,8 +168,7 @@ def instruct(argv: Sequence[str], links: Links | None = None) -> None:
         settings = replace(settings, cache=args.out.with_name(f"{args.out.name}.answers"))
     if args.batch_in and not args.batch_out:
         raise UserError("--batch-in needs --batch-out DIR, the folder that the batch files were written to")
-    with bar("preparing") as report:
-        print(run(recipe, args, settings, links, report))
+    print(run(recipe, args, settings, links))
 
 
 def recipe_of(args: argparse.Namespace) -> Any:
@@ -222,9 +219,7 @@ def recipe_of(args: argparse.Namespace) -> Any:
     )
 
 
-def run(
-    recipe: Any, args: argparse.Namespace, settings: Any, links: Links, progress: Callable[..., None]
-) -> str:
+def run(recipe: Any, args: argparse.Namespace, settings: Any, links: Links) -> str:
     """Does the work and returns what to print.
 
     Raises UserError where too much of the input is bad or too many requests have no answer: then nothing is written,
@@ -232,6 +227,7 @@ def run(
     """
     from input_pipeline.instruct import books, make
     from input_pipeline.instruct.plan import Plan
+    from jaxllava.progress import bar
 
     asking = {"model": settings.model, "max_tokens": args.max_tokens, "temperature": args.temperature}
     fingerprint = hashlib.sha256(json.dumps([recipe.fingerprint(), asking]).encode()).hexdigest()
@@ -241,8 +237,9 @@ def run(
         build = work / "out"
         build.mkdir()
         plan = Plan(recipe, work)
-        progress(0, 1, "reading")
-        survey = plan.survey(build / make.QUARANTINE)
+        with bar("reading") as report:
+            report(0, 1)
+            survey = plan.survey(build / make.QUARANTINE)
         requests = lambda: _requests(plan, args)
         if args.batch_in:
             print(links.read_batch(args.batch_in, args.batch_out, settings), flush=True)
@@ -254,13 +251,14 @@ def run(
             return f"{told}\ngive the same command with --batch-in FILES when the results are there"
         kept = books.Books(work / "books.sqlite")
         teacher, total, got = links.open_teacher(settings), survey.asked.total(), 0
-        for said in teacher.ask(requests()):
-            if isinstance(said, Answer):
-                kept.answer(said.key, said.text, said.finish)
-            else:
-                kept.failure(said.key, said.reason, said.detail)
-            got += 1
-            progress(got, total + 1, "asking")
+        with bar(f"asking {teacher.model}") as report:
+            for said in teacher.ask(requests()):
+                if isinstance(said, Answer):
+                    kept.answer(said.key, said.text, said.finish)
+                else:
+                    kept.failure(said.key, said.reason, said.detail)
+                got += 1
+                report(got, total)
         failures = kept.failures()
         if (failed := total - got + sum(failures.values())) > args.max_failed_fraction * total:
             why = ", ".join(f"{reason}: {count}" for reason, count in failures.items()) or "nothing was said"
@@ -268,17 +266,17 @@ def run(
                 f"{failed} of {total} requests have no answer ({why}); nothing was written and the answers are kept: "
                 "give the same command again, or raise --max-failed-fraction"
             )
-        reasons = make.take(plan, kept, build / make.REJECTED)
-        summary = make.write(plan, survey, kept, reasons, build, teacher.model)
+        with bar("checking and writing") as report:
+            report(0, 1)
+            reasons = make.take(plan, kept, build / make.REJECTED)
+            summary = make.write(plan, survey, kept, reasons, build, teacher.model)
         summary = {**summary, "asking": asking, "failed": failed, "fingerprint": fingerprint}
-        (build / make.SUMMARY).write_text(
-            json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        told = json.dumps(summary, indent=1, ensure_ascii=False)
+        (build / make.SUMMARY).write_text(told + "\n", encoding="utf-8")
         kept.close()
         if args.out.exists():
             shutil.rmtree(args.out)
         build.rename(args.out)
-        progress(1, 1, "")
     return make.text(summary, args.out)
 
 

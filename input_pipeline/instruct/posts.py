@@ -42,12 +42,13 @@ def _content(post: Post) -> Iterator[str]:
     title = statements.shorten(post.title, _TITLE_WORDS)
     if title:
         yield f"Title: {title}"
-    yield from seen
+    yield from (text for _, text in seen)
     if not seen and (content := statements.shorten(post.content, _CAPTION_WORDS)):
         yield f"Shown: {content}"
 
 
-def _scenes(post: Post) -> Iterator[str]:
+def _scenes(post: Post) -> Iterator[tuple[int, str]]:
+    """(number from 1 on, what is told) of every scene of which something is."""
     for number, scene in enumerate(post.scenes[:_MOST_SCENES], 1):
         words = statements.shorten(scene.caption, _CAPTION_WORDS, mark="").rstrip(" .")
         colours = [*scene.foreground, *(name for name in scene.background if name not in scene.foreground)]
@@ -58,7 +59,7 @@ def _scenes(post: Post) -> Iterator[str]:
             f"Written in it: {text}" if (text := statements.shorten(scene.text, 30)) else "",
         ]
         if parts := [part for part in parts if part]:
-            yield f"Scene {number}: {'. '.join(parts)}."
+            yield number, f"Scene {number}: {'. '.join(parts)}."
 
 
 def _reactions(post: Post) -> Iterator[str]:
@@ -70,8 +71,9 @@ def _reactions(post: Post) -> Iterator[str]:
     for comment in post.comments[:_MOST_COMMENTS]:
         if text := statements.shorten(comment.text, _COMMENT_WORDS):
             yield f"Comment: {text}"
-    for number, scene in enumerate(post.scenes[:_MOST_SCENES], 1):
-        value = statements.replay_of(scene, post.replay)
+    # Of a scene that nobody describes one cannot say why it was watched again.
+    for number, _ in _scenes(post):
+        value = statements.replay_of(post.scenes[number - 1], post.replay)
         if value is not None:
             yield f"Replay value of scene {number}: {value + 0.0:.2f}"
 

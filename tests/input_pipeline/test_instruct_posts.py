@@ -47,7 +47,6 @@ def test_what_is_told() -> None:
         "Liked by 3.1% of those who saw it.",
         "Comment: I can smell this.",
         "Replay value of scene 1: 0.82",
-        "Replay value of scene 2: 0.82",
         "Replay value of scene 3: 0.10",
     ]
     picture = Post("p", "reddit", "", "f:1", content="A dog.", likes=12)
