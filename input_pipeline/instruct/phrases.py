@@ -33,12 +33,14 @@ def of(caption: str) -> frozenset[str]:
     found: set[str] = set()
     run: list[tuple[str, str]] = []
     for word, tag in [*_tagger()(caption[:_MOST_LETTERS]), ("", "")]:
-        if tag.startswith(_INSIDE):
+        inside = tag.startswith(_INSIDE)
+        # Behind a noun only a noun goes on: "man holding two shirts" is two phrases.
+        if not inside or (run and run[-1][1].startswith("NN") and not tag.startswith("NN")):
+            if phrase := _phrase(run):
+                found.add(phrase)
+            run = []
+        if inside:
             run.append((word.lower(), tag))
-            continue
-        if phrase := _phrase(run):
-            found.add(phrase)
-        run = []
     return frozenset(found)
 
 

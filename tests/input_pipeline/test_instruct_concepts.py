@@ -80,4 +80,5 @@ def test_phrases() -> None:
     assert phrases.of("A small brown dog runs on the beach with 3 red balls.") == {
         "small brown dog", "beach", "3 red balls"
     }  # fmt: skip
+    assert phrases.of("A man holding two shirts") == {"man", "two shirts"}
     assert phrases.of("") == phrases.of("!?") == frozenset()
