@@ -46,6 +46,8 @@ def captions(argv: Sequence[str]) -> None:
 
     args = no_strangers(parser(), argv)
     remote_paths.refuse("prepare captions", args, [])
+    if not args.out.name:
+        raise UserError(f"--out {args.out}: give a folder of its own")
     if not args.balance and (args.least, args.most) != (3, 100):
         raise UserError("--least and --most go with --balance")
     from input_pipeline.instruct import captions as making

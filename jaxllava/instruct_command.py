@@ -161,6 +161,8 @@ def instruct(argv: Sequence[str], links: Links | None = None) -> None:
     flags = parser(links)
     args = no_strangers(flags, argv)
     remote_paths.refuse("prepare instruct", args, [])
+    if not args.out.name:
+        raise UserError(f"--out {args.out}: give a folder of its own")
     recipe = recipe_of(args)
     recipe.check()
     settings = links.settings_of(args)
@@ -259,16 +261,12 @@ def run(recipe: Any, args: argparse.Namespace, settings: Any, links: Links) -> s
                     kept.failure(said.key, said.reason, said.detail)
                 got += 1
                 report(got, total)
-        failures = kept.failures()
-        if (failed := total - got + sum(failures.values())) > args.max_failed_fraction * total:
-            why = ", ".join(f"{reason}: {count}" for reason, count in failures.items()) or "nothing was said"
-            raise UserError(
-                f"{failed} of {total} requests have no answer ({why}); nothing was written and the answers are kept: "
-                "give the same command again, or raise --max-failed-fraction"
-            )
+        _enough(total - kept.answered_in_all(), total, args.max_failed_fraction, kept.failures())
         with bar("checking and writing") as report:
             report(0, 1)
             reasons = make.take(plan, kept, build / make.REJECTED)
+            failed = sum(count for reason, count in reasons.items() if reason.startswith(make.NO_ANSWER))
+            _enough(failed, total, args.max_failed_fraction, kept.failures())  # by their keys
             summary = make.write(plan, survey, kept, reasons, build, teacher.model)
         summary = {**summary, "asking": asking, "failed": failed, "fingerprint": fingerprint}
         told = json.dumps(summary, indent=1, ensure_ascii=False)
@@ -278,6 +276,16 @@ def run(recipe: Any, args: argparse.Namespace, settings: Any, links: Links) -> s
             shutil.rmtree(args.out)
         build.rename(args.out)
     return make.text(summary, args.out)
+
+
+def _enough(failed: int, total: int, most: float, reasons: dict[str, int]) -> None:
+    """Raises UserError where too many requests have no answer."""
+    if failed > most * total:
+        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items()) or "nothing was said"
+        raise UserError(
+            f"{failed} of {total} requests have no answer ({why}); nothing was written and the answers are kept: "
+            "give the same command again, or raise --max-failed-fraction"
+        )
 
 
 def _requests(plan: Any, args: argparse.Namespace) -> Iterator[Request]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.instruct import draws
+from input_pipeline.sources import fields
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Turn
 
@@ -59,7 +60,12 @@ class Books:
         self._put(key, "", "", reason or "no reason given", detail)
 
     def _put(self, *row: str) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+        clean = tuple(map(fields.writable, row))
+        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", clean)
+
+    def answered_in_all(self) -> int:
+        """How many requests have an answer."""
+        return self._connection.execute("SELECT COUNT(*) FROM answers WHERE reason = ''").fetchone()[0]
 
     def failures(self) -> dict[str, int]:
         """{reason: how often} of what has no answer, the commonest first."""

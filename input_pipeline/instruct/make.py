@@ -28,6 +28,7 @@ from input_pipeline.types import Record
 
 RECORDS, REJECTED, QUARANTINE, SUMMARY = "records", "rejected.jsonl", "quarantine.jsonl", "summary.json"
 GONE = "media is gone"
+NO_ANSWER = "no answer"
 
 
 def take(plan: Plan, kept: Books, rejected: Path) -> Counter[str]:
@@ -39,7 +40,7 @@ def take(plan: Plan, kept: Books, rejected: Path) -> Counter[str]:
             text, finish, why, detail = kept.answered(asked.key) or ("", "", "nothing was said", "")
             seed, subject = plan.recipe.seed, asked.subject
             if why:
-                why = f"no answer: {why}"
+                why = f"{NO_ANSWER}: {why}"
             else:
                 question = samples.question(asked.kind, subject.id, seed)
                 known = checks.Known(asked.told, asked.examples)

@@ -31,7 +31,8 @@ class Pool:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._new = not self.path.exists()
-        self._connection = sqlite3.connect(self.path)
+        # A teacher may take its requests, and with them what is read here, in a thread of its own.
+        self._connection = sqlite3.connect(self.path, check_same_thread=False)
         if self._new:
             self._connection.execute("PRAGMA journal_mode = OFF")
             self._connection.execute("PRAGMA synchronous = OFF")

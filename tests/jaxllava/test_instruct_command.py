@@ -367,6 +367,7 @@ def test_one_command_at_a_time_and_other_folders_stay(pictures) -> None:
         (["--languages", "English"], "--languages: 'English'"),
         (["--batch-in", "/nowhere"], "--batch-in needs --batch-out"),
         (["--most-boxes", "0"], "--most-boxes 0"),
+        (["--out", "."], "--out .: give a folder of its own"),
         (["--images", "gs://bucket/x"], "is in a bucket"),
         (["--coco", "PICTURES"], "nothing to ask|records are bad"),
     ],
@@ -394,6 +395,25 @@ def test_the_words_of_the_command_line(capsys) -> None:
             cli.main(argv)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_whatever_a_teacher_says_is_booked(pictures) -> None:
+    class Odd(Ruled):
+        def ask(self, requests):
+            for number, said in enumerate(super().ask(requests)):
+                assert isinstance(said, Answer)
+                if number == 3:
+                    continue  # never answered
+                yield replace(said, text="\ud800\x00" if number == 5 else said.text)
+                yield said if number == 6 else replace(said, key="of nobody")
+
+    odd = replace(links(), open_teacher=lambda settings: Odd(settings, Counter()))
+    with pytest.raises(UserError, match=r"^1 of \d+ requests have no answer \(nothing was said\)"):
+        instruct(flags(pictures), odd)
+    instruct(flags(pictures, "out", "--max-failed-fraction", "0.1"), odd)
+    rejected = [json.loads(line) for line in (pictures / "out/rejected.jsonl").read_text().splitlines()]
+    assert "no answer: nothing was said" in {row["reason"] for row in rejected}
+    assert "?\x00" in {row["text"] for row in rejected}
 
 
 def test_posts_and_their_audience(tmp_path, capsys) -> None:
