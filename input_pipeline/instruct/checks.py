@@ -26,8 +26,8 @@ _REFUSAL = re.compile(
 )
 # Words that are sources wherever they stand, unless the picture's own captions have them.
 _SOURCE_WORDS = re.compile(
-    r"\bbounding[ -]?box(?:es)?\b|\bbbox(?:es)?\b|\bcaptions?\b|\bcoordinates?\b|\bannotations?\b|\bsymbolic\b"
-    r"|\breplay values?\b(?=.{0,20}\b(?:given|provided|listed)\b)|\bmetadata\b",
+    r"\bbounding[ -]?box(?:es)?\b|\bbbox(?:es)?\b|\bcaptions?\b|\bannotations?\b|\bmetadata\b"
+    r"|\b(?:the|their|its|these|box|pixel|exact|given|image|normali[sz]ed|[xy]) coordinates\b",
     re.IGNORECASE,
 )
 _TELLS = r"(?:says?|states?|mentions?|indicates?|tells?|reads?|describes?|suggests?|notes?|provided|given)"
@@ -38,7 +38,7 @@ _SOURCE = re.compile(
     rf"|\b(?:the|these|this|each|one|another|first|second|third|fourth|fifth|last) "
     rf"(?:image |given |provided |textual )?(?:descriptions?|sentences?|statements?) {_TELLS}\b"
     rf"|\b(?:given|provided|supplied) {_THINGS}\b|"
-    rf"\b{_THINGS} (?:(?:that )?(?:is|are|was|were) )?(?:provided|supplied)\b",
+    rf"\b{_THINGS} (?:(?:that )?(?:is|are|was|were) )?(?:provided|supplied)\b(?! (?:by|on|at|for)\b)",
     re.IGNORECASE,
 )
 _FRACTION = r"(?:0?\.\d{2,}|0\.\d|1\.0+)"
@@ -154,7 +154,7 @@ def talks_of_sources(text: str, told: str, coordinates: bool = False) -> bool:
     about = told.lower()
     for match in _SOURCE_WORDS.finditer(text):
         word = match.group().lower()
-        if coordinates and word.startswith(("bounding", "bbox", "coordinate")):
+        if coordinates and (word.startswith(("bounding", "bbox")) or word.endswith("coordinates")):
             continue
         if word.rstrip("s") not in about:
             return True

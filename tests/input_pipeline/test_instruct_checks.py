@@ -46,6 +46,7 @@ def test_a_good_answer_is_taken_as_it_is() -> None:
         ("It is red, as stated in the description of it.", "speaks of what it was told as of a text"),
         ("According to the given information it is a red cup.", "speaks of what it was told as of a text"),
         ("The second sentence mentions that there are plates.", "speaks of what it was told as of a text"),
+        ("The cup stands there, as the coordinates show.", "speaks of what it was told as of a text"),
         ("The bounding box of the cup lies on the left.", "speaks of what it was told as of a text"),
         ("It lies at [0.12, 0.3, 0.4, 0.56] in the picture.", "tells coordinates"),
         ("The cup reaches from 0.123 to 0.456 of the width.", "tells coordinates"),
@@ -65,6 +66,21 @@ def test_bad_answers(answer: str, reason: str) -> None:
         Pair("What is on it?", answer), Pair("What else?", answer + " Sonst ist nichts zu sehen.")
     ]  # fmt: skip
     assert read(pairs) == reason
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The dove is symbolic of peace, and her shoes coordinate well with the bag.",
+        "She coordinates the team, and reads the information provided by the sign.",
+        "It is not possible to say that with certainty from this picture.",
+        "The sentence on the wall is hard to read, as is the text below it.",
+        "The boxes on the left are full, and a description in chalk stands above them.",
+        "Tickets cost from 0.5 to 12 dollars.",
+    ],
+)
+def test_words_that_only_look_like_sources(answer: str) -> None:
+    assert isinstance(read([GOOD[0], Pair("What else is there?", answer)]), list)
 
 
 def test_other_reasons() -> None:
