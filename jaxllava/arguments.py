@@ -60,7 +60,10 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
 
     add = command(
-        "prepare", "Raw reactions and media to cleaned instruction records (ArrayRecord).", config="prepare"
+        "prepare",
+        "Raw reactions and media to cleaned instruction records (ArrayRecord). `prepare instruct --help`: data that a "
+        "teacher writes; `prepare captions --help`: pairs for stage 1.",
+        config="prepare",
     )
     add.add_argument(
         "--out", type=Path, required=True, help="folder to write records, funnel and quarantine to"
@@ -379,6 +382,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"jaxllava {name}: {flag!r} is not known.{hint}")
     remote_paths.refuse(name, args, overrides)
     return args, overrides
+
+
+def no_strangers(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """The flags of a parser that is no part of the whole one; UserError for what it does not know."""
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        hint = nearest(flag, parser.flags()) if flag.startswith("-") else ""
+        raise UserError(f"{parser.prog}: {flag!r} is not known.{hint}")
+    return args
 
 
 def check_file(flag: str, path: Path | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UserError, nearest
 from jaxllava.arguments import check_file, parse
 from jaxllava.interrupts import Preempted
 
@@ -296,6 +296,21 @@ COMMANDS = {
 }
 
 
+def _prepare_part(word: str, argv: Sequence[str]) -> None:
+    """`prepare instruct` and `prepare captions`, which have flags of their own."""
+    parts = ("instruct", "captions")
+    if word not in parts:
+        raise UserError(f"jaxllava prepare: {word!r} is not known.{nearest(word, parts)}")
+    if word == "instruct":
+        from jaxllava.instruct_command import instruct
+
+        instruct(argv)
+    else:
+        from jaxllava.captions_command import captions
+
+        captions(argv)
+
+
 def _goes_on(argv: Sequence[str]) -> bool:
     """Whether a command that is given again goes on where it stopped."""
     keeps = any(item.split("=")[0] in ("--out", "--tasks") for item in argv)
@@ -319,6 +334,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.ERROR)  # libraries' notes on what they could not import
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs a traceback of what it raises as well
     try:
+        if argv[:1] == ["prepare"] and argv[1:] and not argv[1].startswith("-"):
+            _prepare_part(argv[1], argv[2:])
+            return
         args, overrides = parse(argv)
         COMMANDS[args.command](args, overrides)
     except UserError as error:

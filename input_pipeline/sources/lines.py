@@ -53,13 +53,13 @@ class Passed:
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Opens a plain, .gz or .zst file for reading its bytes as they are. Raises UserError where it is missing."""
-    raw = _open(path)
+    raw = open_raw(path)
     if path.suffix in (".zst", ".gz"):
-        return io.BufferedReader(_Stream(raw, _chunks(raw, path.suffix)), _CHUNK)
+        return io.BufferedReader(_Stream(raw, decompressed(raw, path.suffix)), _CHUNK)
     return raw
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_raw(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def _open(path: Path) -> IO[bytes]:
         raise UserError(f"{path}: cannot be read as a file ({error.strerror})") from None
 
 
-def _chunks(raw: IO[bytes], suffix: str) -> Iterator[bytes]:
+def decompressed(raw: IO[bytes], suffix: str) -> Iterator[bytes]:
     """Yields the bytes of a file, decompressed, in pieces of 8 MiB at most."""
     if suffix == ".zst":
         return _gathered(_from_zstd(raw))
@@ -123,7 +123,7 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(held)
 
 
-def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Turns UTF-16 and UTF-32 with a byte-order mark into UTF-8; all else passes as it is."""
     head = b""
     try:
@@ -150,9 +150,9 @@ def head(path: Path, size: int) -> bytes:
         UserError: the file is missing or cannot be opened.
     """
     found = b""
-    with _open(path) as raw:
+    with open_raw(path) as raw:
         try:
-            for chunk in _as_utf8(_chunks(raw, path.suffix)):
+            for chunk in as_utf8(decompressed(raw, path.suffix)):
                 found += chunk
                 if len(found) >= size:
                     break
@@ -165,14 +165,14 @@ class _Stream(io.RawIOBase):
     """A file made of chunks."""
 
     def __init__(self, raw: IO[bytes], chunks: Iterator[bytes]) -> None:
-        self._raw, self._chunks, self._ready = raw, chunks, memoryview(b"")
+        self._raw, self.decompressed, self._ready = raw, chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            chunk = next(self._chunks, None)
+            chunk = next(self.decompressed, None)
             if chunk is None:
                 return 0
             self._ready = memoryview(chunk)
@@ -219,9 +219,9 @@ def read_raw(path: str | Path) -> Iterator[tuple[int, bytes] | Rejected]:
     path = Path(path)
     number, limit, unfinished = 0, _MAX_LINE, _Unfinished()
     file = fields.writable(str(path))
-    with _open(path) as raw:
+    with open_raw(path) as raw:
         # The newline ends a last line that has none.
-        chunks = itertools.chain(_as_utf8(_chunks(raw, path.suffix)), [b"\n"])
+        chunks = itertools.chain(as_utf8(decompressed(raw, path.suffix)), [b"\n"])
         try:
             for chunk in chunks:
                 first, *rest = chunk.split(b"\n")
@@ -287,14 +287,14 @@ def read_list(
     """
     path = Path(path)
     file = fields.writable(str(path))
-    with _open(path) as raw:
+    with open_raw(path) as raw:
         try:
-            yield from _elements(_Window(_as_utf8(_chunks(raw, path.suffix))), file, resume)
+            yield from _elements(Window(as_utf8(decompressed(raw, path.suffix))), file, resume)
         except BROKEN:
             yield Rejected(f"{file}:0", "", "read", "compressed file is broken: all after this place is lost")
 
 
-def _elements(window: _Window, file: str, resume: re.Pattern[str]) -> Iterator[tuple[str, Any] | Rejected]:
+def _elements(window: Window, file: str, resume: re.Pattern[str]) -> Iterator[tuple[str, Any] | Rejected]:
     decoder = json.JSONDecoder()
     first = window.peek()
     if first not in ("[", "{"):
@@ -320,7 +320,7 @@ def _elements(window: _Window, file: str, resume: re.Pattern[str]) -> Iterator[t
             except (ValueError, RecursionError) as error:
                 waiting = len(window.text) - window.at
                 reason = "element is not JSON"
-                if _cut_short(error, window.text):
+                if cut_short(error, window.text):
                     if waiting > _MAX_LINE:
                         reason = "element is too long"
                     elif window.more(waiting):  # as much again, so that a long element is not tried too often
@@ -333,7 +333,7 @@ def _elements(window: _Window, file: str, resume: re.Pattern[str]) -> Iterator[t
             break
 
 
-class _Window:
+class Window:
     """The part of a long text that is looked at, and where."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -380,7 +380,7 @@ class _Window:
         return True
 
 
-def _cut_short(error: Exception, text: str) -> bool:
+def cut_short(error: Exception, text: str) -> bool:
     """Whether the decoder may have failed only because the window ends in the middle of an element."""
     if not isinstance(error, json.JSONDecodeError):
         return False

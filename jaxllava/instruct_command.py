@@ -1,0 +1,312 @@
+"""`jaxllava prepare instruct`: instruction data that a teacher writes from captions and boxes, or from posts and their
+audience.
+
+The command prints what asking will cost, asks (or writes a provider's batch files, or reads their results), checks the
+answers, and writes LLaVA JSON and records. A teacher keeps its answers, so that the same command goes on where it was
+stopped; what is written is a function of the answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from input_pipeline.errors import UserError, nearest
+from input_pipeline.instruct.work_folder import work_folder
+from jaxllava import remote_paths
+from jaxllava.arguments import Parser, no_strangers
+from jaxllava.teacher.messages import Answer, Message, Request, Teacher
+
+
+@dataclass(frozen=True)
+class Links:
+    """How this command reaches a teacher; what `jaxllava.teacher` has under the same names.
+
+    Fields:
+        add_flags, settings_of: of `teacher.arguments`.
+        estimate: (requests, settings) -> what asking costs; `line()` tells it.
+        open_teacher: settings -> a teacher.
+        write_batch: (requests, folder, settings) -> a line that says what was written.
+        read_batch: (files, folder, settings) -> a line that says what was read.
+    """
+
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    settings_of: Callable[[argparse.Namespace], Any]
+    estimate: Callable[[Iterable[Request], Any], Any]
+    open_teacher: Callable[[Any], Teacher]
+    write_batch: Callable[[Iterable[Request], Path, Any], str]
+    read_batch: Callable[[Sequence[Path], Path, Any], str]
+
+
+def of_teacher() -> Links:
+    """The real ones."""
+    from jaxllava.teacher import arguments, batch_files
+    from jaxllava.teacher.estimate import estimate
+    from jaxllava.teacher.open import model_name, open_cache, open_teacher
+
+    def write(requests: Iterable[Request], folder: Path, settings: Any) -> str:
+        cache = open_cache(settings, must_exist=True)
+        try:
+            done = batch_files.write(requests, model_name(settings), folder, cache)
+        finally:
+            if cache is not None:
+                cache.close()
+        failed = f"; {len(done.failures)} cannot be written" if done.failures else ""
+        return (
+            f"{len(done.files)} batch files in {folder}: {done.requests} requests, {done.kept} of them kept "
+            f"and {done.repeated} repeated{failed}"
+        )
+
+    def read(files: Sequence[Path], folder: Path, settings: Any) -> str:
+        cache = open_cache(settings)
+        assert cache is not None
+        try:
+            done = batch_files.read(files, folder, cache)
+        finally:
+            cache.close()
+        told = "".join(f"; failed, {reason}: {count}" for reason, count in done.failures.most_common())
+        return (
+            f"{done.answers} answers read; {done.missing} without a result, {done.foreign} lines of other requests, "
+            f"{done.malformed} lines that are none of a batch's{told}"
+        )
+
+    return Links(arguments.add_flags, arguments.settings_of, estimate, open_teacher, write, read)
+
+
+def parser(links: Links) -> Parser:
+    """The command's flags."""
+    made = Parser(prog="jaxllava prepare instruct", description=__doc__, allow_abbrev=False)
+    add = made.add_argument
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder to write to; answers are kept in OUT.answers beside it",
+    )
+    group = made.add_argument_group("what to ask about: pictures in words, or posts")
+    files = {"type": Path, "nargs": "+", "action": "extend", "default": [], "metavar": "FILE"}
+    group.add_argument(
+        "--coco", **files, help="COCO captions_*.json and instances_*.json, LVIS lvis_v1_*.json"
+    )
+    group.add_argument(
+        "--jsonl", **files, help="lines of {id, image, captions, instances: [{category, bbox}]}"
+    )
+    group.add_argument(
+        "--images", type=Path, help="folder of the pictures; without it LLaVA JSON alone is written"
+    )
+    group.add_argument(
+        "--posts", type=Path, metavar="DATA", help="records of `jaxllava prepare` with reactions"
+    )
+    group.add_argument("--split", default="behavior_train,behavior_heldout", help="of --posts (%(default)s)")
+    group.add_argument(
+        "--scenes", type=Path, help="scenes of --posts in words, a file of `jaxllava verbalise`"
+    )
+    group.add_argument("--scenes-by", choices=("sha256", "name"), default="sha256")
+    group.add_argument("--share", type=float, default=1.0, help="of the pictures or posts, drawn by id (all)")
+    group.add_argument("--most-boxes", type=int, default=100, help="of a picture: the largest (%(default)s)")
+    group = made.add_argument_group("what to ask")
+    group.add_argument(
+        "--kinds", help="conversation,detail,complex; of posts audience_conversation,audience_reasons"
+    )
+    group.add_argument(
+        "--ratio", metavar="A:B:C", help="of the kinds in the mixture (58:23:77; of posts 1:1)"
+    )
+    group.add_argument(
+        "--prompts", type=Path, help="folder of a folder for each kind, as LLaVA has them (ours)"
+    )
+    group.add_argument("--max-tokens", type=int, default=1024, help="of an answer (%(default)s)")
+    group.add_argument("--temperature", type=float, default=0.0)
+    group = made.add_argument_group("what to take")
+    group.add_argument(
+        "--languages", default="en", help="of answers, such as en,de; '' for any (%(default)s)"
+    )
+    group.add_argument("--coordinates", action="store_true", help="answers may tell places in numbers")
+    group.add_argument(
+        "--heldout", type=float, default=0.15, help="share of pictures, as in `prepare` (%(default)s)"
+    )
+    group.add_argument("--seed", type=int, default=0)
+    group.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=0.05,
+        help="of bad records above which it stops (%(default)s)",
+    )
+    group.add_argument(
+        "--max-failed-fraction",
+        type=float,
+        default=0.0,
+        help="of requests without an answer above which nothing is written (%(default)s)",
+    )
+    group = made.add_argument_group("how to go on")
+    group.add_argument("--dry-run", action="store_true", help="say what asking costs, and stop")
+    group.add_argument(
+        "--batch-out", type=Path, metavar="DIR", help="write a provider's batch files, and stop"
+    )
+    group.add_argument(
+        "--batch-in", **files, help="results of the batch files in --batch-out; what they lack is asked"
+    )
+    links.add_flags(made)
+    return made
+
+
+def instruct(argv: Sequence[str], links: Links | None = None) -> None:
+    """Runs the command. `argv` is what follows `prepare instruct`."""
+    links = links or of_teacher()
+    flags = parser(links)
+    args = no_strangers(flags, argv)
+    remote_paths.refuse("prepare instruct", args, [])
+    if not args.out.name:
+        raise UserError(f"--out {args.out}: give a folder of its own")
+    recipe = recipe_of(args)
+    recipe.check()
+    settings = links.settings_of(args)
+    if settings.cache is None:
+        settings = replace(settings, cache=args.out.with_name(f"{args.out.name}.answers"))
+    if args.batch_in and not args.batch_out:
+        raise UserError("--batch-in needs --batch-out DIR, the folder that the batch files were written to")
+    print(run(recipe, args, settings, links))
+
+
+def recipe_of(args: argparse.Namespace) -> Any:
+    """The recipe that the flags name."""
+    from input_pipeline.instruct.plan import Recipe
+    from input_pipeline.instruct.subjects import PICTURE_KINDS, POST_KINDS, RATIOS
+
+    known = POST_KINDS if args.posts else PICTURE_KINDS
+    kinds = tuple(args.kinds.split(",")) if args.kinds else known
+    for kind in kinds:
+        if kind not in known:
+            raise UserError(f"--kinds: there is no {kind!r}.{nearest(kind, known)}")
+    if len(set(kinds)) < len(kinds):
+        raise UserError(f"--kinds {args.kinds}: a kind is named twice")
+    parts: list[float] = [RATIOS[kind] for kind in kinds]
+    if args.ratio:
+        try:
+            parts = [float(part) for part in args.ratio.split(":")]
+        except ValueError:
+            parts = []
+        if len(parts) != len(kinds):
+            raise UserError(
+                f"--ratio {args.ratio}: give a number for each of {', '.join(kinds)}, joined by colons"
+            )
+    if args.max_tokens < 1:
+        raise UserError(f"--max-tokens {args.max_tokens}: at least 1 is needed")
+    if not args.temperature >= 0:
+        raise UserError(f"--temperature {args.temperature:g}: 0 or more is needed")
+    if not 0 <= args.max_failed_fraction <= 1:
+        raise UserError(f"--max-failed-fraction {args.max_failed_fraction:g}: a share from 0 to 1 is needed")
+    return Recipe(
+        coco=tuple(map(str, args.coco)),
+        jsonl=tuple(map(str, args.jsonl)),
+        posts=str(args.posts or ""),
+        splits=tuple(args.split.split(",")) if args.posts else (),
+        scenes=str(args.scenes or ""),
+        scenes_by=args.scenes_by,
+        images=str(args.images or ""),
+        prompts=str(args.prompts or ""),
+        ratio=dict(zip(kinds, parts, strict=True)),
+        seed=args.seed,
+        share=args.share,
+        heldout=args.heldout,
+        most_boxes=args.most_boxes,
+        languages=tuple(code for code in args.languages.split(",") if code),
+        coordinates=args.coordinates,
+        max_bad_fraction=args.max_bad_fraction,
+    )
+
+
+def run(recipe: Any, args: argparse.Namespace, settings: Any, links: Links) -> str:
+    """Does the work and returns what to print.
+
+    Raises UserError where too much of the input is bad or too many requests have no answer: then nothing is written,
+    and what was answered is kept.
+    """
+    from input_pipeline.instruct import books, make
+    from input_pipeline.instruct.plan import Plan
+    from jaxllava.progress import bar
+
+    asking = {"model": settings.model, "max_tokens": args.max_tokens, "temperature": args.temperature}
+    fingerprint = hashlib.sha256(json.dumps([recipe.fingerprint(), asking]).encode()).hexdigest()
+    if (done := _finished(args.out, fingerprint)) is not None:
+        return make.text(done, args.out) + "\nup to date"
+    with work_folder(args.out) as work:
+        build = work / "out"
+        build.mkdir()
+        plan = Plan(recipe, work)
+        with bar("reading") as report:
+            report(0, 1)
+            survey = plan.survey(build / make.QUARANTINE)
+        requests = lambda: _requests(plan, args)
+        if args.batch_in:
+            print(links.read_batch(args.batch_in, args.batch_out, settings), flush=True)
+        print(links.estimate(requests(), settings).line(), flush=True)
+        if args.dry_run:
+            return "nothing was asked (--dry-run)"
+        if args.batch_out and not args.batch_in:
+            told = links.write_batch(requests(), args.batch_out, settings)
+            return f"{told}\ngive the same command with --batch-in FILES when the results are there"
+        kept = books.Books(work / "books.sqlite")
+        teacher, total, got = links.open_teacher(settings), survey.asked.total(), 0
+        with bar(f"asking {teacher.model}") as report:
+            for said in teacher.ask(requests()):
+                if isinstance(said, Answer):
+                    kept.answer(said.key, said.text, said.finish)
+                else:
+                    kept.failure(said.key, said.reason, said.detail)
+                got += 1
+                report(got, total)
+        _enough(total - kept.answered_in_all(), total, args.max_failed_fraction, kept.failures())
+        with bar("checking and writing") as report:
+            report(0, 1)
+            reasons = make.take(plan, kept, build / make.REJECTED)
+            failed = sum(count for reason, count in reasons.items() if reason.startswith(make.NO_ANSWER))
+            _enough(failed, total, args.max_failed_fraction, kept.failures())  # by their keys
+            summary = make.write(plan, survey, kept, reasons, build, teacher.model)
+        summary = {**summary, "asking": asking, "failed": failed, "fingerprint": fingerprint}
+        told = json.dumps(summary, indent=1, ensure_ascii=False)
+        (build / make.SUMMARY).write_text(told + "\n", encoding="utf-8")
+        kept.close()
+        if args.out.exists():
+            shutil.rmtree(args.out)
+        build.rename(args.out)
+    return make.text(summary, args.out)
+
+
+def _enough(failed: int, total: int, most: float, reasons: dict[str, int]) -> None:
+    """Raises UserError where too many requests have no answer."""
+    if failed > most * total:
+        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items()) or "nothing was said"
+        raise UserError(
+            f"{failed} of {total} requests have no answer ({why}); nothing was written and the answers are kept: "
+            "give the same command again, or raise --max-failed-fraction"
+        )
+
+
+def _requests(plan: Any, args: argparse.Namespace) -> Iterator[Request]:
+    for asked in plan.asked():
+        messages = tuple(Message(role, text) for role, text in asked.messages)
+        yield Request(asked.key, messages, args.max_tokens, args.temperature)
+
+
+def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The summary of a finished run that has nothing left to ask; UserError where `out` holds other things."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    from input_pipeline.instruct import make
+
+    try:
+        done = json.loads((out / make.SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        done = {}
+    if "asking" not in done:
+        raise UserError(f"{out}: exists and was not written by prepare instruct; give another folder")
+    if done["fingerprint"] != fingerprint:
+        raise UserError(f"{out}: holds what other input or flags made; delete it or give another folder")
+    # What was missing may be there now.
+    return None if done["failed"] or make.GONE in done["not_used"] else done
