@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from input_pipeline.errors import UserError, nearest
 from jaxllava import remote_paths
+from jaxllava.teacher.arguments import add_flags
 
 
 class Parser(argparse.ArgumentParser):
@@ -270,10 +270,7 @@ def _evaluate(command: Callable[[str, str], Parser]) -> None:
         action="store_true",
         help="every host of a pod or job answers its share of the questions",
     )
-    if find_spec("jaxllava.teacher.arguments"):
-        from jaxllava.teacher.arguments import add_flags
-
-        add_flags(add, "judge")
+    add_flags(add, "judge")
     add.add_argument(
         "--judge-repeats", type=int, default=1, metavar="N", help="reviews of each answer (default 1)"
     )

@@ -34,7 +34,7 @@ _OF_BENCHMARKS = {
 def evaluate(args: argparse.Namespace) -> None:
     """Exits with 1 where some question has no answer or review, some task no data, or a figure or submission failed."""
     asked = [name for name in _BENCHMARKS if getattr(args, name)]
-    judged = getattr(args, "judge", None) or args.judge_reviews
+    judged = args.judge or args.judge_reviews
     for name, default in _OF_JUDGE.items():
         if getattr(args, name) != default and not judged:
             raise UserError(f"--{name.replace('_', '-')} is of --judge MODEL, which is not there")

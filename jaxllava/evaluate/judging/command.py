@@ -33,7 +33,7 @@ def reviews(args: argparse.Namespace, tasks: list[Task]) -> None:
     """Prints the figures of a file of reviews that is there already. Raises UserError for anything but one task."""
     if len(tasks) != 1:
         raise UserError(f"--judge-reviews is of one task; --tasks names {len(tasks)}")
-    if getattr(args, "judge", None):
+    if args.judge:
         raise UserError("--judge-reviews reads reviews that are there; --judge asks for them: give one")
     if args.setting not in SETTINGS:
         raise UserError(f"--setting {args.setting!r}: one of {', '.join(map(repr, SETTINGS))}")
