@@ -25,6 +25,7 @@ from jaxllava.models.llama import is_unstacked, stack
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, Params
 from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, Size, end_ids
+from jaxllava.slots import Slots
 from jaxllava.weights import source
 
 
@@ -207,17 +208,23 @@ class Model:
         return self.answer(rows, max_new_tokens, temperature, top_p, seed, batch_size)
 
     def read(
-        self, prompts: Sequence[Prompt], images: Pictures = None, answer_prefix: str | Sequence[str] = ""
+        self,
+        prompts: Sequence[Prompt],
+        images: Pictures = None,
+        answer_prefix: str | Sequence[str] = "",
+        system: str = "",
     ) -> list[Row]:
         """Prompts as the model takes them, (tokens [L], image_index [L], views uint8 [m, H, W, 3]) each, for
         `answer`.
 
-        Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
+        Args: system: in place of the template's own system prompt, or in front of the first question where the template
+        has none. Raises UserError for a picture that cannot be read, and for marks that do not match the pictures.
         """
         prefixes = candidates_lib.one_each(answer_prefix, len(prompts))
+        reader = self._reader.told(system) if system else self._reader
         return [
-            self._reader.row(i, turns, pictures, prefixes[i])
-            for i, (turns, pictures) in enumerate(self._reader.inputs(prompts, images))
+            reader.row(i, turns, pictures, prefixes[i])
+            for i, (turns, pictures) in enumerate(reader.inputs(prompts, images))
         ]
 
     def answer(
@@ -233,7 +240,7 @@ class Model:
         rows = list(rows)
         limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         answers = [""] * len(rows)
-        ending = get_template(self.template).parts.answer[1].strip()
+        ending = self.ending
         key = jax.random.key(seed if isinstance(seed, int) else 0)
         draws = range(len(rows)) if isinstance(seed, int) else list(seed)
         full = min(batch_size, len(rows))
@@ -254,9 +261,22 @@ class Model:
             for place, i in enumerate(chosen):
                 ids = tokens[place, : counts[place]].tolist()
                 text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
-                # An end that is no token of its own (v0's ###) is found in the text.
                 answers[i] = text.partition(ending)[0].strip() if ending else text.strip()
         return answers
+
+    @property
+    def ending(self) -> str:
+        """What ends an answer as text, where that is no token of its own (v0's ###); else what no answer has."""
+        return get_template(self.template).parts.answer[1].strip()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self._end_ids
+
+    def slots(self, count: int, length: int) -> Slots:
+        """Room for `count` answers at a time that begin and end one by one, each with its prompt at most `length`."""
+        return Slots(self.module, self._params, self._pad_id, count, length, self._context)
 
     # ------------------------------------------------------------ scoring
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,20 @@ class PromptReader:
         self.tokenizer = tokenizer
         self.template = get_template(template)
         self._asker, self._encoder = asker, encoder
+        self._front = ""  # of the first question
         # transformers annotates it as anything at all.
         self.eos_id: int = tokenizer.eos_token_id  # type: ignore[assignment]
+
+    def told(self, system: str) -> PromptReader:
+        """One that puts this system prompt in the place of the template's, or where that has none in front of the first
+        question. Control tokens in it are spelt out.
+        """
+        other = copy.copy(self)
+        if self.template.system:
+            other.template = replace(self.template, system=system)
+        else:
+            other._front = system + "\n\n"
+        return other
 
     def inputs(
         self, prompts: Sequence[Prompt], images: Pictures
@@ -77,6 +91,8 @@ class PromptReader:
                 turns = (Turn(turns[0].role, front + turns[0].text), *turns[1:])
             elif marks != len(pictures):
                 raise UserError(f"prompt {i}: {marks} {IMAGE_TOKEN} marks for {len(pictures)} images.")
+            if self._front and turns:
+                turns = (Turn(turns[0].role, self._front + turns[0].text), *turns[1:])
             found.append((turns, pictures))
         return found
 
