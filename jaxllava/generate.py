@@ -153,7 +153,8 @@ def first_greatest(logits: jax.Array) -> jax.Array:
 def sample(logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array) -> jax.Array:
     """Draws ids int [B] from logits [B, V] at a temperature > 0, within the smallest set of mass >= top_p.
 
-    temperature, top_p: one number, or [B, 1]. keys [B]: each row has its own, so that its draw does not depend on what else is in the batch.
+    temperature, top_p: one number, or [B, 1]. keys [B]: each row has its own, so that its draw does not depend on what
+    else is in the batch.
     """
     logits = logits / temperature
     descending = jnp.sort(logits, axis=-1)[:, ::-1]

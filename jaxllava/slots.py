@@ -1,8 +1,8 @@
 """Answers that begin and end one by one, in the slots of one static cache: what a server decodes with.
 
-A prompt is prefilled by itself, at a width of a few (`generate.bucket`), and written into a slot; a step then writes one
-token of every slot. Every slot has its own place, temperature, top_p and key, and no slot sees another's: an answer is the
-one that `generate.generate` gives to the prompt alone.
+A prompt is prefilled by itself, at one of few widths (`generate.bucket`), and written into a slot; a step then writes
+one token of every slot. Every slot has its own place, temperature, top_p and key, and no slot sees another's: an answer
+is the one that `generate.generate` gives to the prompt alone.
 """
 
 from __future__ import annotations
