@@ -38,12 +38,17 @@ class _State:
     top_p: jax.Array  # float32
 
 
-def _choose(logits: jax.Array, state: _State) -> jax.Array:
-    """The next token int32 [N] of logits [N, V]."""
-    at_step = jax.vmap(jax.random.fold_in)(state.key, state.chosen)
-    temperature = jnp.where(state.temperature > 0, state.temperature, 1.0)[:, None]
-    drawn = sample(logits, at_step, temperature, state.top_p[:, None]).astype(jnp.int32)
-    return jnp.where(state.temperature > 0, drawn, first_greatest(logits))
+def _choose(logits: jax.Array, state: _State, draws: jax.Array) -> jax.Array:
+    """The next token int32 [N] of logits [N, V]. draws: bool [], whether any that is read is not greedy."""
+    greatest = first_greatest(logits)
+
+    def drawn() -> jax.Array:
+        at_step = jax.vmap(jax.random.fold_in)(state.key, state.chosen)
+        temperature = jnp.where(state.temperature > 0, state.temperature, 1.0)[:, None]
+        found = sample(logits, at_step, temperature, state.top_p[:, None]).astype(jnp.int32)
+        return jnp.where(state.temperature > 0, found, greatest)
+
+    return jax.lax.cond(draws, drawn, lambda: greatest)  # drawing sorts the vocabulary
 
 
 @partial(jax.jit, static_argnames=("model", "slots", "length", "stacked"))
@@ -53,7 +58,7 @@ def _empty(*, model: LlavaModel, slots: int, length: int, stacked: bool) -> _Sta
     return _State(cache, ints, ints, ints, jax.random.split(jax.random.key(0), slots), floats, floats + 1)
 
 
-@partial(jax.jit, static_argnames=("model", "greedy"), donate_argnames="state")
+@partial(jax.jit, static_argnames="model", donate_argnames="state")
 def _begin(
     params: Params,
     state: _State,
@@ -64,7 +69,6 @@ def _begin(
     top_p: jax.Array,
     *,
     model: LlavaModel,
-    greedy: bool,
 ) -> tuple[_State, jax.Array]:
     """The state with one prompt, padded on the right, in this slot; and its first token."""
     hidden, cache, lengths = prefill(model, params, prompts, prompts.tokens.shape[1])
@@ -72,7 +76,7 @@ def _begin(
     key = jax.random.fold_in(jax.random.key(seed), 0)[None]
     one = _State(cache, lengths, lengths, jnp.zeros(1, jnp.int32), key, temperature[None], top_p[None])
     logits = cast(jax.Array, model.apply({"params": params}, hidden, method="logits"))
-    token = first_greatest(logits) if greedy else _choose(logits, one)
+    token = _choose(logits, one, temperature > 0)
     one = dataclasses.replace(one, token=token, chosen=jnp.ones(1, jnp.int32))
     # A row is some rows of the arrays whose layers are apart, and the second axis of those that are stacked.
     put = lambda whole, own: jax.lax.dynamic_update_slice(
@@ -92,8 +96,10 @@ def _begin(
     return _State(cache, **rest), token
 
 
-@partial(jax.jit, static_argnames=("model", "greedy"), donate_argnames="state")
-def _advance(params: Params, state: _State, *, model: LlavaModel, greedy: bool) -> tuple[_State, jax.Array]:
+@partial(jax.jit, static_argnames="model", donate_argnames="state")
+def _advance(
+    params: Params, state: _State, draws: jax.Array, *, model: LlavaModel
+) -> tuple[_State, jax.Array]:
     """One token more in every slot, int32 [N]. What slots write whose answers have ended is never read."""
     apply: Any = partial(model.apply, {"params": params})
     keys = state.cache["k"]
@@ -104,7 +110,7 @@ def _advance(params: Params, state: _State, *, model: LlavaModel, greedy: bool) 
         embeds, state.place[:, None], state.cache, state.place, mask[:, None], method="extend"
     )
     logits = apply(hidden[:, 0], method="logits")
-    token = first_greatest(logits) if greedy else _choose(logits, state)
+    token = _choose(logits, state, draws)
     place = jnp.minimum(state.place + 1, length - 1)
     return dataclasses.replace(state, cache=cache, token=token, place=place, chosen=state.chosen + 1), token
 
@@ -154,12 +160,13 @@ class Slots:
                 np.float32(temperature),
                 np.float32(top_p),
                 model=self._model,
-                greedy=temperature <= 0,
             )
         return token
 
-    def advance(self, greedy: bool) -> jax.Array:
-        """The next token of every slot, int32 [N]; junk where none is being answered. greedy: no slot draws."""
+    def advance(self, draws: bool) -> jax.Array:
+        """The next token of every slot, int32 [N]; junk where none is being answered. draws: whether any of those that
+        are being answered has a temperature.
+        """
         with self._context():
-            self._state, token = _advance(self._params, self._state, model=self._model, greedy=greedy)
+            self._state, token = _advance(self._params, self._state, np.bool_(draws), model=self._model)
         return token

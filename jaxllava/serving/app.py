@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Limits:
     """Sizes in bytes, times in seconds.
 
-    body: of a request. images, pixels: pictures of a request, and pixels of each. timeout: of a request from its head to
-    the end of its answer. arrival: of a request's head, and of its body.
+    body: of a request. images, pixels: pictures of a request, and pixels of each. timeout: of a request from its head
+    to the end of its answer. arrival: of a request's head, and of its body.
     """
 
     body: int = 32 * 2**20
@@ -225,10 +225,8 @@ _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-
 
 def _soon(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:
     """Hands an event to the loop's thread."""
-    try:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
         loop.call_soon_threadsafe(events.put_nowait, event)
-    except RuntimeError:  # the loop is closed: nobody waits
-        pass
 
 
 async def _end(events: asyncio.Queue[Event]) -> Ended:
@@ -239,7 +237,7 @@ async def _end(events: asyncio.Queue[Event]) -> Ended:
     return event
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def listening(app: App, host: str, port: int) -> AsyncIterator[int]:
     """Listens at an address; gives the port. Raises UserError where it cannot."""
     runner = web.AppRunner(

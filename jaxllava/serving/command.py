@@ -57,10 +57,8 @@ async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Calla
     loop = asyncio.get_running_loop()
 
     def told() -> None:  # in the engine's thread
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(changed.set)
-        except RuntimeError:  # the loop is closed
-            pass
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

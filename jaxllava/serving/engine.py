@@ -1,7 +1,7 @@
 """Continuous batching: one thread owns the device, and answers begin and end in its slots one by one.
 
 Every round it puts at most one waiting request into a free slot, has the device write a token of all slots, and while
-that runs deals with the tokens of the round before. A request that ends, or whose client is gone, frees its slot at once.
+that runs deals with the tokens of the round before. A request that ends, or whose client is gone, frees its slot.
 """
 
 from __future__ import annotations
@@ -191,29 +191,25 @@ class Engine:
             self._warm_up()
 
     def _warm_up(self) -> None:
-        """Compiles what most requests need: steps, and prompts of up to 512 positions without and with a picture.
+        """Compiles what most requests need: steps, and prompts of up to 256 positions, and those with one picture.
 
         Other widths are compiled when they are first met.
         """
         config = self.model.config
         side = config.vision.image_size
         picture = np.zeros((1, side, side, 3), np.uint8)
-        texts = sorted({self._slots.width(size) for size in range(1, min(self.length, 512) + 1)})
+        texts = sorted({self._slots.width(size) for size in range(1, min(self.length, 256) + 1)})
         kept = (
             bool(getattr(config, "qformer", None)) or config.anyres is not None
         )  # other shapes than a picture's
-        seen = (
-            [] if kept else sorted({self._slots.width(config.image_tokens + size) for size in (8, 64, 256)})
-        )
+        seen = [] if kept else sorted({self._slots.width(config.image_tokens + size) for size in (32, 96)})
         for shown, widths in ((picture[:0], texts), (picture, seen)):
             for width in widths:
                 if self.state != "loading":  # told to stop
                     return
                 row = (np.zeros(width, np.int32), np.full(width, -1, np.int32), shown)
-                for temperature in (0.0, 1.0):
-                    self._slots.begin(0, row, temperature=temperature)
-        for greedy in (True, False):
-            np.asarray(self._slots.advance(greedy))
+                self._slots.begin(0, row)
+        np.asarray(self._slots.advance(True))
 
     def _round(self) -> bool:
         """False when there is nothing left to do, and there will be nothing."""
@@ -236,7 +232,7 @@ class Engine:
                 self._outstanding.append((first, [(0, begun)]))
             writing = [(slot, job) for slot, job in running.items() if job.issued < job.new]
             if writing:
-                tokens = self._slots.advance(all(job.temperature <= 0 for job in running.values()))
+                tokens = self._slots.advance(any(job.temperature > 0 for job in running.values()))
                 for _, job in writing:
                     job.issued += 1
                 self._outstanding.append((tokens, writing))

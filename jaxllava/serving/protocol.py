@@ -18,10 +18,10 @@ from jaxllava.serving.errors import RequestError
 from jaxllava.serving.pictures import check_url
 
 # Fields that are passed over: they are about the provider's books, not about the answer.
-HARMLESS = frozenset(
-    "user store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention prediction "
-    "parallel_tool_calls".split()
-)
+HARMLESS = {
+    *("user", "store", "metadata", "service_tier", "safety_identifier", "prediction"),
+    *("prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"),
+}
 # Fields that are not supported, and the values (beside null) with which they change nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -41,9 +41,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-TAKEN = frozenset(
-    "model messages stream stream_options max_tokens max_completion_tokens temperature top_p seed stop".split()
-)
+TAKEN = {
+    *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
+    *("temperature", "top_p", "seed", "stop"),
+}
 _MOST_STOPS = 4
 _DEFUSED = IMAGE_TOKEN.replace("<", "(").replace(">", ")")
 
