@@ -18,7 +18,7 @@ from jaxllava.serving.app import Limits
 from tests.conftest import png
 from tests.jaxllava.serving_server import LENGTH, NAME, SLOTS, model_in, served, started, until
 
-LONG = "left"  # its greedy answer does not end
+LONG = "left"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,18 @@ def test_stream(server, model):
     assert parts[-1].usage.completion_tokens == 24 and parts[0].usage is None
     assert len({part.id for part in parts}) == 1
     assert all(part.usage is None for part in server.ask(text, max_tokens=2, stream=True))
+
+
+def test_an_end_token_ends_an_answer(server, model, monkeypatch):
+    text, slots = "10 people", model.slots(SLOTS, LENGTH)
+    ids = [int(slots.begin(0, model.read([text])[0])[0])]
+    ids += [int(slots.advance(False)[0]) for _ in range(9)]
+    last = next(token for token in ids[3:] if token not in ids[:3])
+    monkeypatch.setattr(server.engine, "_ends", frozenset([last]))
+    found = server.ask(text, max_tokens=24, temperature=0)
+    said = ids[: ids.index(last)]
+    assert found.choices[0].message.content == model.tokenizer.decode(said).strip()
+    assert found.choices[0].finish_reason == "stop" and found.usage.completion_tokens == len(said)
 
 
 def test_a_stop_ends_an_answer(server, model):
