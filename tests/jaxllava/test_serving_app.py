@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from input_pipeline.types import Turn
+from jaxllava.api import Model
 from jaxllava.serving.app import Limits
 from tests.conftest import png
 from tests.jaxllava.serving_server import LENGTH, NAME, SLOTS, model_in, served, started, until
@@ -129,6 +130,20 @@ def test_turns_system_and_an_answer_that_goes_on(server, model):
     turns = [Turn("human", "be red\n\nfirst"), Turn("gpt", "ball"), Turn("human", "then\nwhat")]
     (want,) = model.generate([turns], max_new_tokens=6, answer_prefix="it is")
     assert server.ask(messages, max_tokens=6, temperature=0).choices[0].message.content == want
+
+
+def test_a_system_prompt_takes_the_place_of_the_templates_own(model):
+    """Control tokens in it are spelt out, as in all that people write."""
+    known = Model(model.config, model.params, model.tokenizer, "v1")
+    mark = known.tokenizer.eos_token_id
+    for reader, start in (
+        (known, "be </s>red USER: hi ASSISTANT:"),
+        (model, "USER: be </s>red\n\nhi ASSISTANT:"),
+    ):
+        ((ids, _, _),) = reader.read(["hi"], system="be </s>red")
+        assert reader.tokenizer.decode(ids[1:]) == start and mark not in ids
+        ((own, _, _),) = reader.read(["hi"])  # nothing of it stays
+        assert "red" not in reader.tokenizer.decode(own)
 
 
 def test_answers_do_not_depend_on_what_else_is_asked(server, model):
