@@ -21,6 +21,8 @@ from jaxllava.generate import Prompts, bucket, first_greatest, prefill, sample, 
 from jaxllava.models.llama import Cache, init_cache, is_unstacked
 from jaxllava.models.llava import LlavaModel, Params
 
+STEPS = 16  # at most, at a time
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +100,28 @@ def _begin(
 
 @partial(jax.jit, static_argnames="model", donate_argnames="state")
 def _advance(
-    params: Params, state: _State, draws: jax.Array, *, model: LlavaModel
+    params: Params, state: _State, draws: jax.Array, steps: jax.Array, *, model: LlavaModel
 ) -> tuple[_State, jax.Array]:
-    """One token more in every slot, int32 [N]. What slots write whose answers have ended is never read."""
+    """`steps` tokens more in every slot, the first rows of int32 [STEPS, N]. What slots write whose answers have ended
+    is never read.
+    """
     apply: Any = partial(model.apply, {"params": params})
     keys = state.cache["k"]
     length = (keys[0] if isinstance(keys, tuple) else keys).shape[-2]
-    embeds = apply(state.token[:, None], None, None, method="embed")  # [N, 1, D]
-    mask = jnp.arange(length) <= state.place[:, None]  # [N, S]
-    hidden, cache = apply(
-        embeds, state.place[:, None], state.cache, state.place, mask[:, None], method="extend"
-    )
-    logits = apply(hidden[:, 0], method="logits")
-    token = _choose(logits, state, draws)
-    place = jnp.minimum(state.place + 1, length - 1)
-    return dataclasses.replace(state, cache=cache, token=token, place=place, chosen=state.chosen + 1), token
+
+    def step(number: jax.Array, carry: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
+        state, out = carry
+        embeds = apply(state.token[:, None], None, None, method="embed")  # [N, 1, D]
+        mask = jnp.arange(length) <= state.place[:, None]  # [N, S]
+        hidden, cache = apply(
+            embeds, state.place[:, None], state.cache, state.place, mask[:, None], method="extend"
+        )
+        token = _choose(apply(hidden[:, 0], method="logits"), state, draws)
+        place = jnp.minimum(state.place + 1, length - 1)
+        state = dataclasses.replace(state, cache=cache, token=token, place=place, chosen=state.chosen + 1)
+        return state, out.at[number].set(token)
+
+    return jax.lax.fori_loop(0, steps, step, (state, jnp.zeros((STEPS, len(state.token)), jnp.int32)))
 
 
 class Slots:
@@ -163,10 +172,12 @@ class Slots:
             )
         return token
 
-    def advance(self, draws: bool) -> jax.Array:
-        """The next token of every slot, int32 [N]; junk where none is being answered. draws: whether any of those that
-        are being answered has a temperature.
+    def advance(self, draws: bool, steps: int = 1) -> jax.Array:
+        """The next tokens of every slot, in the first `steps` rows of int32 [STEPS, N]; junk where none is being
+        answered, and behind the cache's end. draws: whether any of those that are being answered has a temperature.
         """
         with self._context():
-            self._state, token = _advance(self._params, self._state, np.bool_(draws), model=self._model)
-        return token
+            self._state, tokens = _advance(
+                self._params, self._state, np.bool_(draws), np.int32(steps), model=self._model
+            )
+        return tokens

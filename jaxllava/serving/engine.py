@@ -1,13 +1,15 @@
 """Continuous batching: one thread owns the device, and answers begin and end in its slots one by one.
 
-Every round it puts at most one waiting request into a free slot, has the device write a token of all slots, and while
-that runs deals with the tokens of the round before. A request that ends, or whose client is gone, frees its slot.
+Every round it puts at most one waiting request into a free slot, has the device write a token of all slots (or some,
+where a token takes next to no time), and while that runs deals with the tokens of the round before. A request that
+ends, or whose client is gone, frees its slot.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +21,9 @@ import numpy as np
 from jaxllava.prompts import Row
 from jaxllava.serving.errors import RequestError, unavailable
 from jaxllava.serving.text import Writing
+from jaxllava.slots import STEPS
 
+ROUND = 0.02  # seconds of steps of a round, about: what streams come in, and a request that arrives waits for
 State = Literal["loading", "ready", "stopping", "stopped", "failed"]
 
 
@@ -185,8 +189,13 @@ class Engine:
         self._decode = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
         self._ends = frozenset(model.end_ids)
         self._slots = model.slots(self.slots, self.length)
-        # What the device was told and has not been waited for: tokens, and whose they are by their place.
-        self._outstanding: deque[tuple[Any, list[tuple[int, Job]]]] = deque()
+        # What the device was told and has not been waited for: tokens, of how many steps, and whose they are.
+        self._outstanding: deque[tuple[Any, int, list[tuple[int, Job]]]] = deque()
+        self._steps, self._pace, self._last = (
+            1,
+            ROUND,
+            0.0,
+        )  # of a round; seconds each; when the last round ended
         if warm_up:
             self._warm_up()
 
@@ -229,20 +238,33 @@ class Engine:
                 begun.writing = Writing(self._decode, (*begun.stop, self.model.ending))
                 first = self._slots.begin(free[0], begun.row, begun.seed, begun.temperature, begun.top_p)
                 begun.issued = 1
-                self._outstanding.append((first, [(0, begun)]))
+                self._outstanding.append((first, 1, [(0, begun)]))
             writing = [(slot, job) for slot, job in running.items() if job.issued < job.new]
             if writing:
-                tokens = self._slots.advance(any(job.temperature > 0 for job in running.values()))
+                most = max(job.new - job.issued for _, job in writing)
+                steps = min(self._steps, most)
+                tokens = self._slots.advance(any(job.temperature > 0 for job in running.values()), steps)
                 for _, job in writing:
-                    job.issued += 1
-                self._outstanding.append((tokens, writing))
+                    job.issued += steps
+                self._outstanding.append((tokens, steps, writing))
         # The device works on what it was just told while the tokens of the round before become text.
         for _ in range(before):
-            tokens, whose = self._outstanding.popleft()
-            found = np.asarray(tokens).tolist()
+            tokens, steps, whose = self._outstanding.popleft()
+            found = np.asarray(tokens).reshape(-1, np.shape(tokens)[-1])[:steps].tolist()
             for place, job in whose:
-                self._take(job, found[place])
+                self._take(job, [row[place] for row in found])
+        self._keep_pace(begun is not None or not before or not writing)
         return True
+
+    def _keep_pace(self, other: bool) -> None:
+        """Sets how many steps a round has: as many as fit into ROUND, so that what a round costs beside them does not
+        matter where a step is short. other: the last round had more to it than steps.
+        """
+        now = time.perf_counter()
+        if not other:
+            self._pace += 0.2 * ((now - self._last) / self._steps - self._pace)
+            self._steps = max(1, min(STEPS, int(ROUND / max(self._pace, 1e-9))))
+        self._last = now
 
     def _clear(self) -> bool:
         """Lets go of jobs that are over. Whether any is left."""
@@ -250,18 +272,18 @@ class Engine:
         self._waiting = deque(job for job in self._waiting if not job.over)
         return bool(self._running or self._waiting)
 
-    def _take(self, job: Job, token: int) -> None:
-        """A token of an answer."""
+    def _take(self, job: Job, tokens: list[int]) -> None:
+        """The next tokens of an answer; those behind its end are junk."""
         if job.over:
             return
-        writing = job.writing
-        ended = token in self._ends
-        text = "" if ended else writing.add(token)
-        if ended or writing.stopped:
-            self._end(job, text, "stop")
-        elif len(writing.ids) >= job.new:
-            self._end(job, text, "length")
-        elif text and job.streams:
+        writing, text = job.writing, ""
+        for token in tokens:
+            ended = token in self._ends
+            text += "" if ended else writing.add(token)
+            if ended or writing.stopped or len(writing.ids) >= job.new:
+                self._end(job, text, "stop" if ended else "length")
+                return
+        if text and job.streams:
             job.tell(text)
 
     def _end(self, job: Job, text: str, finish: str) -> None:

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import openai
 import pytest
 
@@ -72,7 +73,7 @@ def test_stream(server, model):
     parts = list(server.ask(text, max_tokens=24, temperature=0, stream=True, stream_options=options))
     assert parts[0].choices[0].delta.role == "assistant"
     said = [part.choices[0].delta.content for part in parts if part.choices and part.choices[0].delta.content]
-    assert "".join(said) == whole and len(said) > 5
+    assert "".join(said) == whole and len(said) > 1
     assert parts[-2].choices[0].finish_reason == "length" and not parts[-1].choices
     assert parts[-1].usage.completion_tokens == 24 and parts[0].usage is None
     assert len({part.id for part in parts}) == 1
@@ -82,7 +83,7 @@ def test_stream(server, model):
 def test_an_end_token_ends_an_answer(server, model, monkeypatch):
     text, slots = "10 people", model.slots(SLOTS, LENGTH)
     ids = [int(slots.begin(0, model.read([text])[0])[0])]
-    ids += [int(slots.advance(False)[0]) for _ in range(9)]
+    ids += np.asarray(slots.advance(False, 9))[:9, 0].tolist()
     last = next(token for token in ids[3:] if token not in ids[:3])
     monkeypatch.setattr(server.engine, "_ends", frozenset([last]))
     found = server.ask(text, max_tokens=24, temperature=0)

@@ -17,12 +17,11 @@ def tokens(model: Model) -> list[list[int]]:
     slots = model.slots(4, 96)
     for slot in range(4):
         slots.begin(slot, rows[1], seed=99, temperature=1.0)
-    for _ in range(3):
-        slots.advance(True)
+    slots.advance(True, steps=3)
     begun = {0: (0, 2), 3: (1, 0), 6: (2, 3)}  # at a step: which, and its slot
     found: dict[int, list[int]] = {}
     for step in range(6 + NEW):
-        written = np.asarray(slots.advance(True))
+        written = np.asarray(slots.advance(True))[0]
         for which, slot in begun.values():
             if which in found:
                 found[which].append(int(written[slot]))
