@@ -252,16 +252,18 @@ def _said(text: str, template: Template) -> Iterator[Piece]:
 
 def _chat(turns: Sequence[Turn], template: Template) -> Iterator[Piece]:
     parts = template.parts
-    system = parts.system[0] + template.system + parts.system[1] if template.system else ""
     yield Piece("bos" if template.bos else "own_bos")
     for index, turn in enumerate(turns):
         if turn.role == "human":
             if index and template.inner_bos:
                 yield Piece("bos")
-            opening = parts.human[0]
-            if not index:
+            opening = [Piece("mark", parts.human[0])]
+            if not index and template.system:
+                # The system prompt may be a caller's: control tokens in it are spelt out.
+                front, behind = (Piece("mark", text) for text in parts.system)
+                system = [front, Piece("text", template.system), behind]
                 opening = opening + system if parts.system_inside else system + opening
-            yield Piece("mark", opening)
+            yield from opening
             yield from _said(turn.text, template)
             yield Piece("mark", parts.human[1])
         else:

@@ -35,7 +35,7 @@ class ImageError(ValueError):
         self.reason = reason
 
 
-def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
+def open_image(data: bytes | str | Path | Image.Image, most_pixels: int = _MAX_PIXELS) -> Image.Image:
     """Returns the first frame of a picture as a fully loaded RGB image, upright and on white.
 
     The EXIF orientation is applied; transparency is composited on white as transformers does; 16-bit grey
@@ -45,6 +45,7 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
     Args:
         data: an encoded file's bytes, its path, or an image of any mode. An upright RGB image comes back as it
             is, not as a copy.
+        most_pixels: a larger picture is not decoded.
 
     Raises:
         ImageError: the file is missing, empty, of an unknown format, truncated, broken, or too large.
@@ -57,7 +58,7 @@ def open_image(data: bytes | str | Path | Image.Image) -> Image.Image:
             if not encoded:
                 raise ImageError("empty file")
             image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-        if image.width * image.height > _MAX_PIXELS:
+        if image.width * image.height > most_pixels:
             raise ImageError("too many pixels")
         image.load()
         return _to_rgb(_upright(image))

@@ -25,6 +25,7 @@ from jaxllava.models.llama import is_unstacked, stack
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, Params
 from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, Size, end_ids
+from jaxllava.slots import Slots
 from jaxllava.weights import source
 
 
@@ -252,7 +253,7 @@ class Model:
         rows = list(rows)
         limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         answers = [("", 0, False)] * len(rows)
-        ending = get_template(self.template).parts.answer[1].strip()
+        ending = self.ending
         key = jax.random.key(seed if isinstance(seed, int) else 0)
         draws = range(len(rows)) if isinstance(seed, int) else list(seed)
         full = min(batch_size, len(rows))
@@ -277,6 +278,20 @@ class Model:
                 text, end, _ = text.partition(ending) if ending else (text, "", "")
                 answers[i] = (text.strip(), len(ids), len(ids) == limits[i] and not end)
         return answers
+
+    @property
+    def ending(self) -> str:
+        """What ends an answer as text, where that is no token of its own (v0's ###); else what no answer has."""
+        return get_template(self.template).parts.answer[1].strip()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self._end_ids
+
+    def slots(self, count: int, length: int) -> Slots:
+        """Room for `count` answers at a time that begin and end one by one, each with its prompt at most `length`."""
+        return Slots(self.module, self._params, self._pad_id, count, length, self._context)
 
     # ------------------------------------------------------------ scoring
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from input_pipeline.errors import UserError, nearest
 from jaxllava import remote_paths
+from jaxllava.serving import arguments as serving
 from jaxllava.teacher.arguments import add_flags
 
 
@@ -152,6 +153,10 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     add.add_argument("--temperature", type=float, default=0.0)
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--template", help="prompt template, in place of the model's own")
+
+    serving.add_flags(
+        command("serve", "Answer over HTTP as OpenAI's chat completions do, several requests at a time.")
+    )
 
     add = command(
         "convert",

@@ -240,6 +240,15 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     print(text)
 
 
+def _serve(args: argparse.Namespace, overrides: list[str]) -> None:
+    from jaxllava.serving import arguments
+
+    arguments.check(args)  # before jax and aiohttp are imported
+    from jaxllava.serving import command
+
+    command.serve(args)
+
+
 def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     from jaxllava.progress import bar
     from jaxllava.weights.convert import convert
@@ -290,6 +299,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "verbalise": _verbalise,
     "generate": _generate,
+    "serve": _serve,
     "convert": _convert,
     "bench": _bench,
     "inspect": _inspect,

@@ -59,15 +59,19 @@ def bucket(size: int, smallest: int = 32) -> int:
 
 
 def stack_prompts(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pad_id: int, rows_to: int | None = None
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    pad_id: int,
+    rows_to: int | None = None,
+    width: int = 0,
+    left: bool = True,
 ) -> Prompts:
-    """Pads prompts on the left into one batch.
+    """Pads prompts into one batch, on the left unless told otherwise.
 
     Args: rows: (tokens [L], image_index [L], images [m, ...]) each; rows_to: repeat the last row up to this many, so
-    that the last batch has the shape of the others.
+    that the last batch has the shape of the others; width: of the batch, 0 is the bucket of the longest.
     """
     rows = rows + [rows[-1]] * ((rows_to or len(rows)) - len(rows))
-    width = bucket(max(len(tokens) for tokens, _, _ in rows))
+    width = width or bucket(max(len(tokens) for tokens, _, _ in rows))
     most = max(len(images) for _, _, images in rows)
     slots = most if most < 2 else bucket(most, 2)
     tokens = np.full((len(rows), width), pad_id, np.int32)
@@ -76,9 +80,10 @@ def stack_prompts(
     shown = max((images for _, _, images in rows), key=len)
     pixels = np.zeros((len(rows), slots, *shown.shape[1:]), shown.dtype)
     for i, (row, index, images) in enumerate(rows):
-        tokens[i, width - len(row) :] = row
-        image_index[i, width - len(row) :] = index
-        valid[i, width - len(row) :] = True
+        place = slice(width - len(row), None) if left else slice(len(row))
+        tokens[i, place] = row
+        image_index[i, place] = index
+        valid[i, place] = True
         pixels[i, : len(images)] = images
     return Prompts(tokens, valid, image_index, pixels)
 
@@ -88,7 +93,7 @@ def _applied(model: LlavaModel, params: Params) -> Any:
     return partial(model.apply, {"params": params})
 
 
-def _prefill(
+def prefill(
     model: LlavaModel, params: Params, prompts: Prompts, slots: int
 ) -> tuple[jax.Array, Cache, jax.Array]:
     """Runs the prompts into a cache of `slots` slots. Returns (last hidden [B, D], cache, lengths [B])."""
@@ -135,7 +140,7 @@ def _block(width: int, slots: int) -> int:
     return block
 
 
-def _first_greatest(logits: jax.Array) -> jax.Array:
+def first_greatest(logits: jax.Array) -> jax.Array:
     """argmax over the last axis, int32: a greatest value, then the first place of it. XLA's own search for
     both at once is ten times as slow on CPUs.
     """
@@ -148,7 +153,8 @@ def _first_greatest(logits: jax.Array) -> jax.Array:
 def sample(logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array) -> jax.Array:
     """Draws ids int [B] from logits [B, V] at a temperature > 0, within the smallest set of mass >= top_p.
 
-    keys [B]: each row has its own, so that its draw does not depend on what else is in the batch.
+    temperature, top_p: one number, or [B, 1]. keys [B]: each row has its own, so that its draw does not depend on what
+    else is in the batch.
     """
     logits = logits / temperature
     descending = jnp.sort(logits, axis=-1)[:, ::-1]
@@ -174,7 +180,7 @@ def _decode(
 ) -> tuple[jax.Array, jax.Array]:
     apply = _applied(model, params)
     batch, width = prompts.tokens.shape
-    hidden, cache, lengths = _prefill(model, params, prompts, width + new_slots)
+    hidden, cache, lengths = prefill(model, params, prompts, width + new_slots)
     slots = jnp.arange(width + new_slots)
     limit = jnp.broadcast_to(limit, (batch,))
     valid = jnp.pad(jnp.asarray(prompts.valid), ((0, 0), (0, new_slots)), constant_values=True)
@@ -182,7 +188,7 @@ def _decode(
     def choose(hidden: jax.Array, step: jax.Array) -> jax.Array:
         logits = apply(hidden, method="logits")  # f32 [B, V]
         if greedy:
-            return _first_greatest(logits)
+            return first_greatest(logits)
         at_step = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
         return sample(logits, at_step, temperature, top_p).astype(jnp.int32)
 
@@ -262,7 +268,7 @@ def generate(
 def _start(
     params: Params, prompts: Prompts, *, model: LlavaModel, slots: int
 ) -> tuple[jax.Array, Cache, jax.Array]:
-    return _prefill(model, params, prompts, slots)
+    return prefill(model, params, prompts, slots)
 
 
 @partial(jax.jit, static_argnames=("model", "greedy"))
@@ -290,7 +296,7 @@ def _score(
     first = jnp.take_along_axis(jax.nn.log_softmax(logits), candidates[:, :, 0], axis=1)[
         :, :, None
     ]  # [B, C, 1]
-    taken = candidates[:, :, :1] == _first_greatest(logits)[:, None, None] if greedy else None  # [B, C, 1]
+    taken = candidates[:, :, :1] == first_greatest(logits)[:, None, None] if greedy else None  # [B, C, 1]
     if length == 1:
         return first, taken
     fed = length - 1  # the last token of a candidate predicts nothing that is asked for
@@ -315,7 +321,7 @@ def _score(
         hidden, target = pair  # [B, D], [B]
         logits = apply(hidden, method="logits")
         logs = jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1)[:, 0]
-        return logs, target == _first_greatest(logits) if greedy else None
+        return logs, target == first_greatest(logits) if greedy else None
 
     # A few positions at a time: all logits at once would be [B, C * T, V].
     targets = candidates[:, :, 1:].reshape(batch, total)

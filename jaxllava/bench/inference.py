@@ -40,7 +40,7 @@ def prompts(size: Size, batch: int, seed: int = 0) -> generation.Prompts:
 @partial(jax.jit, static_argnames=("model",))
 def _prefilled(params: Params, given: generation.Prompts, *, model: LlavaModel) -> tuple[jax.Array, Any]:
     slots = given.tokens.shape[1]
-    hidden, cache, _ = generation._prefill(model, params, given, slots)
+    hidden, cache, _ = generation.prefill(model, params, given, slots)
     logits: Any = model.apply({"params": params}, hidden, method="logits")
     return logits, cache
 

@@ -7,6 +7,7 @@ A family is a config: grouped queries, stretched positions, a sliding window, bi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -131,7 +132,22 @@ class Context:
     positions: jax.Array  # int [B, T]
     segment_ids: jax.Array | None = None  # int [B, T]
     mask: jax.Array | None = None  # bool [B, T, S]
-    write_index: jax.Array | None = None  # int []: the slot of the first of the T tokens
+    # int []: the slot of the first of the T tokens; or int [B], each row's own, of T = 1
+    write_index: jax.Array | None = None
+
+
+def _write(
+    whole: jax.Array, new: jax.Array, at: jax.Array, start: Callable[[int, Any], tuple], axis: int
+) -> jax.Array:
+    """`whole` with `new` written into it from `start(row, slot)` on: once, or for each row of its `axis` where `at`
+    [B] gives each a slot of its own. One write a row and not a scatter: each is done in place.
+    """
+    write = jax.lax.dynamic_update_slice
+    if at.ndim == 0:
+        return write(whole, new, start(0, at))
+    for row, part in enumerate(jnp.split(new, len(at), axis=axis)):
+        whole = write(whole, part, start(row, at[row]))
+    return whole
 
 
 def _attend(
@@ -143,7 +159,6 @@ def _attend(
     layer: jax.Array | None,
 ) -> tuple[jax.Array, Cache]:
     """Writes new keys and values [B, T, K, Dh] into the cache and attends to all of it: ([B, T, H, Dh], the cache)."""
-    write = jax.lax.dynamic_update_slice
     assert context.write_index is not None and context.mask is not None
     # Heads stand before slots in a cache, so that the products of one new token read it as it lies.
     new = {"k": key.swapaxes(1, 2), "v": value.swapaxes(1, 2)}  # [B, K, T, Dh]
@@ -151,8 +166,12 @@ def _attend(
     if layer is not None:
         # The whole cache is carried through the scan and written in place: returning one layer's slice per step
         # would copy all of it for every token.
-        start = (layer, 0, 0, context.write_index, 0)
-        cache = {name: write(cache[name], new[name][None], start) for name in new}
+        cache = {
+            name: _write(
+                cache[name], array[None], context.write_index, lambda row, at: (layer, row, 0, at, 0), axis=1
+            )
+            for name, array in new.items()
+        }
         keys, values = (
             jax.lax.dynamic_index_in_dim(cache[name], layer, keepdims=False).swapaxes(1, 2)
             for name in ("k", "v")
@@ -163,7 +182,13 @@ def _attend(
     batch, length, heads, dim = query.shape
     kv_heads = key.shape[2]
     cache = {
-        name: write(cache[name], array.reshape(batch * kv_heads, length, dim), (0, context.write_index, 0))
+        name: _write(
+            cache[name],
+            array.reshape(batch * kv_heads, length, dim),
+            context.write_index,
+            lambda row, at: (row * kv_heads, at, 0),
+            axis=0,
+        )
         for name, array in new.items()
     }
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim).swapaxes(1, 2)
@@ -304,8 +329,8 @@ class Llama(nn.Module):
         Args:
           embeds: [B, T, D]. positions: int [B, T], the place of each token in its own sequence.
           cache: see `init_cache`; slots write_index .. write_index+T-1 of every row are overwritten.
-          write_index + T
-            must not exceed S (XLA would shift the write to fit).
+          write_index: int []; or int [B], a slot for each row, where T is 1. write_index + T must not exceed S (XLA
+            would shift the write to fit).
           mask: bool [B, T, S]: which slots each new token may attend to, its own included. Padding of any
             kind, and order, are stated here and nowhere else.
 
@@ -315,8 +340,12 @@ class Llama(nn.Module):
         kept = {name: cache[name] for name in ("k", "v")}
         places = {}
         if self.config.sliding_window:
-            known = jax.lax.dynamic_update_slice(
-                cache["positions"], positions[None].astype(jnp.int32), (0, 0, start)
+            known = _write(
+                cache["positions"],
+                positions[None].astype(jnp.int32),
+                start,
+                lambda row, at: (0, row, at),
+                axis=1,
             )
             places = {"positions": known}
             mask = mask & (positions[:, :, None] - known[0][:, None, :] < self.config.sliding_window)

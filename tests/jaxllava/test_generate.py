@@ -162,11 +162,11 @@ def test_a_long_prompt_is_read_in_parts(params, side: str, monkeypatch: pytest.M
         moved = [np.flip(x, axis=1) for x in (prompts.tokens, prompts.valid, prompts.image_index)]
         prompts = generation.Prompts(*moved, prompts.images)
     width = prompts.tokens.shape[1]
-    whole = generation._prefill(MODEL, params, prompts, width + 16)
+    whole = generation.prefill(MODEL, params, prompts, width + 16)
     assert generation._block(width, width + 16) == width
     monkeypatch.setattr(generation, "MAX_PAIRS", 10 * (width + 16))
     assert generation._block(width, width + 16) == 6
-    parts = generation._prefill(MODEL, params, prompts, width + 16)
+    parts = generation.prefill(MODEL, params, prompts, width + 16)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), parts[0::2], whole[0::2]
     )

@@ -1,0 +1,104 @@
+"""`jaxllava serve`: loads the model, listens, and ends in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jaxllava.serving.app import App, Limits, listening
+from jaxllava.serving.engine import Engine
+
+KEY = "JAXLLAVA_API_KEY"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Runs until SIGINT or SIGTERM. args: of `arguments.add_flags`, checked."""
+    key = os.environ.get(KEY, "").strip()
+    if not key and not is_loopback(args.host):
+        print(
+            f"warning: --host {args.host} can be reached from elsewhere, and anyone there may ask: set {KEY}.",
+            file=sys.stderr,
+        )
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # a client's broken HTTP is told to the client
+
+    def load() -> Any:
+        from jaxllava import api
+
+        return api.load(args.model, args.template, dtype=args.dtype)
+
+    engine = Engine(args.slots, args.queue)
+    asyncio.run(_serve(args, engine, key, load))
+    if not engine.finished.wait(
+        5.0
+    ):  # it compiles, which cannot be interrupted, nor survive the interpreter's end
+        sys.stdout.flush()
+        os._exit(0)
+
+
+async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> None:
+    limits = Limits(args.max_body * 2**20, args.max_images, args.max_pixels, args.timeout)
+    name = args.name or args.model.resolve().name
+    changed, stop = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:  # in the engine's thread
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(changed.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with listening(App(engine, name, limits, key), args.host, args.port) as port:
+        address = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{port}"
+        print(f"loading {args.model}; {address}/health says when it answers", flush=True)
+        engine.start(load, args.max_length, args.warm_up, told)
+        await _first(changed, stop)
+        if engine.state == "failed" and engine.error is not None:
+            raise engine.error
+        if engine.state == "ready":
+            print(
+                f"{name}: {address}/v1, {engine.slots} slots of {engine.length} places"
+                f"{', with a key' if key else ''}",
+                flush=True,
+            )
+        await stop.wait()
+        await _wind_up(engine, args.grace, changed, stop)
+    print(f"stopped; {engine.served} requests were answered", flush=True)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Waits for any of these."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def _wind_up(engine: Engine, grace: float, changed: asyncio.Event, stop: asyncio.Event) -> None:
+    """Lets what runs come to its end, for `grace` seconds or until another signal."""
+    stop.clear()
+    changed.clear()
+    if engine.state == "ready":
+        left = sum(engine.counts.values())
+        engine.drain()
+        if left:
+            print(f"stopping: {left} requests are still answered, for {grace:g} s at most", flush=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_first(changed, stop), grace)
+    engine.drain()
+    engine.abandon()
+    await asyncio.sleep(0.1)  # what is told of the end is written

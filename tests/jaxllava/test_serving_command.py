@@ -1,0 +1,120 @@
+"""`jaxllava serve` as a process: loading, answering, ending; and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import openai
+import pytest
+
+from jaxllava import cli
+from jaxllava.serving.command import is_loopback
+from jaxllava.weights import orbax
+from tests.jaxllava.serving_server import model_in, until
+
+
+def health(url: str) -> int:
+    try:
+        return urllib.request.urlopen(f"{url}/health").status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_process_from_start_to_end(tmp_path):
+    """It is asked while it loads, ended by SIGTERM while it answers, and finishes that answer."""
+    model = model_in(tmp_path / "tokenizer")
+    folder = tmp_path / "small"
+    orbax.save_model(folder, model.params, model.config, model.tokenizer, "v1_bare")
+    command = [
+        sys.executable,
+        "-m",
+        "jaxllava",
+        "serve",
+        "--model",
+        str(folder),
+        "--port",
+        "0",
+        "--no-warmup",
+    ]
+    environment = os.environ | {"JAXLLAVA_API_KEY": "s3cret"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        said = [process.stdout.readline()]
+        url = re.search(r"http://127\.0\.0\.1:\d+", said[0]).group()  # type: ignore[union-attr]
+        assert health(url) == 503
+        said.append(process.stdout.readline())
+        assert said[1].startswith("small: ") and health(url) == 200
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="s3cret", timeout=60)
+        ask = {"model": "small", "messages": [{"role": "user", "content": "left"}], "temperature": 0}
+        stream = iter(client.chat.completions.create(**ask, max_tokens=400, stream=True))  # type: ignore
+        next(stream)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: health(url) == 503)
+        parts = list(stream)
+        assert parts[-1].choices[0].finish_reason is not None
+        said.append(process.communicate(timeout=30)[0])
+        assert process.returncode == 0 and "stopped; 1 requests were answered" in said[2]
+        assert "s3cret" not in "".join(said)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--model", "nowhere"], "--model nowhere is no folder"),
+        (["--model", ".", "--slots", "0"], "--slots 0: at least 1"),
+        (["--model", ".", "--timeout", "nan"], "--timeout nan: a positive"),
+        (["--model", ".", "--port", "70000"], "--port 70000"),
+        (["--model", ".", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: cannot listen there"),
+        (["--model", "configs", "--port", "0"], "configs"),
+        (["--model", ".", "--prot", "1"], "Did you mean '--port'?"),
+    ],
+)
+def test_mistakes_take_one_line(flags, told, capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["serve", *flags])
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ") and told in lines[-1]
+    # Listening elsewhere without a key is warned of once.
+    assert len(lines) == 1 + ("192.0.2.1" in flags)
+
+
+def test_without_aiohttp(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxllava.serving.arguments.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--model", str(tmp_path)])
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_loopback():
+    assert all(map(is_loopback, ("127.0.0.1", "::1", "localhost", "127.8.0.1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "example.org", "10.0.0.1")))
+
+
+@pytest.mark.slow
+def test_ended_while_it_loads(tmp_path):
+    """At once, with 0."""
+    model = model_in(tmp_path / "tokenizer")
+    orbax.save_model(tmp_path / "m", model.params, model.config, model.tokenizer, "v1_bare")
+    command = [sys.executable, "-m", "jaxllava", "serve", "--model", str(tmp_path / "m"), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None and "loading" in process.stdout.readline()
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "stopped" in text and "Traceback" not in text, text
+    assert time.monotonic() - begin < 30
