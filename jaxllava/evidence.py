@@ -226,7 +226,7 @@ def count_told(posts: Sequence[Record], kinds: Mapping[str, str]) -> dict[str, A
         for name, behavior in kinds.items():
             told[name] += behavior in behaviors
         if "comments" in behaviors:
-            told["comments"] += len(_COMMENT.findall(record.conversations[1].text))
+            told["comments"] += len(_COMMENT.findall(record.conversations[-1].text))
     return told
 
 

@@ -184,6 +184,13 @@ def test_held_out_reactions_of_films_told_by_turns_are_scored(model, tmp_path):
     assert rest
 
 
+def test_what_films_tell_is_counted_in_whichever_turn_it_stands():
+    told = [record(template=name) for name in ("film_turns_v1", "film_behavior_v1")]
+    for one in (*([each] for each in told), told):
+        found = evidence.count_told(one, {"likes": "likes", "replay": "replay"})
+        assert found == {"posts": len(one), "likes": len(one), "replay": len(one), "comments": 3 * len(one)}
+
+
 def test_values_within_a_film_by_hand():
     true = np.array([0.2, 1.0, 0.6])
     assert replay.within(np.array([0.1, 0.5, 0.3]), true) == (pytest.approx(1.0), 1.0)
