@@ -8,6 +8,7 @@ import pytest
 
 from input_pipeline.behavior.answers import Span
 from input_pipeline.errors import UserError
+from input_pipeline.types import Turn
 from jaxllava.evaluate import behavior_figures, behavior_text
 from jaxllava.evaluate.behavior_posts import Post
 from jaxllava.evaluate.item_log import ItemLog
@@ -18,7 +19,8 @@ def post(name: str, source: str = "reddit", comments: tuple[str, ...] = ()) -> P
     for text in comments:
         spans.append(Span(len(answer), len(answer) + len(text), len(spans) + 1))
         answer += text
-    return Post(f"{source}/{name}", source, "?", answer, {"comments": tuple(spans)}, None, 0)
+    turns = (Turn("human", "?"), Turn("gpt", answer))
+    return Post(f"{source}/{name}", source, turns, {"comments": tuple(spans)}, None, 0)
 
 
 def rows(passed: str, *found: tuple) -> dict:
