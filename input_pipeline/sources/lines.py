@@ -165,14 +165,14 @@ class _Stream(io.RawIOBase):
     """A file made of chunks."""
 
     def __init__(self, raw: IO[bytes], chunks: Iterator[bytes]) -> None:
-        self._raw, self.decompressed, self._ready = raw, chunks, memoryview(b"")
+        self._raw, self._chunks, self._ready = raw, chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            chunk = next(self.decompressed, None)
+            chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
             self._ready = memoryview(chunk)
