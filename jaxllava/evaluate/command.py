@@ -14,6 +14,7 @@ from jaxllava.evaluate import benchmark_table, stories
 from jaxllava.evaluate.tasks import TASKS, choose
 from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
 from jaxllava.progress import bar
+from jaxllava.teacher.arguments import flag_defaults
 
 _BENCHMARKS = ("tasks", "list", "data_root")
 _REACTIONS = ("data", "gold", "json")
@@ -35,7 +36,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Exits with 1 where some question has no answer or review, some task no data, or a figure or submission failed."""
     asked = [name for name in _BENCHMARKS if getattr(args, name)]
     judged = args.judge or args.judge_reviews
-    for name, default in _OF_JUDGE.items():
+    for name, default in (_OF_JUDGE | flag_defaults()).items():
         if getattr(args, name) != default and not judged:
             raise UserError(f"--{name.replace('_', '-')} is of --judge MODEL, which is not there")
     if asked and (other := [name for name in _REACTIONS if getattr(args, name)]):

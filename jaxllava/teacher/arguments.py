@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from input_pipeline.errors import UserError
 from jaxllava.teacher.settings import Settings
@@ -31,6 +32,13 @@ def add_flags(parser: argparse.ArgumentParser, what: str = "teacher") -> None:
         "--max-cost", type=float, default=0.0, metavar="X", help="stop before this run spends more (no limit)"
     )
     add("--cache", type=Path, metavar="DIR", help="keep answers there; what is kept is not asked again")
+
+
+def flag_defaults() -> dict[str, Any]:
+    """What the flags of `add_flags` are where they are not given, by their names in the parsed arguments."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser, "model")
+    return {name: value for name, value in vars(parser.parse_args([])).items() if name != "model"}
 
 
 def settings_of(args: argparse.Namespace, what: str = "teacher") -> Settings:

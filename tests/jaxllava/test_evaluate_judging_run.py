@@ -266,4 +266,7 @@ def test_a_file_of_reviews_is_shown_beside_the_papers(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--tasks", "mm_vet", "--judge-swap"])
     assert "--judge-swap is of --judge MODEL" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--tasks", "mm_vet", "--max-cost", "5"])
+    assert "--max-cost is of --judge MODEL" in capsys.readouterr().err
     assert all(isinstance(TASKS[name].protocol, Generate) for name in JUDGES)
