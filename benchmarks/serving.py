@@ -1,26 +1,33 @@
 """The server beside `Model.generate`: tokens a second and the time to the first one, in turn on the same model.
 
     python -m benchmarks.serving --model runs/quickstart/models/behavior
+    python -m benchmarks.serving --model runs/quickstart/models/behavior --width 768 --layers 12
 
 Each of N clients streams one answer after another from a server of 8 slots in this process, with the openai client over
-loopback; `generate` answers the same prompts in batches of N. No answer ends before its last token, so that both write
-as many. Ratios are of rounds that follow each other; their medians are printed.
+loopback and from a process of their own; `generate` answers the same prompts in batches of N. No answer ends before its
+last token, so that both write as many. Ratios are of rounds that follow each other; their medians are printed. `--width`
+and `--layers` put a decoder of random weights in the place of the model's, for steps that take as long as one likes.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import jax
 import openai
 
 import jaxllava
+from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llava import init_params
 from jaxllava.serving.app import App, Limits, listening
 from jaxllava.serving.engine import Engine
 
@@ -50,8 +57,20 @@ def listen(engine: Engine) -> int:
     return found[0]
 
 
-def serve(client: openai.OpenAI, asked: list[str], clients: int, new: int) -> tuple[float, float]:
+def widened(model: Any, width: int, layers: int) -> Any:
+    """The model with a random decoder of this width and depth."""
+    old = model.config.decoder
+    decoder = LlamaConfig(
+        old.vocab_size, width, 11 * width // 4, layers, width // 64, max_positions=old.max_positions
+    )
+    config = model.config.replace(decoder=decoder)
+    params = init_params(config, jax.random.key(0))
+    return jaxllava.api.Model(config, params, model.tokenizer, model.template)
+
+
+def serve(port: int, asked: list[str], clients: int, new: int) -> tuple[float, float]:
     """(tokens a second, median seconds to an answer's first text) of so many clients."""
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
 
     def one(prompt: str) -> float:
         begin, first = time.perf_counter(), 0.0
@@ -79,34 +98,43 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--max-length", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=0)
+    parser.add_argument("--layers", type=int, default=8)
     args = parser.parse_args()
     model = jaxllava.load(args.model)
+    if args.width:
+        model = widened(model, args.width, args.layers)
     model._end_ids = ()
     engine, ready = Engine(SLOTS, 64), threading.Event()
     engine.start(lambda: model, args.max_length, True, ready.set)
     ready.wait()
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{listen(engine)}/v1", api_key="none", max_retries=0)
-    load = os.getloadavg()[0]
+    port, load = listen(engine), os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}; {SLOTS} slots of {engine.length}, {args.new} new tokens")
-    for clients in map(int, args.clients.split(",")):
-        asked = prompts(3 * clients)
-        rows = model.read(asked)
-        ours, theirs, firsts, ratios = [], [], [], []
-        for number in range(args.rounds + 1):
-            begin = time.perf_counter()
-            model.answer(rows, args.new, batch_size=clients)
-            generated = len(asked) * args.new / (time.perf_counter() - begin)
-            served, first = serve(client, asked, clients, args.new)
-            if number:  # the first round compiles
-                ours.append(served)
-                theirs.append(generated)
-                firsts.append(first)
-                ratios.append(served / generated)
-        print(
-            f"{clients} clients: served {statistics.median(ours):.0f} tokens/s, generate in batches of {clients} "
-            f"{statistics.median(theirs):.0f}; ratio {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}); first text after {1000 * statistics.median(firsts):.0f} ms"
-        )
+    with multiprocessing.get_context("spawn").Pool(1) as others:
+        for clients in map(int, args.clients.split(",")):
+            print(compare(model, port, others, clients, args.new, args.rounds), flush=True)
+
+
+def compare(model: Any, port: int, others: Any, clients: int, new: int, rounds: int) -> str:
+    """One line."""
+    asked = prompts(3 * clients)
+    rows = model.read(asked)
+    ours, theirs, firsts, ratios = [], [], [], []
+    for number in range(rounds + 1):
+        begin = time.perf_counter()
+        model.answer(rows, new, batch_size=clients)
+        generated = len(asked) * new / (time.perf_counter() - begin)
+        served, first = others.apply(serve, (port, asked, clients, new))
+        if number:  # the first round compiles
+            ours.append(served)
+            theirs.append(generated)
+            firsts.append(first)
+            ratios.append(served / generated)
+    return (
+        f"{clients} clients: served {statistics.median(ours):.0f} tokens/s, generate in batches of {clients} "
+        f"{statistics.median(theirs):.0f}; ratio {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}); first text after {1000 * statistics.median(firsts):.0f} ms"
+    )
 
 
 if __name__ == "__main__":
