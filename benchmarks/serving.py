@@ -5,8 +5,8 @@
 
 Each of N clients streams one answer after another from a server of 8 slots in this process, with the openai client over
 loopback and from a process of their own; `generate` answers the same prompts in batches of N. No answer ends before its
-last token, so that both write as many. Ratios are of rounds that follow each other; their medians are printed. `--width`
-and `--layers` put a decoder of random weights in the place of the model's, for steps that take as long as one likes.
+last token, so that both write as many. Ratios are of rounds that follow each other; their medians are printed.
+`--width` and `--layers` put a decoder of random weights in the place of the model's, whose steps take longer.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from input_pipeline.errors import UserError, nearest
 from jaxllava import remote_paths
+from jaxllava.evaluate import arguments as evaluate
 from jaxllava.serving import arguments as serving
-from jaxllava.teacher.arguments import add_flags
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +22,15 @@ class Parser(argparse.ArgumentParser):
 
     def flags(self) -> list[str]:
         return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse has it; a misspelt flag is named in front of those that are missing."""
+        if self._subparsers is None:
+            names = [word.split("=")[0] for word in args or () if word.startswith("--")]
+            for name in names:
+                if name not in ("--", *self.flags()) and not name.startswith("--config."):
+                    raise UserError(f"{self.prog}: {name!r} is not known.{nearest(name, self.flags())}")
+        return super().parse_known_args(args, namespace)
 
 
 def _parser() -> tuple[Parser, dict[str, Parser]]:
@@ -136,7 +145,12 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "--json", nargs="?", const="-", metavar="FILE", help="JSON, to a file or in place of text"
     )
 
-    _evaluate(command)
+    evaluate.add_flags(
+        command(
+            "evaluate",
+            "Score checkpoints on benchmarks (--tasks), or on held-out reactions (--data) against one another.",
+        )
+    )
     _verbalise(command)
 
     add = command("generate", "Answer a prompt about images or videos.")
@@ -228,77 +242,6 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         "--image-tokens", type=int, help="positions of an image, where there is no --model (sample, tokens)"
     )
     return parser, made
-
-
-def _evaluate(command: Callable[[str, str], Parser]) -> None:
-    add = command(
-        "evaluate",
-        "Score checkpoints on benchmarks (--tasks), or on held-out reactions (--data) against one another.",
-    )
-    add.add_argument(
-        "--checkpoint",
-        "--model",
-        action="append",
-        default=[],
-        metavar="[NAME=]DIR",
-        help="model folder; with --data it may be given several times, the first is compared with each of the others",
-    )
-    add.add_argument("--out", type=Path, help="folder for every answer; given again, the command goes on")
-    add.add_argument("--limit", type=int, help="questions of a task (default all), posts (default 400)")
-    add.add_argument(
-        "--list", action="store_true", help="show the benchmarks, and with --data-root which are ready"
-    )
-    add.add_argument("--tasks", help="benchmarks or families of them, joined by commas; all")
-    add.add_argument("--data-root", type=Path, help="folder of the benchmarks' folders")
-    add.add_argument(
-        "--setting",
-        default="zero-shot",
-        help="whose reported figures to show: zero-shot, fine-tuned, ... with story",
-    )
-    add.add_argument("--frames", type=int, help="of a video, as pictures (default 4)")
-    add.add_argument(
-        "--fps",
-        type=float,
-        help="frames of a second of a video, all as one image (LLaMA-VID; its default is 1)",
-    )
-    add.add_argument(
-        "--features",
-        type=Path,
-        help="folder to keep a LLaMA-VID's features of videos in, for other questions",
-    )
-    add.add_argument("--batch-size", type=int, default=16)
-    add.add_argument("--template", help="prompt template, in place of the model's own")
-    add.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights")
-    add.add_argument("--restart", action="store_true", help="throw away the answers that --out holds")
-    add.add_argument(
-        "--distributed",
-        action="store_true",
-        help="every host of a pod or job answers its share of the questions",
-    )
-    add_flags(add, "judge")
-    add.add_argument(
-        "--judge-repeats", type=int, default=1, metavar="N", help="reviews of each answer (default 1)"
-    )
-    add.add_argument(
-        "--judge-swap",
-        action="store_true",
-        help="LLaVA-Bench: review each pair also with the assistants exchanged",
-    )
-    add.add_argument(
-        "--judge-drop-unparsable",
-        action="store_true",
-        help="leave out reviews that the reference cannot read and counts as -1 or 0",
-    )
-    add.add_argument("--judge-seed", type=int, default=0, help="of judged figures' intervals and guesses")
-    add.add_argument(
-        "--judge-reviews",
-        type=Path,
-        metavar="FILE",
-        help="figures of reviews that are there: of LLaVA's scripts, or of Video-ChatGPT's",
-    )
-    add.add_argument("--data", type=Path, help="records folder of a prepared data set")
-    add.add_argument("--gold", type=Path, help="plaza's gold.json, for mood, topic, memorability, visual QA")
-    add.add_argument("--json", type=Path, help="also write the figures of --data here")
 
 
 def _verbalise(command: Callable[[str, str], Parser]) -> None:

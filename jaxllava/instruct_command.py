@@ -12,8 +12,8 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,65 +21,13 @@ from input_pipeline.errors import UserError, nearest
 from input_pipeline.instruct.work_folder import work_folder
 from jaxllava import remote_paths
 from jaxllava.arguments import Parser, no_strangers
+from jaxllava.teacher import arguments, batches, estimate
 from jaxllava.teacher.messages import Answer, Message, Request, Teacher
+from jaxllava.teacher.open import open_teacher
+from jaxllava.teacher.settings import Settings
 
 
-@dataclass(frozen=True)
-class Links:
-    """How this command reaches a teacher; what `jaxllava.teacher` has under the same names.
-
-    Fields:
-        add_flags, settings_of: of `teacher.arguments`.
-        estimate: (requests, settings) -> what asking costs; `line()` tells it.
-        open_teacher: settings -> a teacher.
-        write_batch: (requests, folder, settings) -> a line that says what was written.
-        read_batch: (files, folder, settings) -> a line that says what was read.
-    """
-
-    add_flags: Callable[[argparse.ArgumentParser], None]
-    settings_of: Callable[[argparse.Namespace], Any]
-    estimate: Callable[[Iterable[Request], Any], Any]
-    open_teacher: Callable[[Any], Teacher]
-    write_batch: Callable[[Iterable[Request], Path, Any], str]
-    read_batch: Callable[[Sequence[Path], Path, Any], str]
-
-
-def of_teacher() -> Links:
-    """The real ones."""
-    from jaxllava.teacher import arguments, batch_files
-    from jaxllava.teacher.estimate import estimate
-    from jaxllava.teacher.open import model_name, open_cache, open_teacher
-
-    def write(requests: Iterable[Request], folder: Path, settings: Any) -> str:
-        cache = open_cache(settings, must_exist=True)
-        try:
-            done = batch_files.write(requests, model_name(settings), folder, cache)
-        finally:
-            if cache is not None:
-                cache.close()
-        failed = f"; {len(done.failures)} cannot be written" if done.failures else ""
-        return (
-            f"{len(done.files)} batch files in {folder}: {done.requests} requests, {done.kept} of them kept "
-            f"and {done.repeated} repeated{failed}"
-        )
-
-    def read(files: Sequence[Path], folder: Path, settings: Any) -> str:
-        cache = open_cache(settings)
-        assert cache is not None
-        try:
-            done = batch_files.read(files, folder, cache)
-        finally:
-            cache.close()
-        told = "".join(f"; failed, {reason}: {count}" for reason, count in done.failures.most_common())
-        return (
-            f"{done.answers} answers read; {done.missing} without a result, {done.foreign} lines of other requests, "
-            f"{done.malformed} lines that are none of a batch's{told}"
-        )
-
-    return Links(arguments.add_flags, arguments.settings_of, estimate, open_teacher, write, read)
-
-
-def parser(links: Links) -> Parser:
+def parser() -> Parser:
     """The command's flags."""
     made = Parser(prog="jaxllava prepare instruct", description=__doc__, allow_abbrev=False)
     add = made.add_argument
@@ -151,26 +99,24 @@ def parser(links: Links) -> Parser:
     group.add_argument(
         "--batch-in", **files, help="results of the batch files in --batch-out; what they lack is asked"
     )
-    links.add_flags(made)
+    arguments.add_flags(made)
     return made
 
 
-def instruct(argv: Sequence[str], links: Links | None = None) -> None:
-    """Runs the command. `argv` is what follows `prepare instruct`."""
-    links = links or of_teacher()
-    flags = parser(links)
-    args = no_strangers(flags, argv)
+def instruct(argv: Sequence[str], opened: Callable[[Settings], Teacher] = open_teacher) -> None:
+    """Runs the command. `argv` is what follows `prepare instruct`; `opened` makes the teacher."""
+    args = no_strangers(parser(), argv)
     remote_paths.refuse("prepare instruct", args, [])
     if not args.out.name:
         raise UserError(f"--out {args.out}: give a folder of its own")
     recipe = recipe_of(args)
     recipe.check()
-    settings = links.settings_of(args)
+    settings = arguments.settings_of(args)
     if settings.cache is None:
         settings = replace(settings, cache=args.out.with_name(f"{args.out.name}.answers"))
     if args.batch_in and not args.batch_out:
         raise UserError("--batch-in needs --batch-out DIR, the folder that the batch files were written to")
-    print(run(recipe, args, settings, links))
+    print(run(recipe, args, settings, opened))
 
 
 def recipe_of(args: argparse.Namespace) -> Any:
@@ -221,7 +167,9 @@ def recipe_of(args: argparse.Namespace) -> Any:
     )
 
 
-def run(recipe: Any, args: argparse.Namespace, settings: Any, links: Links) -> str:
+def run(
+    recipe: Any, args: argparse.Namespace, settings: Settings, opened: Callable[[Settings], Teacher]
+) -> str:
     """Does the work and returns what to print.
 
     Raises UserError where too much of the input is bad or too many requests have no answer: then nothing is written,
@@ -244,15 +192,15 @@ def run(recipe: Any, args: argparse.Namespace, settings: Any, links: Links) -> s
             survey = plan.survey(build / make.QUARANTINE)
         requests = lambda: _requests(plan, args)
         if args.batch_in:
-            print(links.read_batch(args.batch_in, args.batch_out, settings), flush=True)
-        print(links.estimate(requests(), settings).line(), flush=True)
+            print(batches.read(args.batch_in, args.batch_out, settings), flush=True)
+        print(estimate.estimate(requests(), settings).line(), flush=True)
         if args.dry_run:
             return "nothing was asked (--dry-run)"
         if args.batch_out and not args.batch_in:
-            told = links.write_batch(requests(), args.batch_out, settings)
+            told = batches.write(requests(), args.batch_out, settings)
             return f"{told}\ngive the same command with --batch-in FILES when the results are there"
         kept = books.Books(work / "books.sqlite")
-        teacher, total, got = links.open_teacher(settings), survey.asked.total(), 0
+        teacher, total, got = opened(settings), survey.asked.total(), 0
         with bar(f"asking {teacher.model}") as report:
             for said in teacher.ask(requests()):
                 if isinstance(said, Answer):

@@ -18,7 +18,16 @@ from jaxllava.teacher.arguments import flag_defaults
 
 _BENCHMARKS = ("tasks", "list", "data_root")
 _REACTIONS = ("data", "gold", "json")
-_OF_JUDGE = {"judge_repeats": 1, "judge_swap": False, "judge_drop_unparsable": False, "judge_seed": 0}
+_OF_JUDGE = {
+    "judge_repeats": 1,
+    "judge_swap": False,
+    "judge_drop_unparsable": False,
+    "judge_seed": 0,
+    "judge_dry_run": False,
+    "judge_batch_out": None,
+    "judge_batch_in": [],
+}
+_OF_REVIEWS = ("judge_drop_unparsable", "judge_seed")  # of those what --judge-reviews heeds
 # Flags that only benchmarks heed, and what they are where they are not given.
 _OF_BENCHMARKS = {
     "setting": "zero-shot",
@@ -37,7 +46,8 @@ def evaluate(args: argparse.Namespace) -> None:
     asked = [name for name in _BENCHMARKS if getattr(args, name)]
     judged = args.judge or args.judge_reviews
     for name, default in (_OF_JUDGE | flag_defaults()).items():
-        if getattr(args, name) != default and not judged:
+        fits = args.judge or (args.judge_reviews and name in _OF_REVIEWS)
+        if getattr(args, name) != default and not fits:
             raise UserError(f"--{name.replace('_', '-')} is of --judge MODEL, which is not there")
     if asked and (other := [name for name in _REACTIONS if getattr(args, name)]):
         raise UserError(
@@ -85,6 +95,7 @@ def _reactions(args: argparse.Namespace) -> None:
 
 def _judged(args: argparse.Namespace) -> None:
     from jaxllava.evaluate.judging import command as judging
+    from jaxllava.teacher.open import check
 
     names = _names(args.tasks or "")
     tasks = choose(names)
@@ -95,9 +106,8 @@ def _judged(args: argparse.Namespace) -> None:
         raise UserError("--distributed shares out what --checkpoint is asked; --judge asks from one process")
     whole = True
     if args.checkpoint:
-        if args.out is None:
-            raise UserError("--judge: set --out DIR, the folder of the answers")
         judging.plan_of(args)  # a slip is told before hours of asking
+        check(judging.settings_of(args))
         whole = _benchmarks(args)
         from jaxllava import hosts
 

@@ -14,7 +14,8 @@ from jaxllava.teacher.settings import Settings
 def open_teacher(settings: Settings) -> Teacher:
     """A folder that exists is a checkpoint, run here; anything else a model name at the endpoint of OPENAI_BASE_URL.
 
-    Raises UserError where the key, the package, the folder's content or the cache is not what it has to be.
+    Raises UserError where the folder's content or the cache is not what it has to be; a key that is missing is told by
+    the first request that is not kept (or by `check`).
     """
     if is_folder(settings):
         from jaxllava.teacher.local import Local
@@ -22,9 +23,22 @@ def open_teacher(settings: Settings) -> Teacher:
         return Local(settings, model_name(settings), open_cache(settings))
     from jaxllava.teacher.remote import Remote
 
+    _refuse_path(settings)
+    return Remote(settings, open_cache(settings))
+
+
+def check(settings: Settings) -> None:
+    """Raises UserError for what would keep the first request from going out: no folder, key or package."""
+    if not is_folder(settings):
+        from jaxllava.teacher.endpoint import Endpoint
+
+        _refuse_path(settings)
+        Endpoint(settings)
+
+
+def _refuse_path(settings: Settings) -> None:
     if settings.model.startswith((".", "/", "~")):
         raise UserError(f"{settings.model}: no such folder")
-    return Remote(settings, open_cache(settings))
 
 
 def is_folder(settings: Settings) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -34,11 +35,10 @@ class Remote:
     """A `Teacher`. The limits of its settings hold for all that it is ever asked."""
 
     def __init__(self, settings: Settings, cache: Cache | None = None, first_wait: float = 1.0) -> None:
-        """`first_wait`: seconds before a second try, at most; doubles with each. Raises UserError, see `Endpoint`."""
+        """`first_wait`: seconds before a second try, at most; doubles with each."""
         self.settings = settings
         self._cache = cache
         self._first_wait = first_wait
-        Endpoint(settings)  # says now what is missing
         self._spent = 0.0
 
     @property
@@ -53,13 +53,21 @@ class Remote:
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         """See `Teacher.ask`. At most twice `in_flight` requests are held at a time; equal ones are asked once.
 
-        Raises UserError, after what is in flight has come in, where no request would be answered (a wrong key, no such
-        model, no quota, an endpoint that is down), the cost limit is reached, or the cache cannot be written.
+        Raises UserError where there is no key or package and some request is not kept; and, after what is in flight has
+        come in, where no request would be answered (a wrong key, no such model, no quota, an endpoint that is down),
+        the cost limit is reached, or the cache cannot be written.
         """
         room = 2 * self.settings.in_flight
         waiting: dict[str, list[str]] = {}  # keys by the identity of what was asked
         held = 0
         source = iter(requests)
+        for request in source:  # who asks only for what is kept needs no key
+            if (kept := self._kept(request)) is None:
+                source = itertools.chain([request], source)
+                break
+            yield kept
+        else:
+            return
         is_over = False
         work = _Work(self.settings, self._cache, self._first_wait, self._spent)
         try:
@@ -87,11 +95,10 @@ class Remote:
                 except StopIteration:
                     is_over = True
                     continue
-                identity = request.identity(self.model)
-                kept = None if self._cache is None else self._cache.get(identity, request.key)
-                if kept is not None:
+                if (kept := self._kept(request)) is not None:
                     yield kept
                     continue
+                identity = request.identity(self.model)
                 held += 1
                 if identity in waiting:
                     waiting[identity].append(request.key)
@@ -103,6 +110,9 @@ class Remote:
             self._spent = work.spent
         if work.stopped is not None:
             raise work.stopped
+
+    def _kept(self, request: Request) -> Answer | None:
+        return None if self._cache is None else self._cache.get(request.identity(self.model), request.key)
 
 
 def _repeated(result: Answer | Failure, key: str) -> Answer | Failure:

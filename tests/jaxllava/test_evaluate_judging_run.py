@@ -10,61 +10,16 @@ import pytest
 from input_pipeline.errors import UserError
 from jaxllava.cli import main
 from jaxllava.evaluate import benchmark_table, benchmarks
-from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.judging import JUDGES, command, kept, results
 from jaxllava.evaluate.judging.protocol import Plan
 from jaxllava.evaluate.tasks import TASKS, choose
 from jaxllava.evaluate.tasks.task import Generate, read
-from tests.jaxllava.benchmark_fixtures import captions, llava, video_qa
-from tests.jaxllava.judging_teacher import RuleTeacher
-
-OF = {"checkpoint": "weights", "type of weights": "float32", "template": "v1"}
+from tests.jaxllava.judging_teacher import OF, RuleTeacher, answer, data_in, rule
 
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    root = tmp_path / "data"
-    for name in ("llava_bench_wild", "llava_bench_coco", "mm_vet", "scienceqa"):
-        llava.WRITERS[name](root)
-    video_qa.msvd_qa(root)
-    captions.write(root)
-    prefixed = [
-        f"{before}{name}" for before in ("", "llava_bench_") for name in ("conv", "detail", "complex")
-    ]
-    rules = {name: {"role": "Assistant", "prompt": f"By {name}."} for name in prefixed}
-    for name in ("llava_bench_wild", "llava_bench_coco"):
-        (root / TASKS[name].folder / "rule.json").write_text(json.dumps(rules))
-    (root / "mm-vet/mm-vet_evaluator.py").write_text("prompt = 'Grade.'\n")
-    return root
-
-
-def answer(name: str, root: Path, out: Path, skip: int = 0) -> list[str]:
-    """Leaves answers as a run of `evaluate --tasks` does; returns the ids of those that it left out."""
-    task = TASKS[name]
-    found = read(task, root)
-    identity = OF | {"questions": benchmarks.questions_digest(task, found), "protocol": "p"}
-    answers = Answers(out / (task.answers or name), identity)
-    answers.add(
-        {"id": item.id, "answer": str(item.truth or "a thing")}
-        for item in found.items[: len(found.items) - skip]
-    )
-    plan = benchmarks.Plan(root, out)
-    result = benchmarks.result(task, found, found.items, answers, plan) | OF
-    (out / name).mkdir(parents=True, exist_ok=True)
-    (out / name / "result.json").write_text(json.dumps(result))
-    return [item.id for item in found.items[len(found.items) - skip :]]
-
-
-def rule(request) -> str:
-    """Fit for every protocol."""
-    task = request.key.split("/")[0]
-    if task.startswith("llava_bench"):
-        return "8 6\nBecause."
-    if task == "dense_captions":
-        return "Score: 7"
-    if task == "mm_vet":
-        return "0.4"
-    return "The answer is A." if task.startswith("scienceqa") else "{'pred': 'yes', 'score': 4}"
+    return data_in(tmp_path / "data")
 
 
 def judged(names, data, out, teacher=None, plan=None) -> list[dict]:
@@ -134,10 +89,8 @@ def test_failures_and_unanswered_questions_are_counted_and_named(data, tmp_path)
     text = benchmark_table.table([found], TASKS)
     assert "1 not answered" in text and f"1 answers: the judge failed, left out: refused ({first})" in text
     (none,) = judged(["llava_bench_wild"], data, out, RuleTeacher(lambda request: None))
-    assert (
-        none["failures"] == ["no figure: none of the reviews that came has two scores in its first line"]
-        and not none["figures"]
-    )
+    why = "no figure: none of the reviews that came has two scores in its first line; the judge failed (refused: 3)"
+    assert none["failures"] == [why] and not none["figures"]
     assert "–" in benchmark_table.table([none], TASKS)
 
 
@@ -258,7 +211,7 @@ def test_a_file_of_reviews_is_shown_beside_the_papers(tmp_path, capsys):
         (["--tasks", "mm_vet"], "mm_vet has no form of reviews; llava_bench_wild"),
         (["--tasks", "llava"], "is of one task"),
         (["--tasks", "msvd_qa"], "not a JSON file"),
-        (["--tasks", "llava_bench_wild", "--judge-repeats", "0"], "--judge-repeats 0: a positive number"),
+        (["--tasks", "llava_bench_wild", "--judge-repeats", "0"], "--judge-repeats is of --judge MODEL"),
     ):
         with pytest.raises(SystemExit):
             main(["evaluate", "--judge-reviews", str(path), *argv])

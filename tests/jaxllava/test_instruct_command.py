@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -10,10 +9,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,19 +24,12 @@ from input_pipeline.sources import llava_json
 from input_pipeline.types import Record, Turn
 from jaxllava import cli
 from jaxllava.captions_command import captions
-from jaxllava.instruct_command import Links, instruct
+from jaxllava.instruct_command import instruct
 from jaxllava.teacher.messages import Answer, Failure, Request
+from jaxllava.teacher.settings import Settings
 
 REAL = Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "llava"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real sample data")
-
-
-@dataclass(frozen=True)
-class Settings:
-    model: str
-    cache: Path | None = None
-    fails: int = 0  # every so many-th request has no answer
-    dies: int = 0  # the process is killed after so many new answers
 
 
 def rule(request: Request) -> tuple[str, str]:
@@ -59,19 +51,21 @@ def rule(request: Request) -> tuple[str, str]:
 
 
 class Ruled:
-    """A teacher that keeps its answers in a folder, a file for each."""
+    """A teacher that keeps its answers in a folder, a file for each. fails: every so many-th request has no answer;
+    dies: the process is killed after so many new answers.
+    """
 
-    model = "rule-1"
+    model = "m"
 
-    def __init__(self, settings: Settings, asked: Counter[str]) -> None:
-        self.settings, self.asked = settings, asked
+    def __init__(self, settings: Settings, asked: Counter[str], fails: int = 0, dies: int = 0) -> None:
+        self.settings, self.asked, self.fails, self.dies = settings, asked, fails, dies
         assert settings.cache is not None
         settings.cache.mkdir(parents=True, exist_ok=True)
 
     def ask(self, requests):
         new, held = 0, []
         for number, request in enumerate(requests, 1):
-            if self.settings.fails and number % self.settings.fails == 0:
+            if self.fails and number % self.fails == 0:
                 yield Failure(request.key, "HTTP 500", "try later")
                 continue
             path = self.settings.cache / request.identity(self.model)
@@ -81,7 +75,7 @@ class Ruled:
                 path.with_suffix(".partial").write_text(json.dumps(rule(request)))
                 path.with_suffix(".partial").rename(path)
                 new += 1
-                if new == self.settings.dies:
+                if new == self.dies:
                     os.kill(os.getpid(), signal.SIGKILL)
             text, finish = json.loads(path.read_text())
             held.append(Answer(request.key, text, finish, kept=kept))
@@ -91,42 +85,9 @@ class Ruled:
         yield from reversed(held)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    requests: int
-
-    def line(self) -> str:
-        return f"{self.requests} requests"
-
-
-def links(asked: Counter[str] | None = None, **settings: Any) -> Links:
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--teacher")
-
-    def write_batch(requests, folder: Path, settings: Settings) -> str:
-        folder.mkdir()
-        found = [[request.identity(Ruled.model), *rule(request)] for request in requests]
-        (folder / "requests").write_text("\n".join(name for name, *_ in found))
-        (folder.parent / "results").write_text(json.dumps(found))  # as if the provider had been asked
-        return f"{len(found)} written"
-
-    def read_batch(files, folder: Path, settings: Settings) -> str:
-        assert (folder / "requests").exists()
-        assert settings.cache is not None
-        settings.cache.mkdir(exist_ok=True)
-        for name, *said in [row for path in files for row in json.loads(path.read_text())]:
-            (settings.cache / name).write_text(json.dumps(said))
-        return "read"
-
-    asked = Counter() if asked is None else asked
-    return Links(
-        add_flags,
-        lambda args: Settings(args.teacher, **settings),
-        lambda requests, settings: Estimate(sum(1 for _ in requests)),
-        lambda settings: Ruled(settings, asked),
-        write_batch,
-        read_batch,
-    )
+def ruled(asked: Counter[str] | None = None, **how: int) -> Callable[[Settings], Ruled]:
+    counted = Counter() if asked is None else asked
+    return lambda settings: Ruled(settings, counted, **how)
 
 
 @pytest.fixture
@@ -167,12 +128,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_from_pictures_to_records(pictures, capsys) -> None:
     asked: Counter[str] = Counter()
-    instruct(flags(pictures), links(asked))
+    instruct(flags(pictures), ruled(asked))
     told = capsys.readouterr().out
     out = pictures / "out"
     summary = json.loads((out / "summary.json").read_text())
     total = sum(summary["asked"].values())
-    assert told.startswith(f"{total} requests\n")
+    assert told.startswith(f"{total} requests, 0 of them kept; to ask: about ")
     assert set(asked.values()) == {1}
     assert asked.total() == total
     assert summary["not_used"] == {"neither captions nor boxes": 1, "media is gone": 1}
@@ -232,7 +193,7 @@ def test_from_pictures_to_records(pictures, capsys) -> None:
     assert not train & heldout
 
     # A file that was missing may be there now; then nothing is asked again but what is new.
-    instruct(flags(pictures), links(asked))
+    instruct(flags(pictures), ruled(asked))
     assert "up to date" not in capsys.readouterr().out
     assert set(asked.values()) == {1}
 
@@ -249,7 +210,7 @@ def test_what_is_asked(pictures) -> None:
             seen.update((request.key, request) for request in requests)
             return super().ask(requests)
 
-    instruct(flags(pictures), replace(links(), open_teacher=lambda settings: Threaded(settings, Counter())))
+    instruct(flags(pictures), lambda settings: Threaded(settings, Counter()))
     for key, request in seen.items():
         kind = key.rpartition("/")[2]
         roles = [message.role for message in request.messages]
@@ -262,25 +223,25 @@ def test_what_is_asked(pictures) -> None:
 
 
 def test_killed_at_any_moment_it_ends_as_if_undisturbed(pictures) -> None:
-    instruct(flags(pictures, "whole"), links())
+    instruct(flags(pictures, "whole"), ruled())
     asked: Counter[str] = Counter()
     for dies in (1, 17):
         code = (
             "from tests.jaxllava.test_instruct_command import *\n"
-            f"instruct({flags(pictures)!r}, links(dies={dies}))"
+            f"instruct({flags(pictures)!r}, ruled(dies={dies}))"
         )
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
         assert child.returncode == -signal.SIGKILL, child.stderr
         assert not (pictures / "out").exists()
     assert len(list((pictures / "out.answers").iterdir())) == 18
-    instruct(flags(pictures), links(asked))
+    instruct(flags(pictures), ruled(asked))
     assert asked.total() == len(list((pictures / "whole.answers").iterdir())) - 18
     assert files(pictures / "out") == files(pictures / "whole")
     assert not (pictures / ".out.partial").exists()
 
 
 def test_more_pictures_leave_the_others_as_they_were(pictures) -> None:
-    instruct(flags(pictures, "before"), links())
+    instruct(flags(pictures, "before"), ruled())
     rows = [json.loads(line) for line in (pictures / "pictures.jsonl").read_text().splitlines()]
     for row in rows[:20]:
         shutil.copy(pictures / "images" / "p1.png", pictures / "images" / f"more{row['image']}")
@@ -290,7 +251,7 @@ def test_more_pictures_leave_the_others_as_they_were(pictures) -> None:
     (pictures / "pictures.jsonl").write_text("\n".join(map(json.dumps, rows)))
     asked: Counter[str] = Counter()
     shutil.copytree(pictures / "before.answers", pictures / "after.answers")
-    instruct(flags(pictures, "after"), links(asked))
+    instruct(flags(pictures, "after"), ruled(asked))
     assert asked
     assert all(key.startswith("more") for key in asked)
 
@@ -310,29 +271,52 @@ def test_more_pictures_leave_the_others_as_they_were(pictures) -> None:
 def test_failures_stop_it_and_are_asked_again(pictures, capsys) -> None:
     asked: Counter[str] = Counter()
     with pytest.raises(UserError, match=r"requests have no answer \(HTTP 500: \d+\); nothing was written"):
-        instruct(flags(pictures), links(asked, fails=10))
+        instruct(flags(pictures), ruled(asked, fails=10))
     assert not (pictures / "out").exists()
-    instruct(flags(pictures), links(asked))
+    instruct(flags(pictures), ruled(asked))
     assert set(asked.values()) == {1}
-    instruct(flags(pictures, "some", "--max-failed-fraction", "0.2"), links(fails=10))
+    instruct(flags(pictures, "some", "--max-failed-fraction", "0.2"), ruled(fails=10))
     rejected = [json.loads(line) for line in (pictures / "some/rejected.jsonl").read_text().splitlines()]
     assert {row["detail"] for row in rejected if row["reason"] == "no answer: HTTP 500"} == {"try later"}
-    instruct(flags(pictures, "some", "--max-failed-fraction", "0.2"), links())
+    instruct(flags(pictures, "some", "--max-failed-fraction", "0.2"), ruled())
     whole, some = (json.loads((pictures / name / "summary.json").read_text()) for name in ("out", "some"))
     assert whole["taken"] == some["taken"]
 
 
-def test_batch_files_and_dry_run(pictures, capsys) -> None:
-    asked: Counter[str] = Counter()
-    instruct(flags(pictures, "out", "--dry-run"), links(asked))
-    assert "nothing was asked" in capsys.readouterr().out
+def test_batch_files_and_dry_run(pictures, capsys, monkeypatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    by_name: dict[str, tuple[str, str]] = {}
+
+    class Noted(Ruled):
+        def ask(self, requests):
+            for request in requests:
+                by_name[request.identity(self.model)] = rule(request)
+                yield from super().ask([request])
+
+    instruct(flags(pictures, "direct"), lambda settings: Noted(settings, Counter()))
+    instruct(flags(pictures, "out", "--dry-run"))
+    assert f"{len(by_name)} requests, 0 of them kept" in (said := capsys.readouterr().out)
+    assert "nothing was asked" in said
     batch = ["--batch-out", str(pictures / "batch")]
-    instruct(flags(pictures, "out", *batch), links(asked))
+    instruct(flags(pictures, "out", *batch))
     assert "--batch-in FILES" in capsys.readouterr().out
     assert not (pictures / "out").exists()
-    instruct(flags(pictures, "out", *batch, "--batch-in", str(pictures / "results")), links(asked))
-    assert not asked
-    instruct(flags(pictures, "direct"), links())
+    lines = (pictures / "batch/batch-00001.jsonl").read_text().splitlines()
+    results = []
+    for name in [json.loads(line)["custom_id"] for line in lines]:  # as the provider answers
+        text, finish = by_name[name]
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        response = {"status_code": 200, "body": {"choices": [choice]}}
+        results.append(json.dumps({"custom_id": name, "response": response, "error": None}))
+    half = len(results) // 2
+    (pictures / "one.jsonl").write_text("\n".join(results[:half]))
+    (pictures / "two.jsonl").write_text("\n".join(results[half:]))
+    read = [*batch, "--batch-in", str(pictures / "one.jsonl")]
+    with pytest.raises(UserError, match="set OPENAI_API_KEY"):  # what the results lack is asked
+        instruct(flags(pictures, "out", *read))
+    assert f"{half} answers read; {len(results) - half} without a result" in capsys.readouterr().out
+    instruct(flags(pictures, "out", *read, str(pictures / "two.jsonl")))
     assert files(pictures / "out") == files(pictures / "direct")
 
 
@@ -340,13 +324,13 @@ def test_one_command_at_a_time_and_other_folders_stay(pictures) -> None:
     (pictures / "full").mkdir()
     (pictures / "full/mine.txt").write_text("x")
     with pytest.raises(UserError, match="was not written by prepare instruct"):
-        instruct(flags(pictures, "full"), links())
+        instruct(flags(pictures, "full"), ruled())
     shutil.copy(pictures / "images/p1.png", pictures / "images/p8.png")
-    instruct(flags(pictures), links())
+    instruct(flags(pictures), ruled())
     with pytest.raises(UserError, match="other input or flags"):
-        instruct(flags(pictures, "out", "--seed", "1"), links())
+        instruct(flags(pictures, "out", "--seed", "1"), ruled())
     before = files(pictures / "out")
-    instruct(flags(pictures), replace(links(), open_teacher=lambda settings: pytest.fail("asked again")))
+    instruct(flags(pictures), lambda settings: pytest.fail("asked again"))
     assert files(pictures / "out") == before
 
 
@@ -380,7 +364,7 @@ def test_mistakes_are_told_in_a_line(pictures, more, message) -> None:
     expected = message if "|" in message else re.escape(message)
     base = flags(pictures) if more[0] != "--coco" else ["--out", str(pictures / "out"), "--teacher", "m"]
     with pytest.raises(UserError, match=expected) as error:
-        instruct([*base, *more], links())
+        instruct([*base, *more], ruled())
     assert "\n" not in str(error.value)
     assert not (pictures / "out").exists()
 
@@ -408,7 +392,7 @@ def test_whatever_a_teacher_says_is_booked(pictures) -> None:
                 yield replace(said, text="\ud800\x00" if number == 5 else said.text)
                 yield said if number == 6 else replace(said, key="of nobody")
 
-    odd = replace(links(), open_teacher=lambda settings: Odd(settings, Counter()))
+    odd = lambda settings: Odd(settings, Counter())
     with pytest.raises(UserError, match=r"^1 of \d+ requests have no answer \(nothing was said\)"):
         instruct(flags(pictures), odd)
     instruct(flags(pictures, "out", "--max-failed-fraction", "0.1"), odd)
@@ -436,7 +420,7 @@ def test_posts_and_their_audience(tmp_path, capsys) -> None:
         data,
     )
     argv = ["--posts", str(data), "--teacher", "m", "--out", str(tmp_path / "out")]
-    instruct(argv, links())
+    instruct(argv, ruled())
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["files"] == {}
     assert set(summary["mixture"]) == {"audience_conversation", "audience_reasons"}
@@ -444,18 +428,15 @@ def test_posts_and_their_audience(tmp_path, capsys) -> None:
     found = records.open_split(tmp_path / "out", "instruct_train")[0]
     assert found.images == (found.meta["post_id"].encode(),)
     assert "<image>" in found.conversations[0].text
-    # The number in 'My dog a3' is no number of its own; one that nobody told is not taken.
-    wired = links()
 
+    # The number in 'My dog a3' is no number of its own; one that nobody told is not taken.
     class Invents(Ruled):
         def ask(self, requests):
             for said in super().ask(requests):
                 assert isinstance(said, Answer)
                 yield replace(said, text=said.text.replace("for a while", "for 77 seconds"))
 
-    instruct(
-        [*argv[:-1], str(tmp_path / "two")], replace(wired, open_teacher=lambda s: Invents(s, Counter()))
-    )
+    instruct([*argv[:-1], str(tmp_path / "two")], lambda settings: Invents(settings, Counter()))
     summary = json.loads((tmp_path / "two/summary.json").read_text())
     assert summary["rejected"]["a number that is not known of it"] > 10
     assert not summary["mixture"]
@@ -506,11 +487,11 @@ def test_the_release_with_its_own_prompts(tmp_path) -> None:
         "--out",
         str(tmp_path / "out"),
     ]
-    instruct([*argv, "--prompts", str(REAL / "prompts"), "--kinds", "conversation,detail"], links())
+    instruct([*argv, "--prompts", str(REAL / "prompts"), "--kinds", "conversation,detail"], ruled())
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["pictures"] == 40
     assert summary["asked"]["conversation"] == 40
     assert summary["taken"]["conversation"] > 10
     assert summary["splits"] == {}
     with pytest.raises(UserError, match="no folder 'complex_reasoning'"):
-        instruct([*argv[:-1], str(tmp_path / "two"), "--prompts", str(REAL / "prompts")], links())
+        instruct([*argv[:-1], str(tmp_path / "two"), "--prompts", str(REAL / "prompts")], ruled())

@@ -16,6 +16,7 @@ import pytest
 from input_pipeline.errors import UserError
 from jaxllava.teacher.cache import Cache
 from jaxllava.teacher.messages import Answer, Failure, Message, Request
+from jaxllava.teacher.open import check
 from jaxllava.teacher.remote import Remote
 from jaxllava.teacher.settings import Settings
 from tests.conftest import png
@@ -386,15 +387,27 @@ def test_what_is_missing_is_told_before_the_first_request(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", base)
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(UserError, match=says) as raised:
-        Remote(Settings("m"))
-    assert "sk-with" not in str(raised.value)
+    for told in (check, lambda settings: list(Remote(settings).ask([one("q")]))):
+        with pytest.raises(UserError, match=says) as raised:
+            told(Settings("m"))
+        assert "sk-with" not in str(raised.value)
+
+
+def test_what_is_kept_needs_no_key(monkeypatch, tmp_path) -> None:
+    requests = [one("a"), one("b"), one("a")]
+    ask(lambda body, number: "said", requests, monkeypatch, Cache(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    found = list(Remote(Settings("teacher-1"), Cache(tmp_path)).ask(requests))
+    assert [answer.text for answer in found if isinstance(answer, Answer)] == ["said"] * 3
+    with pytest.raises(UserError, match="set OPENAI_API_KEY"):
+        list(Remote(Settings("teacher-1"), Cache(tmp_path)).ask([*requests, one("c")]))
 
 
 def test_a_missing_package_is_told_with_the_command(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(UserError, match=r"pip install -c constraints\.txt -e '\.\[teacher\]'"):
-        Remote(Settings("m"))
+        list(Remote(Settings("m")).ask([one("q")]))
 
 
 def test_a_cache_that_cannot_be_written_stops_the_run(monkeypatch, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from input_pipeline.errors import UserError
 from jaxllava.evaluate import benchmark_table, benchmarks
 from jaxllava.evaluate.judging import JUDGES, kept, run
 from jaxllava.evaluate.judging.kept import Kept
-from jaxllava.evaluate.judging.protocol import Plan
+from jaxllava.evaluate.judging.protocol import Plan, asker
 from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
 from jaxllava.progress import bar
+from jaxllava.teacher import arguments, batches, estimate
 from jaxllava.teacher.messages import Request, Teacher
+from jaxllava.teacher.open import open_teacher
+from jaxllava.teacher.settings import Settings
 
 CACHE = "judge-cache"
 
@@ -42,17 +46,24 @@ def reviews(args: argparse.Namespace, tasks: list[Task]) -> None:
     print("\n" + benchmark_table.details(result, tasks[0]))
 
 
-def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, named: set[str]) -> bool:
-    """Judges what --out holds. Returns whether nothing lacks. `named`: the tasks that --tasks names one by one."""
+def settings_of(args: argparse.Namespace) -> Settings:
+    """How the judge is asked. Raises UserError for flags that do not go together."""
     if args.out is None:
         raise UserError("--judge: set --out DIR, the folder of the answers")
-    from jaxllava.teacher import arguments, estimate
-    from jaxllava.teacher.open import open_teacher
-
-    plan = plan_of(args)
+    if args.judge_batch_in and not args.judge_batch_out:
+        raise UserError(
+            "--judge-batch-in needs --judge-batch-out DIR, the folder that the batch files were written to"
+        )
     settings = arguments.settings_of(args, "judge")
-    if settings.cache is None:
-        settings = dataclasses.replace(settings, cache=args.out / CACHE)
+    return settings if settings.cache else replace(settings, cache=args.out / CACHE)
+
+
+def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, named: set[str]) -> bool:
+    """Judges what --out holds, or says what that costs, or writes batch files of it. Returns whether nothing lacks.
+
+    `named`: the tasks that --tasks names one by one.
+    """
+    plan, settings = plan_of(args), settings_of(args)
     found, lacking = waiting(tasks, root, args.out, args.limit or 0, named)
     for line in lacking:
         print(f"error: {line}", file=sys.stderr)
@@ -60,13 +71,37 @@ def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, name
         raise UserError(
             "nothing to judge; see above" if lacking else "--judge: no answers that a judge scores"
         )
+    if args.judge_batch_in:
+        print(batches.read(args.judge_batch_in, args.judge_batch_out, settings), flush=True)
     counts: dict[str, int] = {}
     asked = _counted(found, root or Path(), plan, counts)
     print(f"judge {settings.model}: {estimate.estimate(asked, settings).line()}")
+    for name in found:
+        if again := JUDGES[name].again:
+            print(f"{name}: on top of that, {again}")
+    if args.judge_dry_run:
+        print("nothing was asked (--judge-dry-run)")
+        return not lacking
+    if args.judge_batch_out and not args.judge_batch_in:
+        print(batches.write(_left(found, root or Path(), settings, plan), args.judge_batch_out, settings))
+        print("give the same command with --judge-batch-in FILES when the results are there")
+        return not lacking
     with bar("judging") as report:
         results = judge(found, root, open_teacher(settings), plan, args.out, args.setting, report, counts)
     show(results, args.out)
     return not lacking and all(map(is_whole, results))
+
+
+def _left(found: dict[str, Kept], root: Path, settings: Settings, plan: Plan) -> list[Request]:
+    """What a judging would ask now: the first questions, or what follows from those that are answered."""
+    teacher = batches.Kept(settings)
+    try:
+        for name, held in found.items():
+            with contextlib.suppress(ValueError, UserError):  # no figure of what is not there yet
+                JUDGES[name].judge(run.case_of(TASKS[name], held, root), asker(teacher), plan)
+    finally:
+        teacher.close()
+    return teacher.lacking
 
 
 def waiting(

@@ -114,4 +114,9 @@ def judge(case: Case, ask: Ask, plan: Plan) -> Judged:
     return Judged(found, problems, {"grades.json": json.dumps(kept, indent=4) + "\n"})
 
 
-JUDGE = Judge(requests, judge, papers="gpt-4-0613")
+JUDGE = Judge(
+    requests,
+    judge,
+    papers="gpt-4-0613",
+    again=f"a grade that cannot be read is asked again, {ROUNDS} times in all",
+)

@@ -64,6 +64,7 @@ class Judge:
         judge: asks them, and what follows from the answers.
         papers: the judge of the reported figures.
         ours: what of the protocol is ours, because no source prints it.
+        again: what is asked beyond `requests`, and when.
         headline: the first figure in words, where it is another than the task's metric.
         read: the figures of a file of reviews in the reference's own form; None: it has none.
     """
@@ -72,6 +73,7 @@ class Judge:
     judge: Callable[[Case, Ask, Plan], Judged]
     papers: str
     ours: str = ""
+    again: str = ""
     headline: str = ""
     read: Callable[[Path, Plan], Judged] | None = None
 

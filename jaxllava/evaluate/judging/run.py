@@ -7,6 +7,7 @@ reviews. They are a function of answers, reviews and flags alone; the teacher's 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +71,7 @@ def run(
         except _Stopped as stop:
             raise UserError(f"{stop}; reviews that came are kept, and the same command goes on") from None
         except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
-            failures = [f"no figure: {error}"]
+            failures = [f"no figure: {error}{counted.why()}"]
         result = result_of(task, judge, teacher.model, judged, setting) | {
             "failures": failures,
             "no figures": failures[0] if failures else "",
@@ -81,7 +82,12 @@ def run(
             "rejected": _named(held.rejected),
             "problems": _named({**held.problems, **judged.problems}),
             "how": asdict(plan),
-            "reviews": {"asked": counted.asked, "came": counted.came, "failed": counted.failed},
+            "reviews": {
+                "asked": counted.asked,
+                "came": counted.came,
+                "failed": counted.failed.total(),
+                "why": dict(counted.failed.most_common()),
+            },
             "answers": answer_files.digest([[row.id, row.answer] for row in held.rows]),
             **held.of,
         }
@@ -95,7 +101,9 @@ class _Counting:
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
-        self.asked = self.came = self.failed = 0
+        self.asked = self.came = 0
+        self.failed: Counter[str] = Counter()  # by reason
+        self._detail = ""
 
     @property
     def model(self) -> str:
@@ -110,10 +118,17 @@ class _Counting:
         try:
             for said in self._teacher.ask(noted()):
                 self.came += isinstance(said, Answer)
-                self.failed += isinstance(said, Failure)
+                if isinstance(said, Failure):
+                    self.failed[said.reason] += 1
+                    self._detail = self._detail or said.detail
                 yield said
         except UserError as error:
             raise _Stopped(str(error)) from None
+
+    def why(self) -> str:
+        """Why requests failed, with the first one's detail, as the end of a sentence; "" where none did."""
+        told = ", ".join(f"{reason}: {count}" for reason, count in self.failed.most_common())
+        return f"; the judge failed ({told}{f'; {self._detail}' if self._detail else ''})" if told else ""
 
 
 class _Stopped(Exception):

@@ -143,5 +143,6 @@ JUDGE = Judge(
     judge,
     papers="GPT-4",
     ours="both prompts are ours: no source prints them",
+    again="the judge is asked once more where it and the model differ",
     headline="the judge asked again where it and the model differ (ensemble)",
 )

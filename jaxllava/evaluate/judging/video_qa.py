@@ -123,4 +123,10 @@ def read(path: Path, plan: Plan) -> Judged:
     return Judged(figures(np.array(verdicts, np.float64).T[..., None], plan.seed), problems)
 
 
-JUDGE = Judge(requests, judge, papers="gpt-3.5-turbo", read=read)
+JUDGE = Judge(
+    requests,
+    judge,
+    papers="gpt-3.5-turbo",
+    again=f"a review that cannot be read is asked again, {ROUNDS} times in all",
+    read=read,
+)
