@@ -26,6 +26,7 @@ import jax
 import openai
 
 import jaxllava
+from jaxllava.api import Model
 from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import init_params
 from jaxllava.serving.app import App, Limits, listening
@@ -65,7 +66,7 @@ def widened(model: Any, width: int, layers: int) -> Any:
     )
     config = model.config.replace(decoder=decoder)
     params = init_params(config, jax.random.key(0))
-    return jaxllava.api.Model(config, params, model.tokenizer, model.template)
+    return Model(config, params, model.tokenizer, model.template)
 
 
 def serve(port: int, asked: list[str], clients: int, new: int) -> tuple[float, float]:
@@ -74,10 +75,13 @@ def serve(port: int, asked: list[str], clients: int, new: int) -> tuple[float, f
 
     def one(prompt: str) -> float:
         begin, first = time.perf_counter(), 0.0
-        messages = [{"role": "user", "content": prompt}]
         parts = client.chat.completions.create(
-            model="model", messages=messages, max_tokens=new, temperature=0, stream=True
-        )  # type: ignore[call-overload]
+            model="model",
+            messages=[{"role": "user", "content": prompt}],
+            max_tokens=new,
+            temperature=0,
+            stream=True,
+        )
         for part in parts:
             if not first and part.choices[0].delta.content:
                 first = time.perf_counter() - begin

@@ -60,10 +60,12 @@ class Kept:
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         """See `Teacher.ask`."""
         for request in requests:
-            kept = self._cache and self._cache.get(request.identity(self.model), request.key)
+            kept = None if self._cache is None else self._cache.get(request.identity(self.model), request.key)
             if kept is None:
                 self.lacking.append(request)
-            yield kept or Failure(request.key, WAITING)
+                yield Failure(request.key, WAITING)
+            else:
+                yield kept
 
     def close(self) -> None:
         """Closes the cache."""
