@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +22,7 @@ from jaxllava.frames import FrameEncoder
 from jaxllava.models.llama import is_unstacked, stack
 from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig, Params
+from jaxllava.places import Places, alike, keys
 from jaxllava.prompts import Pictures, Prompt, PromptReader, Row, Size, end_ids
 from jaxllava.slots import Slots
 from jaxllava.weights import source
@@ -98,7 +97,7 @@ class Model:
         what it sees of videos.
         """
         self.config = config
-        self._mesh = mesh
+        self._places = Places(mesh)
         self._params = placement.apart(params) if mesh is None and placement.reads_layers_apart() else params
         self.tokenizer = tokenizer
         self.template = template
@@ -109,7 +108,7 @@ class Model:
             if asker is None:
                 raise UserError("a LLaMA-VID needs its question tokenizer; open the model by its folder.")
             asker.check(config.qformer.vocab_size, config.qformer.max_positions)
-            encoder = FrameEncoder(config, self._params, self._context, self._put_batch, features)
+            encoder = FrameEncoder(config, self._params, self._places.context, self._places.put, features)
         self._reader = PromptReader(config, tokenizer, template, asker, encoder)
         self._end_ids = end_ids(tokenizer, template, stops)
         pad: Any = tokenizer.pad_token_id
@@ -162,12 +161,8 @@ class Model:
             if own:
                 pixels[row, : len(own)] = own
         positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0).astype(np.int32)
-        with self._context():
+        with self._places.context():
             return np.asarray(self._forward(self._params, tokens, positions, valid, pixels, image_index))
-
-    def _context(self) -> contextlib.AbstractContextManager[Any]:
-        """Models find their mesh in the context (see models/layout.py)."""
-        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     def _full(
         self, params: Params, tokens: Any, positions: Any, segments: Any, pixels: Any, index: Any
@@ -257,10 +252,10 @@ class Model:
         key = jax.random.key(seed if isinstance(seed, int) else 0)
         draws = range(len(rows)) if isinstance(seed, int) else list(seed)
         full = min(batch_size, len(rows))
-        for chosen in _batches(rows, batch_size):
-            batch = self._stack([rows[i] for i in chosen], full)
+        for chosen in alike(rows, batch_size):
+            batch = self._places.stack([rows[i] for i in chosen], self._pad_id, full)
             padded = [*chosen, *[chosen[-1]] * (len(batch.tokens) - len(chosen))]
-            with self._context():
+            with self._places.context():
                 tokens, counts = generation.generate(
                     self.module,
                     self._params,
@@ -269,7 +264,7 @@ class Model:
                     end_ids=self._end_ids,
                     temperature=temperature,
                     top_p=top_p,
-                    key=_keys(key, [draws[i] for i in padded]) if temperature > 0 else None,
+                    key=keys(key, [draws[i] for i in padded]) if temperature > 0 else None,
                 )
             for place, i in enumerate(chosen):
                 ids = tokens[place, : counts[place]].tolist()
@@ -291,7 +286,7 @@ class Model:
 
     def slots(self, count: int, length: int) -> Slots:
         """Room for `count` answers at a time that begin and end one by one, each with its prompt at most `length`."""
-        return Slots(self.module, self._params, self._pad_id, count, length, self._context)
+        return Slots(self.module, self._params, self._pad_id, count, length, self._places.context)
 
     # ------------------------------------------------------------ scoring
 
@@ -395,30 +390,14 @@ class Model:
         self._check_lengths([len(r[0]) + max(map(len, t)) for r, t in zip(rows, tails, strict=True)])
         sums = np.zeros((len(rows), len(tails[0])))
         counts, taken = np.zeros(sums.shape, int), np.zeros(sums.shape, bool)
-        for chosen in _batches(rows, batch_size):
+        for chosen in alike(rows, batch_size):
             full = min(batch_size, len(rows))
-            batch = self._stack([rows[i] for i in chosen], full)
+            batch = self._places.stack([rows[i] for i in chosen], self._pad_id, full)
             padded = [tails[i] for i in chosen] + [tails[chosen[-1]]] * (len(batch.tokens) - len(chosen))
-            with self._context():
+            with self._places.context():
                 found = generation.continuations(self.module, self._params, batch, padded, greedy)
             sums[chosen], counts[chosen], taken[chosen] = (part[: len(chosen)] for part in found)
         return sums, counts, taken
-
-    def _put_batch(self, array: Any) -> jax.Array:
-        """A batch to the devices, cut along its first axis where that divides."""
-        if self._mesh is None:
-            return jnp.asarray(array)
-        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        spec = sharding.batch_sharding(self._mesh) if len(array) % shards == 0 else sharding.whole(self._mesh)
-        return jax.device_put(array, spec)
-
-    def _stack(self, rows: list[Row], rows_to: int) -> generation.Prompts:
-        if self._mesh is None:
-            return generation.stack_prompts(rows, self._pad_id, rows_to)
-        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        whole = -(-rows_to // shards) * shards
-        stacked = generation.stack_prompts(rows, self._pad_id, whole)
-        return jax.device_put(stacked, sharding.batch_sharding(self._mesh))
 
     def _check_lengths(self, lengths: list[int]) -> None:
         longest = int(np.argmax(lengths)) if lengths else 0
@@ -427,14 +406,3 @@ class Model:
             raise UserError(
                 f"prompt {longest}: {lengths[longest]} tokens with its answer; the model has {most} places."
             )
-
-
-def _keys(key: jax.Array, numbers: Sequence[int]) -> jax.Array:
-    """A key for each number, [B]."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, np.asarray(numbers, np.uint32))
-
-
-def _batches(rows: list[Row], batch_size: int) -> list[list[int]]:
-    """Row numbers in batches of like size (images first, then tokens), so that little is padding."""
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][2]), len(rows[i][0]), i))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

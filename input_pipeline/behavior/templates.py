@@ -1,4 +1,5 @@
-"""Instruction templates: every word that a behaviour sample adds to its post is in this file, as data.
+"""Instruction templates: every word that a behaviour sample adds to its post is here, as data (`template_parts` has the
+parts that they share, `film_templates` those of drawn films).
 
 A template has three parts: the question, the content (what an answer says of the picture or video itself) and
 the behaviour (what it says of the receivers). Each is built of pieces, and a piece is left out where something
@@ -13,66 +14,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from input_pipeline.behavior.pieces import Each, Limits, Piece, SceneTurns, Template, first, join, say
+from input_pipeline.behavior import film_templates
+from input_pipeline.behavior import template_parts as parts
+from input_pipeline.behavior.pieces import Each, Limits, Template, first, join, say
 from input_pipeline.errors import UserError, nearest
-
-_NONE = join("")
-_MARKER = ">>> BEHAVIOR <<<"
-
-# --- parts that templates share ----------------------------------------------------------------------------
-
-
-def _reactions(likes: str) -> Piece:
-    """What is told of likes (a sentence without its stop) and comments."""
-    heading = first(
-        say(f"{likes}, and the popular comments could be:", "likes", "comments"),
-        say(f"{likes}.", "likes"),
-        say("The popular comments could be:", "comments"),
-    )
-    return join("\n", heading, Each("comments", say('{number}. "{text}"')))
-
-
-def _questions(both: str, likes: str, comments: str) -> Piece:
-    """What is asked of likes and comments."""
-    return first(say(both, "likes", "comments"), say(likes, "likes"), say(comments, "comments"))
-
-
-def _scenes(tags: str, *more: Piece, gap: str = "\n") -> Each:
-    """The scenes of a video, in the sentences of the paper."""
-    colors = first(
-        "The foreground colors of the scene are {foreground}, and the background colors are {background}.",
-        "The foreground colors of the scene are {foreground}.",
-        "The background colors of the scene are {background}.",
-    )
-    tone = "The dominant tone of the scene is {tone}."
-    return Each(
-        "scenes",
-        join(" ", "Scene {number}:", "The scene shows {caption}.", colors, tone, tags, *more),
-        gap,
-    )
-
-
-_SCENES_HEADING = say("The scene-by-scene descriptions are:", "scenes")
-_WRITING = say("The text shown in the scene is '{text}'")
-# Where no scene was described, the statement of the one picture is all there is to say of the content.
-_SCENES_OR_CONTENT = first(
-    join("\n\n", _SCENES_HEADING, _scenes("This scene is categorized by the tags: {tags}.")), "{content}"
-)
-_DESCRIBE_SCENES = "Analyze this video deeply, then write scene by scene description of the video"
-_DESCRIBE = "Analyze this video deeply, then describe it"
-_ANALYZE = first(
-    say(f"{_DESCRIBE_SCENES} and answer the following questions.", "scenes", "behavior"),
-    say(f"{_DESCRIBE_SCENES}.", "scenes"),
-    say(f"{_DESCRIBE} and answer the following questions.", "content", "behavior"),
-    say(f"{_DESCRIBE}.", "content"),
-    say("Analyze this video deeply, then answer the following questions.", "behavior"),
-)
-_ASK_REPLAY = say("What would the replay graph values for each scene be?", "replay")
-_REPLAY = join(
-    "\n",
-    say("The replay values for each scene would be:", "replay"),
-    Each("replay", say("Scene {number}: {value}")),
-)
 
 # --- the paper's Listing 1 and its older variant -----------------------------------------------------------
 
@@ -82,24 +27,26 @@ _ADVERTISEMENT = first(
     "The video advertisement is for the brand {community}.",
 )
 _AD_AUDIO = say('The audio in the ad says "{asr}".')
-_ASK_VIDEO = _questions(
+_ASK_VIDEO = parts.questions(
     "What percentage of viewers would like this video, and what would be the top-5 popular comments on this video?",
     "What percentage of viewers would like this video?",
     "What would be the top-5 popular comments on this video?",
 )
-_VIDEO_REACTIONS = _reactions("The video will be liked by {percent}% of viewers")
+_VIDEO_REACTIONS = parts.reactions("The video will be liked by {percent}% of viewers")
 
 _VIDEO_LISTING_V1 = Template(
     name="video_listing_v1",
     source="Listing 1 of the paper, letter for letter where everything is known; its <video>...</video> is our one "
     "<image>. Sentences for what is missing are ours. The paper's main model seems to have been trained without "
     "replay: it is an addition in the ablations.",
-    question=join("\n", join(" ", _ADVERTISEMENT, _AD_AUDIO, _ANALYZE, _ASK_VIDEO, _ASK_REPLAY), "<image>"),
-    content=_SCENES_OR_CONTENT,
-    behavior=join("\n\n", _VIDEO_REACTIONS, _REPLAY),
+    question=join(
+        "\n", join(" ", _ADVERTISEMENT, _AD_AUDIO, parts.ANALYZE, _ASK_VIDEO, parts.ASK_REPLAY), "<image>"
+    ),
+    content=parts.SCENES_OR_CONTENT,
+    behavior=join("\n\n", _VIDEO_REACTIONS, parts.REPLAY),
     behaviors=frozenset({"likes", "comments", "replay"}),
     gap="\n\n",
-    marker=_MARKER,
+    marker=parts.MARKER,
     system="You are an AI visual assistant. You are given a detailed description of a media, followed by the actual "
     "media. Answer all questions as if you are seeing the media.",
 )
@@ -115,14 +62,14 @@ _VIDEO_SCENES_IN_QUESTION_V0 = Template(
         join(
             "\n\n",
             join(" ", _ADVERTISEMENT, _AD_AUDIO),
-            _SCENES_HEADING,
-            _scenes("This scene is categorized by the tags {tags}.", _WRITING),
+            parts.SCENES_HEADING,
+            parts.scenes("This scene is categorized by the tags {tags}.", parts.WRITING),
             _ASK_VIDEO,
         ),
         "<image>",
     ),
-    content=_NONE,
-    behavior=_reactions("The video will be liked by {percent}% viewers"),
+    content=parts.NONE,
+    behavior=parts.reactions("The video will be liked by {percent}% viewers"),
     behaviors=frozenset({"likes", "comments"}),
     system=_VIDEO_LISTING_V1.system,
     color_case="Mud_Green",
@@ -143,7 +90,7 @@ _IMAGE_BEHAVIOR_V1 = Template(
                 'The image is titled "{title}".',
             ),
             "Describe it.",
-            _questions(
+            parts.questions(
                 "What percentage of viewers would like it, and what would be the top comments?",
                 "What percentage of viewers would like it?",
                 "What would be the top comments?",
@@ -151,76 +98,18 @@ _IMAGE_BEHAVIOR_V1 = Template(
         ),
     ),
     content=say("{content}"),
-    behavior=_reactions("It will be liked by {percent}% of viewers"),
+    behavior=parts.reactions("It will be liked by {percent}% of viewers"),
     behaviors=frozenset({"likes", "comments"}),
-    marker=_MARKER,
+    marker=parts.MARKER,
     limits=Limits(comment_words=5000),  # Reddit's 10,000 characters hold no more: no comment is cut
 )
 
-_FILM_BEHAVIOR_V1 = Template(
-    name="film_behavior_v1",
-    source="Ours: Listing 1 cut down to few tokens, a line of colours for each scene. Replay values stand in front of "
-    "the other reactions, so that nothing but the scenes is told before them.",
-    question=join(
-        "\n",
-        "<image>",
-        join(
-            " ",
-            'The video is titled "{title}".',
-            first(say("Describe its scenes.", "scenes"), say("Describe it.", "content")),
-            say("What would their replay values be?", "replay"),
-            _questions(
-                "What percentage of viewers would like it, and what would be the top comments?",
-                "What percentage of viewers would like it?",
-                "What would be the top comments?",
-            ),
-        ),
-    ),
-    content=first(
-        Each("scenes", say("Scene {number}: {foreground} on {background}, {tone}.")),
-        "{content}",
-    ),
-    behavior=join("\n", _REPLAY, _reactions("It will be liked by {percent}% of viewers")),
-    behaviors=frozenset({"likes", "comments", "replay"}),
-    marker=_MARKER,
-)
-
-_ASK_FILM = _questions(
-    "What percentage of viewers would like the video, and what would be the top comments?",
-    "What percentage of viewers would like the video?",
-    "What would be the top comments?",
-)
-_FILM_TURNS_V1 = Template(
-    name="film_turns_v1",
-    source="Ours: a question for each scene behind its own frame, then one for the film, in few tokens. Behind all "
-    "frames at once (film_behavior_v1), decoders of two layers did not learn which scene has which replay value.",
-    scene=SceneTurns(
-        opening=say('The video is titled "{title}".'),
-        question=join(
-            " ", "<image>\nScene {number}: describe it.", say("What would its replay value be?", "replay")
-        ),
-        answer=join(
-            " ", "{caption}.", "{foreground} on {background}, {tone}.", say("Replay value: {value}", "replay")
-        ),
-        closing=_ASK_FILM,
-    ),
-    question=join(
-        "\n",
-        "<image>",
-        join(" ", 'The video is titled "{title}".', say("Describe it.", "content"), _ASK_FILM),
-    ),
-    content=say("{content}"),
-    behavior=_reactions("It will be liked by {percent}% of viewers"),
-    behaviors=frozenset({"likes", "comments", "replay"}),
-    marker=_MARKER,
-)
-
-_ASK_VOTES = _questions(
+_ASK_VOTES = parts.questions(
     "What percentage of the votes on it would be upvotes, and what would be the top-5 popular comments?",
     "What percentage of the votes on it would be upvotes?",
     "What would be the top-5 popular comments?",
 )
-_VOTES = _reactions("Of the votes on it, {percent}% will be upvotes")
+_VOTES = parts.reactions("Of the votes on it, {percent}% will be upvotes")
 
 _REDDIT_IMAGE_V1 = Template(
     name="reddit_image_v1",
@@ -243,7 +132,7 @@ _REDDIT_IMAGE_V1 = Template(
     content=say("{content}"),
     behavior=_VOTES,
     behaviors=frozenset({"likes", "comments"}),
-    marker=_MARKER,
+    marker=parts.MARKER,
 )
 
 _REDDIT_VIDEO_V1 = Template(
@@ -259,17 +148,17 @@ _REDDIT_VIDEO_V1 = Template(
                 "The video is posted in the subreddit {community}.",
             ),
             'The audio in the video says "{asr}".',
-            _ANALYZE,
+            parts.ANALYZE,
             _ASK_VOTES,
-            _ASK_REPLAY,
+            parts.ASK_REPLAY,
         ),
         "<image>",
     ),
-    content=_SCENES_OR_CONTENT,
-    behavior=join("\n\n", _VOTES, _REPLAY),
+    content=parts.SCENES_OR_CONTENT,
+    behavior=join("\n\n", _VOTES, parts.REPLAY),
     behaviors=frozenset({"likes", "comments", "replay"}),
     gap="\n\n",
-    marker=_MARKER,
+    marker=parts.MARKER,
 )
 
 _YOUTUBE_THUMBNAIL_V1 = Template(
@@ -294,7 +183,7 @@ _YOUTUBE_THUMBNAIL_V1 = Template(
     content=say("{content}"),
     behavior=_VIDEO_REACTIONS,
     behaviors=frozenset({"likes", "comments"}),
-    marker=_MARKER,
+    marker=parts.MARKER,
 )
 
 # --- other behaviours --------------------------------------------------------------------------------------
@@ -314,11 +203,11 @@ _TITLE_V1 = Template(
             say("What would be its title?", "title"),
         ),
     ),
-    content=_SCENES_OR_CONTENT,
+    content=parts.SCENES_OR_CONTENT,
     behavior=say('It would be titled "{told_title}".', "title"),
     behaviors=frozenset({"title"}),
     gap="\n\n",
-    marker=_MARKER,
+    marker=parts.MARKER,
 )
 
 _SALICON_OBJECTS_V1 = Template(
@@ -330,7 +219,7 @@ _SALICON_OBJECTS_V1 = Template(
         "Give me the objects only and nothing else.\n<image>",
         "objects",
     ),
-    content=_NONE,
+    content=parts.NONE,
     behavior=Each("objects", say("{name}", "objects")),
     behaviors=frozenset({"objects"}),
     system="You are an AI visual assistant. Answer all questions as you are seeing the media",
@@ -348,7 +237,7 @@ _SALICON_REGIONS_V1 = Template(
         "decreasing order.\n<image>",
         "regions",
     ),
-    content=_NONE,
+    content=parts.NONE,
     behavior=Each("regions", say("{name}", "regions")),
     behaviors=frozenset({"regions"}),
     system=_SALICON_OBJECTS_V1.system,
@@ -377,14 +266,14 @@ _MEMORABILITY_V1 = Template(
         ),
         "The audio in the ad says {asr}.",
         say("Following are the descriptions of each scene:", "scenes"),
-        _scenes("This scene is categorized by the tags {tags}.", _WRITING, gap=" "),
+        parts.scenes("This scene is categorized by the tags {tags}.", parts.WRITING, gap=" "),
         say(
             "Return the long term memorability score of the video on a scale of 00 to 99 without any explanation.",
             "memorability",
         ),
         "\n<image>\n",
     ),
-    content=_NONE,
+    content=parts.NONE,
     behavior=say("{score}", "memorability"),
     behaviors=frozenset({"memorability"}),
     color_gap=",",
@@ -399,7 +288,7 @@ _MEMORABILITY_IMAGE_V1 = Template(
         "Return the memorability score of the image on a scale of 00 to 99 without any explanation.",
         "memorability",
     ),
-    content=_NONE,
+    content=parts.NONE,
     behavior=say("{score}", "memorability"),
     behaviors=frozenset({"memorability"}),
 )
@@ -429,8 +318,8 @@ TEMPLATES: dict[str, Template] = {
         _VIDEO_SCENES_IN_QUESTION_V0,
         _IMAGE_BEHAVIOR_V1,
         _unmarked(_IMAGE_BEHAVIOR_V1),
-        _FILM_BEHAVIOR_V1,
-        _FILM_TURNS_V1,
+        film_templates.FILM_BEHAVIOR_V1,
+        film_templates.FILM_TURNS_V1,
         _REDDIT_IMAGE_V1,
         _REDDIT_VIDEO_V1,
         _YOUTUBE_THUMBNAIL_V1,
