@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -81,6 +82,7 @@ def test_a_process_from_start_to_end(tmp_path):
         (["--model", ".", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: cannot listen there"),
         (["--model", "configs", "--port", "0"], "configs"),
         (["--model", ".", "--prot", "1"], "Did you mean '--port'?"),
+        (["--modle", "."], "Did you mean '--model'?"),
     ],
 )
 def test_mistakes_take_one_line(flags, told, capsys):
@@ -118,3 +120,38 @@ def test_ended_while_it_loads(tmp_path):
     text = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "stopped" in text and "Traceback" not in text, text
     assert time.monotonic() - begin < 30
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_what_runs(tmp_path):
+    """Those that wait are told so, and it ends with 0 before they could have been answered."""
+    model = model_in(tmp_path / "tokenizer")
+    orbax.save_model(tmp_path / "m", model.params, model.config, model.tokenizer, "v1_bare")
+    flags = ["--model", str(tmp_path / "m"), "--port", "0", "--slots", "1", "--no-warmup"]
+    command = [sys.executable, "-m", "jaxllava", "serve", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline()).group()  # type: ignore[union-attr]
+    assert process.stdout.readline().startswith("m: ")
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60, max_retries=0)
+    waiting = 150
+
+    def ask(number: int) -> str:
+        messages = [{"role": "user", "content": f"{number} red cups"}]
+        try:
+            client.chat.completions.create(model="m", messages=messages, max_tokens=400)  # type: ignore
+        except openai.InternalServerError as error:
+            return str(error.code)
+        return ""
+
+    with ThreadPoolExecutor(waiting) as pool:
+        asked = [pool.submit(ask, number) for number in range(waiting)]
+        until(lambda: any(one.done() for one in asked), 60)
+        process.send_signal(signal.SIGTERM)
+        assert "stopping: " in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        text = process.communicate(timeout=20)[0]
+        told = [one.result() for one in asked]
+    assert process.returncode == 0 and "Traceback" not in text, text
+    assert set(told) == {"", "shutting_down"} and told.count("shutting_down") > waiting // 2
+    assert f"stopped; {told.count('')} requests were answered" in text

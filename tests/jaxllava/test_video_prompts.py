@@ -25,13 +25,8 @@ from input_pipeline.types import Clip, Record, Turn
 from jaxllava import frames as frames_lib
 from jaxllava.api import Model
 from jaxllava.models.clip import normalise
-from jaxllava.models.eva import EvaVisionConfig
-from jaxllava.models.llama import LlamaConfig
-from jaxllava.models.llama_vid import Guide, LlamaVidConfig
-from jaxllava.models.qformer import QFormerConfig
+from jaxllava.models.llama_vid import Guide
 from jaxllava.videos import Video
-from jaxllava.weights import orbax
-from tests.conftest import make_asker
 from tests.input_pipeline.test_video import film
 from tests.jaxllava import tiny_models as tiny
 
@@ -53,15 +48,7 @@ def png(picture: Image.Image) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("video")
-    asker = make_asker(root / "bert")
-    vision = EvaVisionConfig(16, 32, 2, 2, image_size=16, patch_size=4)
-    qformer = QFormerConfig(16, 32, 2, 2, vocab_size=len(asker.tokenizer), queries=3, vision_size=16)
-    decoder = LlamaConfig(len(tokenizer), 32, 64, 2, 2, max_positions=600)
-    image = tokenizer.convert_tokens_to_ids("<image>")
-    model = LlamaVidConfig(vision, decoder, image, compress="grid:2", qformer=qformer, image_mode="pad")
-    orbax.save_model(root / "m", tiny.random_params(model), model, tokenizer, "imgsp_v1", asker=asker)
-    return root / "m"
+    return tiny.llama_vid_in(tmp_path_factory.mktemp("video"), tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,16 @@ import transformers
 
 from input_pipeline.tokenizer import train_tokenizer
 from jaxllava.models.clip import ClipConfig, ClipTextConfig, ClipVisionConfig
+from jaxllava.models.eva import EvaVisionConfig
 from jaxllava.models.llama import LlamaConfig
+from jaxllava.models.llama_vid import LlamaVidConfig
 from jaxllava.models.llava import LlavaConfig
+from jaxllava.models.qformer import QFormerConfig
 from jaxllava.rules import Params, flatten, unflatten
-from jaxllava.weights import fused, hf, hf_config, hf_export, lazy, tables
+from jaxllava.weights import fused, hf, hf_config, hf_export, lazy, orbax, tables
 from jaxllava.weights.checkpoint import Checkpoint
 from jaxllava.weights.source import open_checkpoint
+from tests.conftest import make_asker
 
 # Keys of a config.json that describe the file and not the model.
 HEADER = ("architectures", "model_type", "torch_dtype", "transformers_version")
@@ -151,3 +156,15 @@ def random_params(config: Any, seed: int = 0, std: float = 0.25) -> Params:
 def flat(params: Params) -> dict[str, Any]:
     """Leaves by path."""
     return flatten(params)
+
+
+def llama_vid_in(root: Path, tokenizer: transformers.PreTrainedTokenizerFast) -> Path:
+    """A folder with a tiny random LLaMA-VID of 600 positions, with its question tokenizer."""
+    asker = make_asker(root / "bert")
+    vision = EvaVisionConfig(16, 32, 2, 2, image_size=16, patch_size=4)
+    qformer = QFormerConfig(16, 32, 2, 2, vocab_size=len(asker.tokenizer), queries=3, vision_size=16)
+    decoder = LlamaConfig(len(tokenizer), 32, 64, 2, 2, max_positions=600)
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    model = LlamaVidConfig(vision, decoder, image, compress="grid:2", qformer=qformer, image_mode="pad")
+    orbax.save_model(root / "m", random_params(model), model, tokenizer, "imgsp_v1", asker=asker)
+    return root / "m"
