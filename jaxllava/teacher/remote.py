@@ -20,10 +20,10 @@ from input_pipeline.errors import UserError
 from jaxllava.teacher import pace
 from jaxllava.teacher.cache import Cache
 from jaxllava.teacher.endpoint import Endpoint
-from jaxllava.teacher.estimate import most_tokens, prompt_tokens
 from jaxllava.teacher.messages import Answer, Failure, Request
 from jaxllava.teacher.replies import Again, Reply, Stop
 from jaxllava.teacher.settings import Settings
+from jaxllava.teacher.tokens import most_tokens, prompt_tokens
 
 LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more (a day's quota) ends the run
 LEAST_IN_A_ROW = 32  # requests given up one after another, and none answered: the endpoint is down

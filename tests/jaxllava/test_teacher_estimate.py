@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from jaxllava.teacher.cache import Cache
-from jaxllava.teacher.estimate import estimate, most_tokens, picture_tokens, prompt_tokens, text_tokens
+from jaxllava.teacher.estimate import estimate
 from jaxllava.teacher.messages import Answer, Message, Request
 from jaxllava.teacher.settings import Settings
+from jaxllava.teacher.tokens import most_tokens, picture_tokens, prompt_tokens, text_tokens
 
 
 def picture(width: int, height: int) -> bytes:
