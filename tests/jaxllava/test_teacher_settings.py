@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline.errors import UserError
 from jaxllava.teacher.arguments import add_flags, settings_of
-from jaxllava.teacher.open import open_teacher
+from jaxllava.teacher.open import check, open_teacher
 from jaxllava.teacher.settings import Settings
 
 
@@ -52,9 +52,10 @@ def test_what_is_opened(monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(UserError, match="no key for 'm'"):
-        open_teacher(Settings("m"))
-    with pytest.raises(UserError, match="no such folder"):
-        open_teacher(Settings(f"{tmp_path}/model"))
+        check(Settings("m"))
+    for told in (check, open_teacher):
+        with pytest.raises(UserError, match="no such folder"):
+            told(Settings(f"{tmp_path}/model"))
     with pytest.raises(UserError, match="not a checkpoint"):
         open_teacher(Settings(str(tmp_path)))
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
