@@ -22,6 +22,7 @@ from input_pipeline.instruct.work_folder import work_folder
 from jaxllava import remote_paths
 from jaxllava.arguments import Parser, no_strangers
 from jaxllava.teacher import arguments, batches, estimate
+from jaxllava.teacher.bill import Bill
 from jaxllava.teacher.messages import Answer, Message, Request, Teacher
 from jaxllava.teacher.open import open_teacher
 from jaxllava.teacher.settings import Settings
@@ -200,7 +201,7 @@ def run(
             told = batches.write(requests(), args.batch_out, settings)
             return f"{told}\ngive the same command with --batch-in FILES when the results are there"
         kept = books.Books(work / "books.sqlite")
-        teacher, total, got = opened(settings), survey.asked.total(), 0
+        teacher, total, got = Bill(opened(settings)), survey.asked.total(), 0
         with bar(f"asking {teacher.model}") as report:
             for said in teacher.ask(requests()):
                 if isinstance(said, Answer):
@@ -209,6 +210,7 @@ def run(
                     kept.failure(said.key, said.reason, said.detail)
                 got += 1
                 report(got, total)
+        print(teacher.line(), flush=True)
         _enough(total - kept.answered_in_all(), total, args.max_failed_fraction, kept.failures())
         with bar("checking and writing") as report:
             report(0, 1)

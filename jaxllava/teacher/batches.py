@@ -57,6 +57,10 @@ class Kept:
         self.lacking: list[Request] = []
         self._cache = open_cache(settings, must_exist=True)
 
+    @property
+    def spent(self) -> float:
+        return 0.0
+
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         """See `Teacher.ask`."""
         for request in requests:

@@ -33,6 +33,10 @@ class Local:
     def model(self) -> str:
         return self._name
 
+    @property
+    def spent(self) -> float:
+        return 0.0
+
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         """See `Teacher.ask`."""
         source = iter(requests)

@@ -77,6 +77,11 @@ class Teacher(Protocol):
         """Its name, as reports and caches have it."""
         ...
 
+    @property
+    def spent(self) -> float:
+        """What asking has cost so far, at the settings' prices; 0 where nothing costs."""
+        ...
+
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         """An answer or a failure for each request, as they come, in any order.
 

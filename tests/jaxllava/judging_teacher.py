@@ -25,6 +25,10 @@ class RuleTeacher:
     def model(self) -> str:
         return self._model
 
+    @property
+    def spent(self) -> float:
+        return 0.0
+
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         taken = list(requests)
         self.asked += taken

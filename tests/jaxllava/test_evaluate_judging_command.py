@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jaxllava.cli import main
-from tests.fake_teacher import KEY, FakeTeacher, Reply, error
+from tests.fake_teacher import KEY, FakeTeacher, Reply, count, error
 from tests.jaxllava import serving_server as server
 from tests.jaxllava.judging_teacher import answer, data_in
 
@@ -76,8 +77,17 @@ def test_an_endpoint_with_failures_gives_every_figure(answered, endpoint, capsys
     assert "0 of them kept" in told and "at these prices" in told and "nothing was asked" in told
     assert "scienceqa: on top of that, the judge is asked once more where it and the model differ" in told
     assert not endpoint.bodies
-    main(argv(answered, "--in-flight", "8"))
+    main(argv(answered, "--in-flight", "8", "--price-in", "1000", "--price-out", "1000"))
     told = capsys.readouterr().out
+    bill = re.search(
+        r"(\d+) new answers: ([\d,]+) tokens of prompts and (\d+) of answers; about ([\d.]+) was spent", told
+    )
+    assert bill is not None
+    answers, prompts, new, spent = (float(number.replace(",", "")) for number in bill.groups())
+    assert answers == endpoint.answered.total() and prompts == sum(
+        count(body) for body in {json.dumps(body): body for body in endpoint.bodies}.values()
+    )
+    assert spent >= (prompts + new) / 1000 - 0.01
     found = figures(answered)
     assert set(found) == set(TASKS)
     assert found["llava_bench_wild"]["all"]["mean"] == pytest.approx(100 * 6 / 9)
@@ -86,6 +96,7 @@ def test_an_endpoint_with_failures_gives_every_figure(answered, endpoint, capsys
     assert endpoint.keys == {f"Bearer {KEY}"}
     asked, files = len(endpoint.bodies), kept_files(answered)
     main(argv(answered))
+    assert "no new answer came" in capsys.readouterr().out
     assert len(endpoint.bodies) == asked and kept_files(answered) == files, "a repetition costs nothing"
 
 

@@ -56,6 +56,7 @@ class Ruled:
     """
 
     model = "m"
+    spent = 0.0
 
     def __init__(self, settings: Settings, asked: Counter[str], fails: int = 0, dies: int = 0) -> None:
         self.settings, self.asked, self.fails, self.dies = settings, asked, fails, dies

@@ -19,6 +19,7 @@ from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks.task import SETTINGS, Questions, Task, read
 from jaxllava.progress import bar
 from jaxllava.teacher import arguments, batches, estimate
+from jaxllava.teacher.bill import Bill
 from jaxllava.teacher.messages import Request, Teacher
 from jaxllava.teacher.open import open_teacher
 from jaxllava.teacher.settings import Settings
@@ -86,8 +87,10 @@ def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, name
         print(batches.write(_left(found, root or Path(), settings, plan), args.judge_batch_out, settings))
         print("give the same command with --judge-batch-in FILES when the results are there")
         return not lacking
+    teacher = Bill(open_teacher(settings))
     with bar("judging") as report:
-        results = judge(found, root, open_teacher(settings), plan, args.out, args.setting, report, counts)
+        results = judge(found, root, teacher, plan, args.out, args.setting, report, counts)
+    print(teacher.line())
     show(results, args.out)
     return not lacking and all(map(is_whole, results))
 

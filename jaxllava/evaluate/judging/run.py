@@ -109,6 +109,10 @@ class _Counting:
     def model(self) -> str:
         return self._teacher.model
 
+    @property
+    def spent(self) -> float:
+        return self._teacher.spent
+
     def ask(self, requests: Iterable[Request]) -> Iterator[Answer | Failure]:
         def noted() -> Iterator[Request]:
             for request in requests:
