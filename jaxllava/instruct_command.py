@@ -207,11 +207,11 @@ def run(
                 if isinstance(said, Answer):
                     kept.answer(said.key, said.text, said.finish)
                 else:
-                    kept.failure(said.key, said.reason, said.detail)
+                    kept.failure(said.key, said.reason, said.detail, said.is_final)
                 got += 1
                 report(got, total)
         print(teacher.line(), flush=True)
-        _enough(total - kept.answered_in_all(), total, args.max_failed_fraction, kept.failures())
+        _enough(total - kept.settled(), total, args.max_failed_fraction, kept.failures())
         with bar("checking and writing") as report:
             report(0, 1)
             reasons = make.take(plan, kept, build / make.REJECTED)

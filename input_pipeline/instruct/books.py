@@ -15,7 +15,9 @@ from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Turn
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT, finish TEXT, reason TEXT, detail TEXT);
+CREATE TABLE IF NOT EXISTS answers (
+  key TEXT PRIMARY KEY, text TEXT, finish TEXT, reason TEXT, detail TEXT, is_final INTEGER
+);
 CREATE TABLE IF NOT EXISTS samples (
   key TEXT PRIMARY KEY, kind TEXT, id TEXT, image TEXT, reference TEXT, split TEXT, turns TEXT, draw REAL, place INTEGER
 );
@@ -53,30 +55,32 @@ class Books:
 
     def answer(self, key: str, text: str, finish: str) -> None:
         """Keeps an answer."""
-        self._put(key, text, finish, "", "")
+        self._put(key, text, finish, "", "", is_final=True)
 
-    def failure(self, key: str, reason: str, detail: str) -> None:
-        """Keeps why there is no answer."""
-        self._put(key, "", "", reason or "no reason given", detail)
+    def failure(self, key: str, reason: str, detail: str, is_final: bool) -> None:
+        """Keeps why there is no answer. is_final: asking again would not help."""
+        self._put(key, "", "", reason or "no reason given", detail, is_final=is_final)
 
-    def _put(self, *row: str) -> None:
+    def _put(self, *row: str, is_final: bool) -> None:
         clean = tuple(map(fields.writable, row))
-        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", clean)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (*clean, is_final)
+        )
 
-    def answered_in_all(self) -> int:
-        """How many requests have an answer."""
-        return self._connection.execute("SELECT COUNT(*) FROM answers WHERE reason = ''").fetchone()[0]
+    def settled(self) -> int:
+        """How many requests have an answer, or the teacher's last word that there is none."""
+        return self._connection.execute("SELECT COUNT(*) FROM answers WHERE is_final").fetchone()[0]
 
     def failures(self) -> dict[str, int]:
-        """{reason: how often} of what has no answer, the commonest first."""
+        """{reason: how often} of what has no answer yet, the commonest first."""
         rows = self._connection.execute(
-            "SELECT reason, COUNT(*) FROM answers WHERE reason != '' GROUP BY reason ORDER BY COUNT(*) DESC, reason"
+            "SELECT reason, COUNT(*) FROM answers WHERE NOT is_final GROUP BY reason ORDER BY COUNT(*) DESC, reason"
         )
         return dict(rows.fetchall())
 
-    def answered(self, key: str) -> tuple[str, str, str, str] | None:
-        """(text, finish, reason, detail) of a request; None where the teacher said nothing at all."""
-        row = "SELECT text, finish, reason, detail FROM answers WHERE key = ?"
+    def answered(self, key: str) -> tuple[str, str, str, str, int] | None:
+        """(text, finish, reason, detail, is_final) of a request; None where the teacher said nothing at all."""
+        row = "SELECT text, finish, reason, detail, is_final FROM answers WHERE key = ?"
         return self._connection.execute(row, (key,)).fetchone()
 
     def keep(self, sample: Kept, draw: float) -> None:

@@ -37,10 +37,11 @@ def take(plan: Plan, kept: Books, rejected: Path) -> Counter[str]:
     looked: tuple[str, str] = "", ""  # (subject, what is wrong with its picture)
     with rejected.open("w", encoding="utf-8") as file:
         for asked in plan.asked():
-            text, finish, why, detail = kept.answered(asked.key) or ("", "", "nothing was said", "")
+            said = kept.answered(asked.key) or ("", "", "nothing was said", "", False)
+            text, finish, why, detail, is_final = said
             seed, subject = plan.recipe.seed, asked.subject
             if why:
-                why = f"{NO_ANSWER}: {why}"
+                why = why if is_final else f"{NO_ANSWER}: {why}"
             else:
                 question = samples.question(asked.kind, subject.id, seed)
                 known = checks.Known(asked.told, asked.examples)

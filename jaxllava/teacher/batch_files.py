@@ -40,11 +40,13 @@ class Written:
 
 @dataclass
 class Results:
-    """answers: now in the cache; failures: requests that failed, by reason; foreign: lines of other requests than those
-    of the folder; malformed: lines that are none of a batch's; missing: requests of the folder without a result.
+    """answers, refused: now in the cache; failures: requests that failed, by reason; foreign: lines of other requests
+    than those of the folder; malformed: lines that are none of a batch's; missing: requests of the folder without a
+    result.
     """
 
     answers: int = 0
+    refused: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     foreign: int = 0
     malformed: int = 0
@@ -173,11 +175,12 @@ def _take(
     else:  # never asked: "batch_expired", ...
         code = error.get("code") if isinstance(error, dict) else None
         reply, reason = None, str(code or "no response").replace("_", " ")
-    if isinstance(reply, Answer):
+    if isinstance(reply, Answer) or (isinstance(reply, Failure) and reply.is_paid):
         if identity in left:
             cache.put(identity, reply)
             left.discard(identity)
-            done.answers += 1
+            done.answers += isinstance(reply, Answer)
+            done.refused += isinstance(reply, Failure)
     else:
         failed[identity] = reply.reason if isinstance(reply, Failure | Again) else reason
 

@@ -41,8 +41,8 @@ def read(files: Sequence[Path], folder: Path, settings: Settings) -> str:
         cache.close()
     told = "".join(f"; failed, {reason}: {count}" for reason, count in done.failures.most_common())
     return (
-        f"{done.answers} answers read; {done.missing} without a result, {done.foreign} lines of other requests, "
-        f"{done.malformed} lines that are none of a batch's{told}"
+        f"{done.answers} answers and {done.refused} refusals read; {done.missing} without a result, {done.foreign} "
+        f"lines of other requests, {done.malformed} lines that are none of a batch's{told}"
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from input_pipeline.errors import UserError, in_one_line
-from jaxllava.teacher.messages import Answer
+from jaxllava.teacher.messages import FINISHES, Answer, Failure
 
 FILE = "answers.sqlite"
 _VERSION = 1
@@ -69,22 +69,34 @@ class Cache:
                 raise UserError(f"{path}: written by another version of jaxllava; name another --cache")
             return connection
 
-    def get(self, identity: str, key: str) -> Answer | None:
-        """The kept answer, told as that of `key`; None where there is none."""
+    def get(self, identity: str, key: str) -> Answer | Failure | None:
+        """What is kept, told as that of `key`; None where nothing is."""
         query = "SELECT text, finish, prompt_tokens, new_tokens FROM answers WHERE identity = ?"
         try:
             with self._lock:
                 row = self._connection.execute(query, (bytes.fromhex(identity),)).fetchone()
         except sqlite3.Error as error:
             raise self._unusable(error) from None
-        return None if row is None else Answer(key, *row, kept=True)
+        if row is None:
+            return None
+        text, finish, prompt_tokens, new_tokens = row
+        if finish in FINISHES:
+            return Answer(key, text, finish, prompt_tokens, new_tokens, kept=True)
+        return Failure(key, finish, text, is_final=True, is_paid=True)
 
     def __contains__(self, identity: str) -> bool:
         return self.get(identity, "") is not None
 
-    def put(self, identity: str, answer: Answer) -> Answer:
-        """Keeps an answer. Returns it, or the one that another process kept meanwhile: all use the first."""
-        row = (bytes.fromhex(identity), answer.text, answer.finish, answer.prompt_tokens, answer.new_tokens)
+    def put(self, identity: str, result: Answer | Failure) -> Answer | Failure:
+        """Keeps an answer, or a failure that was paid for (its reason in the place of `finish`).
+
+        Returns it, or what another process kept meanwhile: all use the first.
+        """
+        if isinstance(result, Answer):
+            said = (result.text, result.finish, result.prompt_tokens, result.new_tokens)
+        else:
+            said = (result.detail, result.reason, 0, 0)
+        row = (bytes.fromhex(identity), *said)
         try:
             with self._lock:
                 done = self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
@@ -92,9 +104,11 @@ class Cache:
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise self._unusable(error) from None
         if is_first:
-            return answer
-        first = self.get(identity, answer.key)
-        return answer if first is None else replace(first, kept=answer.kept)
+            return result
+        first = self.get(identity, result.key)
+        if isinstance(first, Answer):  # asked for here all the same
+            return replace(first, kept=False)
+        return first or result
 
     def __len__(self) -> int:
         with self._lock:

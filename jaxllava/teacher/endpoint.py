@@ -106,7 +106,7 @@ class Endpoint:
         try:
             body = chat_body(request, self._settings.model, self._limit_name)
         except PictureError as error:
-            return Failure(request.key, "unreadable picture", str(error)), None
+            return Failure(request.key, "unreadable picture", str(error), is_final=True), None
         client = self._free.pop()
         try:
             async with asyncio.timeout(self._settings.timeout):
@@ -127,7 +127,7 @@ class Endpoint:
                 told = error.response.text
             return read_error(request.key, status, told, retry_after(error.response.headers)), None
         except UnicodeEncodeError:
-            return Failure(request.key, "unreadable text", "half of a surrogate pair is no text"), None
+            return Failure(request.key, "unreadable text", "half of a surrogate pair is no text", True), None
         finally:
             self._free.append(client)
         try:

@@ -89,10 +89,10 @@ class Local:
         )
         for (identity, request, row), (text, new, is_cut) in zip(batch, written, strict=False):
             if not text:
-                yield identity, Failure(request.key, "returned nothing")
-                continue
-            answer = Answer(request.key, text, "length" if is_cut else "stop", len(row[0]), new)
-            yield identity, answer if self._cache is None else self._cache.put(identity, answer)
+                result = Failure(request.key, "returned nothing", is_final=True, is_paid=True)
+            else:
+                result = Answer(request.key, text, "length" if is_cut else "stop", len(row[0]), new)
+            yield identity, result if self._cache is None else self._cache.put(identity, result)
 
     def _read(self, request: Request) -> Row | Failure:
         try:
@@ -100,11 +100,11 @@ class Local:
             pictures = [image for one in request.messages for image in one.images]
             (row,) = self._model.read([turns], [pictures], system=system)
         except UserError as error:
-            return Failure(request.key, "not accepted", in_one_line(error))
+            return Failure(request.key, "not accepted", in_one_line(error), is_final=True)
         length, most = len(row[0]) + request.max_tokens, self._model.config.decoder.max_positions
         if length > most:
             detail = f"{length} tokens with its longest answer; the model has {most} places"
-            return Failure(request.key, "too long for the model", detail)
+            return Failure(request.key, "too long for the model", detail, is_final=True)
         return row
 
 

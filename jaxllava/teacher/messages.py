@@ -46,6 +46,9 @@ class Request:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+FINISHES = ("stop", "length")
+
+
 @dataclass(frozen=True)
 class Answer:
     """finish: why it ended, "stop" or "length" (cut at `max_tokens`). Tokens as the teacher counts them. kept: from an
@@ -62,11 +65,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without an answer. `reason` is short, so that reports can count it; `detail` holds no secret."""
+    """A request without an answer. `reason` is short, so that reports can count it; `detail` holds no secret. is_final:
+    it is the teacher's last word (a refusal, a prompt that is too long), and asking again would not help. is_paid: it
+    was said in place of an answer, so that caches keep it like one.
+    """
 
     key: str
     reason: str
     detail: str = ""
+    is_final: bool = False
+    is_paid: bool = False
 
 
 class Teacher(Protocol):

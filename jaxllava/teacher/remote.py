@@ -111,7 +111,7 @@ class Remote:
         if work.stopped is not None:
             raise work.stopped
 
-    def _kept(self, request: Request) -> Answer | None:
+    def _kept(self, request: Request) -> Answer | Failure | None:
         return None if self._cache is None else self._cache.get(request.identity(self.model), request.key)
 
 
@@ -181,7 +181,7 @@ class _Work:
         result: Result = None
         try:
             result = await self._answer(request)
-            if isinstance(result, Answer) and self._cache is not None:
+            if self._cache is not None and (isinstance(result, Answer) or (result and result.is_paid)):
                 result = await self._loop.run_in_executor(self._writer, self._cache.put, identity, result)
         except asyncio.CancelledError:
             return

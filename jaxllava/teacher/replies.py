@@ -65,13 +65,15 @@ def read_body(key: str, body: Any) -> Reply:
         return Again("malformed reply", "no message", is_down=True, may_cost=True)
     finish = choice.get("finish_reason")
     if said.get("refusal") or finish == "content_filter":
-        return Failure(key, "refused", short(said.get("refusal") or "content_filter"))
+        why = short(said.get("refusal") or "content_filter")
+        return Failure(key, "refused", why, is_final=True, is_paid=True)
     text = _text(said.get("content"))
     if text is None or finish == "error":
         return Again("malformed reply", "no text", may_cost=True)
     if not text.strip():
         if finish == "length":  # a model that thinks first and never came to the answer
-            return Failure(key, "returned nothing", "all of max_tokens went before the answer")
+            why = "all of max_tokens went before the answer"
+            return Failure(key, "returned nothing", why, is_final=True, is_paid=True)
         return Again("returned nothing", short(f"finish_reason {finish}"), may_cost=True)
     prompt, new = usage(body) or (0, 0)
     return Answer(key, text, "length" if finish == "length" else "stop", prompt, new)
@@ -119,9 +121,9 @@ def read_error(key: str, status: int, body: Any, wait: float | None = None) -> R
     if status == 403:
         return Failure(key, "forbidden", detail)
     if code in _FILTERED:
-        return Failure(key, "refused", detail)
+        return Failure(key, "refused", detail, is_final=True)
     if code == "context_length_exceeded" or _TOO_LONG.search(message):
-        return Failure(key, "too long for the model", detail)
+        return Failure(key, "too long for the model", detail, is_final=True)
     parameter = str(told.get("param") or "")
     if code in ("unsupported_parameter", "unsupported_value") or "max_completion_tokens" in message:
         return Unsupported(parameter or "max_tokens", detail)

@@ -284,6 +284,19 @@ def test_failures_stop_it_and_are_asked_again(pictures, capsys) -> None:
     assert whole["taken"] == some["taken"]
 
 
+def test_a_refusal_is_an_answer_that_is_not_taken(pictures) -> None:
+    class Refuses(Ruled):
+        def ask(self, requests):
+            for number, said in enumerate(super().ask(requests)):
+                final = Failure(said.key, "refused", "not this one", is_final=True, is_paid=True)
+                yield final if number == 4 else said
+
+    instruct(flags(pictures), lambda settings: Refuses(settings, Counter()))
+    rejected = [json.loads(line) for line in (pictures / "out/rejected.jsonl").read_text().splitlines()]
+    assert [row["reason"] for row in rejected if row.get("detail") == "not this one"] == ["refused"]
+    assert json.loads((pictures / "out/summary.json").read_text())["failed"] == 0
+
+
 def test_batch_files_and_dry_run(pictures, capsys, monkeypatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -316,7 +329,10 @@ def test_batch_files_and_dry_run(pictures, capsys, monkeypatch) -> None:
     read = [*batch, "--batch-in", str(pictures / "one.jsonl")]
     with pytest.raises(UserError, match="set OPENAI_API_KEY"):  # what the results lack is asked
         instruct(flags(pictures, "out", *read))
-    assert f"{half} answers read; {len(results) - half} without a result" in capsys.readouterr().out
+    assert (
+        f"{half} answers and 0 refusals read; {len(results) - half} without a result"
+        in capsys.readouterr().out
+    )
     instruct(flags(pictures, "out", *read, str(pictures / "two.jsonl")))
     assert files(pictures / "out") == files(pictures / "direct")
 

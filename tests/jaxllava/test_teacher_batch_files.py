@@ -13,7 +13,7 @@ import pytest
 from input_pipeline.errors import UserError
 from jaxllava.teacher.batch_files import read, write
 from jaxllava.teacher.cache import Cache
-from jaxllava.teacher.messages import Answer, Message, Request
+from jaxllava.teacher.messages import Answer, Failure, Message, Request
 from tests.conftest import png
 
 
@@ -96,15 +96,15 @@ def test_results_in_any_order(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text("\n".join(told[7:]))
     cache = Cache(tmp_path / "cache")
     found = read([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], folder, cache)
-    assert (found.answers, found.foreign, found.malformed, found.missing) == (4, 2, 3, 1)
-    assert found.failures == Counter({"refused": 1, "too long for the model": 1, "batch expired": 1})
-    assert len(cache) == 4
+    assert (found.answers, found.refused, found.foreign, found.malformed, found.missing) == (4, 1, 2, 3, 1)
+    assert found.failures == Counter({"too long for the model": 1, "batch expired": 1})
+    assert len(cache) == 5 and cache.get(names[5], "k") == Failure("k", "refused", "no", True, True)
     for i, name in enumerate(names[1:4], 1):
         assert cache.get(name, "k") == Answer("k", f"answer {i}", "stop", 5, 2, kept=True)
     # What is left, and nothing else, goes into the next files.
     again = write(requests, "m", tmp_path / "next", cache)
-    assert again.kept == 4
-    assert [line["custom_id"] for path in again.files for line in lines(path)] == names[4:]
+    assert again.kept == 5
+    assert [line["custom_id"] for path in again.files for line in lines(path)] == [names[4], *names[6:]]
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -231,12 +231,21 @@ def test_what_was_answered_is_not_asked_again(monkeypatch, tmp_path) -> None:
     }
 
 
-def test_failures_are_not_kept(monkeypatch, tmp_path) -> None:
-    for reply, kind in ((Reply("refusal", "no"), Failure), (Reply(text="fine"), Answer)):
+def test_what_was_paid_for_is_kept_and_other_failures_are_not(monkeypatch, tmp_path) -> None:
+    busy, fine = error(403, message="not here"), Reply(text="fine")
+    for reply, kind in ((busy, Failure), (fine, Answer)):
         (found,), fake = ask(
             lambda body, number, reply=reply: reply, [one("q")], monkeypatch, Cache(tmp_path)
         )
         assert isinstance(found, kind) and len(fake.bodies) == 1
+    thinks = Reply(text="", finish="length")  # all of its tokens went before the answer
+    for text, reply, reason in (("a", Reply("refusal", "no"), "refused"), ("b", thinks, "returned nothing")):
+        for tries in (1, 0):
+            (found,), fake = ask(
+                lambda body, number, reply=reply: reply, [one(text)], monkeypatch, Cache(tmp_path)
+            )
+            assert isinstance(found, Failure) and found.reason == reason and found.is_final
+            assert len(fake.bodies) == tries
 
 
 def test_requests_are_taken_as_there_is_room(monkeypatch) -> None:
