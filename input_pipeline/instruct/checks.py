@@ -38,6 +38,8 @@ _SOURCE = re.compile(
     rf"|\b(?:the|these|this|each|one|another|first|second|third|fourth|fifth|last) "
     rf"(?:image |given |provided |textual )?(?:descriptions?|sentences?|statements?) {_TELLS}\b"
     rf"|\b(?:given|provided|supplied) {_THINGS}\b|"
+    rf"\b(?:details|descriptions?|captions?|information|data) (?:that )?you(?:['’]ve| have)? "
+    rf"(?:shared|provided|gave|given|listed)\b|"
     rf"\b{_THINGS} (?:(?:that )?(?:is|are|was|were) )?(?:provided|supplied)\b(?! (?:by|on|at|for)\b)",
     re.IGNORECASE,
 )
@@ -45,7 +47,21 @@ _FRACTION = r"(?:0?\.\d{2,}|0\.\d|1\.0+)"
 _COORDINATES = re.compile(
     rf"(?<![\d.]){_FRACTION}\s*(?:,|;|and|to|-|–)\s*{_FRACTION}(?!\d)|[\[(]\s*{_FRACTION}\s*,"
 )
-_MARKS = re.compile(r"<(?:image|video|s|/s|\|im_start\||\|im_end\|)>", re.IGNORECASE)
+_MARKS = re.compile(
+    r"<(?:image|video|s|/s|\|im_start\||\|im_end\||/?(?:think|thinking|reasoning))>", re.IGNORECASE
+)
+# Said to whoever asked for the data, and not to whoever looks at the picture.
+_OPENING = re.compile(
+    r"^\W*(?:(?:sure|certainly|of course|absolutely|okay)\b[^.!?\n]{0,20}[,.!]\s*)?"
+    r"(?:here(?:'s|’s| is| are)|below is|the following is) (?:an? |the |some |your )?(?:\w+ ){0,2}"
+    r"(?:description|conversation|questions?|answers?)\b|^\W*(?:sure|certainly|of course|absolutely)\s*[!,.]",
+    re.IGNORECASE,
+)
+_CLOSING = re.compile(
+    r"(?:(?:please )?let me know|feel free to|would you like me to|i hope (?:this|that) helps"
+    r"|if you(?:'d|’d| would) like (?:me to|more|another|any))\b[^\n]{0,120}$",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w.])\d+(?:\.\d+)?")
 
 
@@ -117,6 +133,10 @@ def read(text: str, finish: str, rules: Rules, known: Known, question: str = "")
     for pair in found:
         if problem := _of_pair(pair, rules, known):
             return problem
+    if (rules.pairs is None and _OPENING.search(found[0].answer)) or _CLOSING.search(
+        found[-1].answer.strip()
+    ):
+        return "speaks to the one who asked for it"
     if len({" ".join(pair.question.lower().split()) for pair in found}) < len(found):
         return "the same question twice"
     said = "\n".join(pair.answer for pair in found)

@@ -99,6 +99,30 @@ def test_other_reasons() -> None:
     assert read(GOOD, languages=()) == GOOD
 
 
+def test_what_is_said_to_the_one_who_asked_is_not_taken() -> None:
+    describe = lambda text: checks.read(text, "stop", KINDS["detail"], TOLD, "Describe it.")
+    for text in (
+        f"Certainly! {LONG}",
+        f"Of course. Here is a full description of the picture. {LONG}",
+        f"{LONG}\n\nLet me know if you would like me to adjust this description!",
+        f"{LONG} If you'd like more details, just ask.",
+    ):
+        assert describe(text) == "speaks to the one who asked for it"
+    assert (
+        describe(f"Based on the details you shared, this is a cup. {LONG}")
+        == "speaks of what it was told as of a text"
+    )
+    for text in (
+        f"{LONG} The sign says: let me know what you want.\nIt is red.",
+        f"Sure enough, it is a cup. {LONG}",
+    ):
+        assert isinstance(describe(text), list)
+    ends = [GOOD[0], replace(GOOD[1], answer=GOOD[1].answer + " Let me know if you'd like more questions!")]
+    assert read(ends) == "speaks to the one who asked for it"
+    assert read([GOOD[0], replace(GOOD[1], answer="Sure! " + GOOD[1].answer)])[1].answer.startswith("Sure!")
+    assert read([GOOD[0], replace(GOOD[1], answer="<think>Plates?</think> Two.")]) == "a control token in it"
+
+
 def test_words_of_the_picture_itself_and_wanted_coordinates_are_taken() -> None:
     meme = [GOOD[0], Pair("What does it say?", "It has a caption at the top in large white letters.")]
     assert read(meme) == "speaks of what it was told as of a text"

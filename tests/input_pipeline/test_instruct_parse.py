@@ -59,6 +59,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("Question:\nWhat?\n===\nAnswer:\n\n===", "answer without text"),
         ("Question:\n===\nAnswer:\nYes", "question without text"),
         ("Question:\nWhat?\nAnswer:\nYes", "no === between question and answer"),
+        ("One.\nTwo.\nQuestion:\nWhat?\n===\nAnswer:\nYes", "a block that is neither question nor answer"),
         ("Sure!\n===\nQuestion:\nWhat?\n===\nAnswer:\nYes", "a block that is neither question nor answer"),
         ("Question:\na\n===\nQuestion:\nb\n===\nAnswer:\nc", "question without an answer"),
         ("Question:\na\n===\nAnswer:\nb\n===\nAnswer:\nc", "answer without a question"),
@@ -80,6 +81,40 @@ def test_forms_that_are_taken() -> None:
         parse.pairs("```\nQuestion:\r\nWhat is it?\r\n===\r\nAnswer:\r\nA cup.\r\n\r\nIt is red.\n```")
         == pair
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>What to ask?\n===\nQuestion: a\n</think>\n\nQuestion:\nWhat is it?\n===\nAnswer:\nA cup.",
+        "**Question:**\nWhat is it?\n===\n**Answer:** A cup.\n===",
+        "**Question**: What is it?\n===\n__Answer:__\nA cup.",
+        "### Question 1:\nWhat is it?\n===\n### Answer 1:\nA cup.",
+        "question: What is it?\n===\nanswer: A cup.",
+        "Here is a conversation about the picture:\n\nQuestion:\nWhat is it?\n===\nAnswer:\nA cup.",
+        "```\nHere it is.\nQuestion:\nWhat is it?\n===\nAnswer:\nA cup.\n===\n```",
+    ],
+)
+def test_what_models_put_around_blocks_is_dropped(text: str) -> None:
+    assert parse.pairs(text) == [Pair("What is it?", "A cup.")]
+    assert parse.pairs("Question:\nBold?\n===\nAnswer:**Yes**, it is.")[0].answer == "**Yes**, it is."
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "<think>It is a cup, so {}</think>\n",
+        "Sure! Here's a detailed description of the image:\n\n",
+        "Here is a description of the picture:\n",
+        "**Description**\n\n",
+        "Description: ",
+        "## Detailed image description\n",
+        "**Description:** ",
+    ],
+)
+def test_what_models_put_in_front_of_a_text_is_dropped(around: str) -> None:
+    text = "The description of a cup stands on it: it is red.\n\nSure enough, it is."
+    assert parse.plain(around + text) == text
 
 
 def test_plain_text_has_no_blocks() -> None:
