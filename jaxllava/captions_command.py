@@ -27,6 +27,7 @@ def parser() -> Parser:
         help="lists or lines of {id, image, caption}; LLaVA JSON too",
     )  # fmt: skip
     add("--images", type=Path, help="folder of the pictures; without it LLaVA JSON alone is written")
+    add("--instructions", type=Path, metavar="FILE", help="to draw from, one on a line (11 of ours)")
     add(
         "--balance",
         action="store_true",
@@ -51,7 +52,7 @@ def captions(argv: Sequence[str]) -> None:
     if not args.balance and (args.least, args.most) != (3, 100):
         raise UserError("--least and --most go with --balance")
     from input_pipeline.instruct import captions as making
-    from input_pipeline.instruct import phrases
+    from input_pipeline.instruct import phrases, prompts
     from input_pipeline.instruct.work_folder import work_folder
 
     recipe = making.Recipe(
@@ -63,6 +64,7 @@ def captions(argv: Sequence[str]) -> None:
         args.seed,
         args.heldout,
         args.max_bad_fraction,
+        prompts.lines_of(args.instructions) if args.instructions else (),
     )
     recipe.check()
     if recipe.balance:

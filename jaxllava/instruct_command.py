@@ -12,20 +12,26 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from input_pipeline.errors import UserError, nearest
+from input_pipeline.instruct import books, make
+from input_pipeline.instruct.plan import Plan, Recipe
+from input_pipeline.instruct.subjects import PICTURE_KINDS, POST_KINDS, RATIOS, Asked
 from input_pipeline.instruct.work_folder import work_folder
 from jaxllava import remote_paths
 from jaxllava.arguments import Parser, no_strangers
+from jaxllava.progress import bar
 from jaxllava.teacher import arguments, batches, estimate
 from jaxllava.teacher.bill import Bill
 from jaxllava.teacher.messages import Answer, Message, Request, Teacher
-from jaxllava.teacher.open import open_teacher
+from jaxllava.teacher.open import model_name, open_teacher
 from jaxllava.teacher.settings import Settings
+
+_SPLITS = "behavior_train,behavior_heldout"
 
 
 def parser() -> Parser:
@@ -52,11 +58,11 @@ def parser() -> Parser:
     group.add_argument(
         "--posts", type=Path, metavar="DATA", help="records of `jaxllava prepare` with reactions"
     )
-    group.add_argument("--split", default="behavior_train,behavior_heldout", help="of --posts (%(default)s)")
+    group.add_argument("--split", help=f"of --posts ({_SPLITS})")
     group.add_argument(
         "--scenes", type=Path, help="scenes of --posts in words, a file of `jaxllava verbalise`"
     )
-    group.add_argument("--scenes-by", choices=("sha256", "name"), default="sha256")
+    group.add_argument("--scenes-by", choices=("sha256", "name"), help="what --scenes are found by (sha256)")
     group.add_argument("--share", type=float, default=1.0, help="of the pictures or posts, drawn by id (all)")
     group.add_argument("--most-boxes", type=int, default=100, help="of a picture: the largest (%(default)s)")
     group = made.add_argument_group("what to ask")
@@ -70,7 +76,14 @@ def parser() -> Parser:
         "--prompts", type=Path, help="folder of a folder for each kind, as LLaVA has them (ours)"
     )
     group.add_argument("--max-tokens", type=int, default=1024, help="of an answer (%(default)s)")
-    group.add_argument("--temperature", type=float, default=0.0)
+    group.add_argument("--temperature", type=float, default=0.0, help="of an answer (%(default)g)")
+    group.add_argument(
+        "--tries",
+        type=int,
+        default=1,
+        metavar="N",
+        help="answers that are asked for, one after another, until one is taken (%(default)s)",
+    )
     group = made.add_argument_group("what to take")
     group.add_argument(
         "--languages", default="en", help="of answers, such as en,de; '' for any (%(default)s)"
@@ -94,12 +107,7 @@ def parser() -> Parser:
     )
     group = made.add_argument_group("how to go on")
     group.add_argument("--dry-run", action="store_true", help="say what asking costs, and stop")
-    group.add_argument(
-        "--batch-out", type=Path, metavar="DIR", help="write a provider's batch files, and stop"
-    )
-    group.add_argument(
-        "--batch-in", **files, help="results of the batch files in --batch-out; what they lack is asked"
-    )
+    arguments.add_batch_flags(group.add_argument)
     arguments.add_flags(made)
     return made
 
@@ -115,16 +123,15 @@ def instruct(argv: Sequence[str], opened: Callable[[Settings], Teacher] = open_t
     settings = arguments.settings_of(args)
     if settings.cache is None:
         settings = replace(settings, cache=args.out.with_name(f"{args.out.name}.answers"))
-    if args.batch_in and not args.batch_out:
-        raise UserError("--batch-in needs --batch-out DIR, the folder that the batch files were written to")
-    print(run(recipe, args, settings, opened))
+    arguments.check_batch_flags(args, settings)
+    summary, told = run(recipe, args, settings, opened)
+    print(told)
+    if summary and not any(summary["taken"].values()):
+        raise SystemExit(1)
 
 
-def recipe_of(args: argparse.Namespace) -> Any:
+def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe that the flags name."""
-    from input_pipeline.instruct.plan import Recipe
-    from input_pipeline.instruct.subjects import PICTURE_KINDS, POST_KINDS, RATIOS
-
     known = POST_KINDS if args.posts else PICTURE_KINDS
     kinds = tuple(args.kinds.split(",")) if args.kinds else known
     for kind in kinds:
@@ -144,17 +151,26 @@ def recipe_of(args: argparse.Namespace) -> Any:
             )
     if args.max_tokens < 1:
         raise UserError(f"--max-tokens {args.max_tokens}: at least 1 is needed")
-    if not args.temperature >= 0:
-        raise UserError(f"--temperature {args.temperature:g}: 0 or more is needed")
+    if not 0 <= args.temperature <= 2:
+        raise UserError(f"--temperature {args.temperature:g}: a number from 0 to 2 is needed")
+    if args.tries < 1:
+        raise UserError(f"--tries {args.tries}: at least 1 is needed")
+    if args.tries > 1 and not args.temperature:
+        raise UserError(
+            f"--tries {args.tries} needs a --temperature: without one every answer would be the same"
+        )
+    for name in ("scenes", "split", "scenes_by"):
+        if not args.posts and getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} goes with --posts, which is not there")
     if not 0 <= args.max_failed_fraction <= 1:
         raise UserError(f"--max-failed-fraction {args.max_failed_fraction:g}: a share from 0 to 1 is needed")
     return Recipe(
         coco=tuple(map(str, args.coco)),
         jsonl=tuple(map(str, args.jsonl)),
         posts=str(args.posts or ""),
-        splits=tuple(args.split.split(",")) if args.posts else (),
+        splits=tuple((args.split or _SPLITS).split(",")) if args.posts else (),
         scenes=str(args.scenes or ""),
-        scenes_by=args.scenes_by,
+        scenes_by=args.scenes_by or "sha256",
         images=str(args.images or ""),
         prompts=str(args.prompts or ""),
         ratio=dict(zip(kinds, parts, strict=True)),
@@ -169,21 +185,18 @@ def recipe_of(args: argparse.Namespace) -> Any:
 
 
 def run(
-    recipe: Any, args: argparse.Namespace, settings: Settings, opened: Callable[[Settings], Teacher]
-) -> str:
-    """Does the work and returns what to print.
+    recipe: Recipe, args: argparse.Namespace, settings: Settings, opened: Callable[[Settings], Teacher]
+) -> tuple[dict[str, Any], str]:
+    """Does the work and returns the summary, empty where nothing was asked, and what to print.
 
     Raises UserError where too much of the input is bad or too many requests have no answer: then nothing is written,
     and what was answered is kept.
     """
-    from input_pipeline.instruct import books, make
-    from input_pipeline.instruct.plan import Plan
-    from jaxllava.progress import bar
-
-    asking = {"model": settings.model, "max_tokens": args.max_tokens, "temperature": args.temperature}
+    asking = {"model": model_name(settings), "max_tokens": args.max_tokens, "temperature": args.temperature}
+    asking["tries"] = args.tries
     fingerprint = hashlib.sha256(json.dumps([recipe.fingerprint(), asking]).encode()).hexdigest()
-    if (done := _finished(args.out, fingerprint)) is not None:
-        return make.text(done, args.out) + "\nup to date"
+    if not args.dry_run and (done := _finished(args.out, fingerprint)) is not None:
+        return done, make.text(done, args.out) + "\nup to date"
     with work_folder(args.out) as work:
         build = work / "out"
         build.mkdir()
@@ -191,32 +204,31 @@ def run(
         with bar("reading") as report:
             report(0, 1)
             survey = plan.survey(build / make.QUARANTINE)
-        requests = lambda: _requests(plan, args)
         if args.batch_in:
             print(batches.read(args.batch_in, args.batch_out, settings), flush=True)
-        print(estimate.estimate(requests(), settings).line(), flush=True)
+        more = f"; up to {args.tries} times as much where answers are not taken" if args.tries > 1 else ""
+        print(estimate.estimate(_requests(plan.asked(), args), settings).line() + more, flush=True)
         if args.dry_run:
-            return "nothing was asked (--dry-run)"
-        if args.batch_out and not args.batch_in:
-            told = batches.write(requests(), args.batch_out, settings)
-            return f"{told}\ngive the same command with --batch-in FILES when the results are there"
+            return {}, "nothing was asked (--dry-run)"
         kept = books.Books(work / "books.sqlite")
-        teacher, total, got = Bill(opened(settings)), survey.asked.total(), 0
-        with bar(f"asking {teacher.model}") as report:
-            for said in teacher.ask(requests()):
-                if isinstance(said, Answer):
-                    kept.answer(said.key, said.text, said.finish)
-                else:
-                    kept.failure(said.key, said.reason, said.detail, said.is_final)
-                got += 1
-                report(got, total)
-        print(teacher.line(), flush=True)
-        _enough(total - kept.settled(), total, args.max_failed_fraction, kept.failures())
+        total = survey.asked.total()
+        if args.batch_out and not args.batch_in:
+            ask = lambda teacher: [_ask(plan, kept, teacher, args, draw) for draw in range(args.tries)]
+            told = batches.write(ask, args.batch_out, settings, args.batch_limit)
+            return {}, f"{told}\ngive the same command with --batch-in FILES when the results are there"
+        teacher = batches.Kept(settings) if args.batch_in else Bill(opened(settings))
+        for draw in range(args.tries):
+            asked = _ask(plan, kept, teacher, args, draw, total if draw == 0 else 0)
+            if isinstance(teacher, batches.Kept):
+                batches.check_kept(teacher)
+            _enough(asked - kept.settled(draw), asked, args, kept)
+        if isinstance(teacher, Bill):
+            print(teacher.line(), flush=True)
         with bar("checking and writing") as report:
             report(0, 1)
-            reasons = make.take(plan, kept, build / make.REJECTED)
+            reasons = make.take(plan, kept, build / make.REJECTED, args.tries)
             failed = sum(count for reason, count in reasons.items() if reason.startswith(make.NO_ANSWER))
-            _enough(failed, total, args.max_failed_fraction, kept.failures())  # by their keys
+            _enough(failed, total, args, kept)  # by their keys
             summary = make.write(plan, survey, kept, reasons, build, teacher.model)
         summary = {**summary, "asking": asking, "failed": failed, "fingerprint": fingerprint}
         told = json.dumps(summary, indent=1, ensure_ascii=False)
@@ -225,31 +237,61 @@ def run(
         if args.out.exists():
             shutil.rmtree(args.out)
         build.rename(args.out)
-    return make.text(summary, args.out)
+    return summary, make.text(summary, args.out)
 
 
-def _enough(failed: int, total: int, most: float, reasons: dict[str, int]) -> None:
+def _ask(
+    plan: Plan, kept: books.Books, teacher: Teacher, args: argparse.Namespace, draw: int, total: int = 0
+) -> int:
+    """Asks for the answers of one draw; of the second and later ones where those before are not taken.
+
+    Returns how many requests that was. Args: total: how many there will be, where that is known.
+    """
+    source = make.again(plan, kept, draw - 1) if draw else plan.asked()
+    taken = 0
+
+    def counted() -> Iterator[Request]:
+        nonlocal taken
+        for request in _requests(source, args, draw):
+            taken += 1
+            yield request
+
+    with bar(f"asking {teacher.model}{f' again ({draw + 1})' if draw else ''}") as report:
+        for got, said in enumerate(teacher.ask(counted()), 1):
+            if isinstance(said, Answer):
+                kept.answer(said.key, draw, said.text, said.finish)
+            else:
+                kept.failure(said.key, draw, said.reason, said.detail, said.is_final)
+            report(got, max(total, taken))
+    return taken
+
+
+def _enough(failed: int, total: int, args: argparse.Namespace, kept: books.Books) -> None:
     """Raises UserError where too many requests have no answer."""
-    if failed > most * total:
-        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items()) or "nothing was said"
+    if failed > args.max_failed_fraction * total:
+        why = [
+            f"{reason}: {count}{f', such as {detail}' if detail else ''}"
+            for reason, (count, detail) in kept.failures().items()
+        ]
+        remedy = "give the same command again"
+        if args.batch_in:
+            remedy = "give it without --batch-in and --batch-out to ask, or with another --batch-out for a next batch"
         raise UserError(
-            f"{failed} of {total} requests have no answer ({why}); nothing was written and the answers are kept: "
-            "give the same command again, or raise --max-failed-fraction"
+            f"{failed} of {total} requests have no answer ({'; '.join(why) or 'nothing was said'}); nothing was "
+            f"written and the answers are kept: {remedy}, or raise --max-failed-fraction"
         )
 
 
-def _requests(plan: Any, args: argparse.Namespace) -> Iterator[Request]:
-    for asked in plan.asked():
-        messages = tuple(Message(role, text) for role, text in asked.messages)
-        yield Request(asked.key, messages, args.max_tokens, args.temperature)
+def _requests(asked: Iterable[Asked], args: argparse.Namespace, draw: int = 0) -> Iterator[Request]:
+    for one in asked:
+        messages = tuple(Message(role, text) for role, text in one.messages)
+        yield Request(one.key, messages, args.max_tokens, args.temperature, draw=draw)
 
 
 def _finished(out: Path, fingerprint: str) -> dict[str, Any] | None:
     """The summary of a finished run that has nothing left to ask; UserError where `out` holds other things."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    from input_pipeline.instruct import make
-
     try:
         done = json.loads((out / make.SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -16,7 +16,7 @@ from input_pipeline.types import Turn
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
-  key TEXT PRIMARY KEY, text TEXT, finish TEXT, reason TEXT, detail TEXT, is_final INTEGER
+  key TEXT, draw INTEGER, text TEXT, finish TEXT, reason TEXT, detail TEXT, is_final INTEGER, PRIMARY KEY (key, draw)
 );
 CREATE TABLE IF NOT EXISTS samples (
   key TEXT PRIMARY KEY, kind TEXT, id TEXT, image TEXT, reference TEXT, split TEXT, turns TEXT, draw REAL, place INTEGER
@@ -43,7 +43,9 @@ class Books:
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._connection = sqlite3.connect(path)
+        self._connection = sqlite3.connect(
+            path, check_same_thread=False
+        )  # who asks may take requests in a thread
         self._connection.execute("PRAGMA journal_mode = OFF")
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_SCHEMA)
@@ -53,35 +55,35 @@ class Books:
         """Closes the file."""
         self._connection.close()
 
-    def answer(self, key: str, text: str, finish: str) -> None:
-        """Keeps an answer."""
-        self._put(key, text, finish, "", "", is_final=True)
+    def answer(self, key: str, draw: int, text: str, finish: str) -> None:
+        """Keeps an answer; `draw`: which of several to the same question."""
+        self._put(key, draw, (text, finish, "", ""), is_final=True)
 
-    def failure(self, key: str, reason: str, detail: str, is_final: bool) -> None:
+    def failure(self, key: str, draw: int, reason: str, detail: str, is_final: bool) -> None:
         """Keeps why there is no answer. is_final: asking again would not help."""
-        self._put(key, "", "", reason or "no reason given", detail, is_final=is_final)
+        self._put(key, draw, ("", "", reason or "no reason given", detail), is_final)
 
-    def _put(self, *row: str, is_final: bool) -> None:
-        clean = tuple(map(fields.writable, row))
-        self._connection.execute(
-            "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (*clean, is_final)
-        )
+    def _put(self, key: str, draw: int, said: tuple[str, ...], is_final: bool) -> None:
+        row = (fields.writable(key), draw, *map(fields.writable, said), is_final)
+        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
-    def settled(self) -> int:
+    def settled(self, draw: int) -> int:
         """How many requests have an answer, or the teacher's last word that there is none."""
-        return self._connection.execute("SELECT COUNT(*) FROM answers WHERE is_final").fetchone()[0]
+        row = "SELECT COUNT(*) FROM answers WHERE is_final AND draw = ?"
+        return self._connection.execute(row, (draw,)).fetchone()[0]
 
-    def failures(self) -> dict[str, int]:
-        """{reason: how often} of what has no answer yet, the commonest first."""
+    def failures(self) -> dict[str, tuple[int, str]]:
+        """{reason: (how often, a detail)} of what has no answer yet, the commonest first."""
         rows = self._connection.execute(
-            "SELECT reason, COUNT(*) FROM answers WHERE NOT is_final GROUP BY reason ORDER BY COUNT(*) DESC, reason"
+            "SELECT reason, COUNT(*), MIN(detail) FROM answers WHERE NOT is_final GROUP BY reason "
+            "ORDER BY COUNT(*) DESC, reason"
         )
-        return dict(rows.fetchall())
+        return {reason: (count, detail) for reason, count, detail in rows}
 
-    def answered(self, key: str) -> tuple[str, str, str, str, int] | None:
+    def answered(self, key: str, draw: int) -> tuple[str, str, str, str, int] | None:
         """(text, finish, reason, detail, is_final) of a request; None where the teacher said nothing at all."""
-        row = "SELECT text, finish, reason, detail, is_final FROM answers WHERE key = ?"
-        return self._connection.execute(row, (key,)).fetchone()
+        row = "SELECT text, finish, reason, detail, is_final FROM answers WHERE key = ? AND draw = ?"
+        return self._connection.execute(row, (key, draw)).fetchone()
 
     def keep(self, sample: Kept, draw: float) -> None:
         """Keeps a sample; `draw` is its rank in the mixture."""

@@ -44,6 +44,7 @@ class Recipe:
     Fields:
         files: lists or lines of {id, image, caption}; see `read`.
         images: folder of the pictures; '' for LLaVA JSON alone.
+        instructions: one of them is drawn for each caption; () for ours.
         balance: whether captions are chosen by their noun phrases; `least` and `most` as `concepts` has them.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     seed: int = 0
     heldout: float = 0.15
     max_bad_fraction: float = 0.05
+    instructions: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises UserError for what cannot be."""
@@ -139,7 +141,7 @@ def make(recipe: Recipe, work: Path, out: Path, tell: Any = lambda note: None) -
                     continue
                 data = _picture(recipe, item, library)
                 if not isinstance(data, Rejected):
-                    turns = samples.brief(item.text, item.key, recipe.seed)
+                    turns = samples.brief(item.text, item.key, recipe.seed, recipe.instructions)
                     kept = books.Kept(item.key, "caption", item.id, item.image, "", "", turns)
                     listed.write((",\n" if written else "\n") + books.llava_line(kept))
                     written += 1

@@ -21,6 +21,7 @@ from input_pipeline import records
 from input_pipeline.images import ImageError, open_image
 from input_pipeline.instruct import books, checks, draws, samples
 from input_pipeline.instruct.books import Books, Kept
+from input_pipeline.instruct.parse import Pair
 from input_pipeline.instruct.plan import Plan, Survey
 from input_pipeline.instruct.subjects import Asked, Subject
 from input_pipeline.sources import media
@@ -29,38 +30,57 @@ from input_pipeline.types import Record
 RECORDS, REJECTED, QUARANTINE, SUMMARY = "records", "rejected.jsonl", "quarantine.jsonl", "summary.json"
 GONE = "media is gone"
 NO_ANSWER = "no answer"
+_REFUSED = "refused"
 
 
-def take(plan: Plan, kept: Books, rejected: Path) -> Counter[str]:
-    """Checks every answer, keeps the good ones as samples, writes the others to `rejected` and counts their reasons."""
+def again(plan: Plan, kept: Books, draw: int) -> Iterator[Asked]:
+    """What another answer may be asked for, because the one of this draw is not taken."""
+    for asked in plan.asked():
+        said = kept.answered(asked.key, draw)
+        # A picture that cannot be read is not mended by another answer, nor is a prompt that is too long.
+        if said and said[4] and said[2] in ("", _REFUSED) and isinstance(_read(plan, asked, said), str):
+            yield asked
+
+
+def take(plan: Plan, kept: Books, rejected: Path, tries: int = 1) -> Counter[str]:
+    """Checks every answer, keeps the first good one of each request as a sample, writes those before it to `rejected`
+    and counts their reasons.
+    """
     reasons: Counter[str] = Counter()
     looked: tuple[str, str] = "", ""  # (subject, what is wrong with its picture)
     with rejected.open("w", encoding="utf-8") as file:
         for asked in plan.asked():
-            said = kept.answered(asked.key) or ("", "", "nothing was said", "", False)
-            text, finish, why, detail, is_final = said
             seed, subject = plan.recipe.seed, asked.subject
-            if why:
-                why = why if is_final else f"{NO_ANSWER}: {why}"
-            else:
-                question = samples.question(asked.kind, subject.id, seed)
-                known = checks.Known(asked.told, asked.examples)
-                found = checks.read(text, finish, plan.recipe.rules(asked.kind), known, question)
+            for draw in range(tries):
+                said = kept.answered(asked.key, draw)
+                if said is None and draw:
+                    break  # nobody asked again
+                said = said or ("", "", "nothing was said", "", False)
+                found = _read(plan, asked, said)
                 if not isinstance(found, str):
                     if looked[0] != subject.id:
                         looked = subject.id, _problem(plan, subject)
                     if not looked[1]:
                         turns = samples.turns(found, asked.key, seed, subject.media)
                         kept.keep(_sample(plan, asked, turns), books.rank(seed, asked.key))
-                        continue
+                        break
                     found = looked[1]
-                why = found
-            reasons[why] += 1
-            row = {"key": asked.key, "kind": asked.kind, "reason": why, "finish": finish, "text": text}
-            file.write(
-                json.dumps({**row, **({"detail": detail} if detail else {})}, ensure_ascii=False) + "\n"
-            )
+                reasons[found] += 1
+                row = {"key": asked.key, "kind": asked.kind, "draw": draw, "reason": found, "finish": said[1]}
+                row |= {"text": said[0]} | ({"detail": said[3]} if said[3] else {})
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return reasons
+
+
+def _read(plan: Plan, asked: Asked, said: tuple[str, str, str, str, int]) -> list[Pair] | str:
+    """The pairs of an answer, or why it is not taken."""
+    text, finish, why, _, is_final = said
+    if why:
+        return why if is_final else f"{NO_ANSWER}: {why}"
+    questions = plan.prompts[asked.kind].questions
+    question = samples.question(asked.kind, asked.subject.id, plan.recipe.seed, questions)
+    known = checks.Known(asked.told, asked.examples)
+    return checks.read(text, finish, plan.recipe.rules(asked.kind), known, question)
 
 
 def _sample(plan: Plan, asked: Asked, turns: Any) -> Kept:
@@ -173,7 +193,16 @@ def text(summary: dict[str, Any], out: Path) -> str:
             lines.append(f"{title}: {reason}: {count}{named}")
     lines += [f"rejected: {reason}: {count}" for reason, count in summary["rejected"].items()]
     mixed = " + ".join(f"{count} {kind}" for kind, count in summary["mixture"].items())
-    lines.append(f"mixture: {sum(summary['mixture'].values())} = {mixed}" if mixed else "mixture: none")
+    over = {kind: summary["taken"][kind] - count for kind, count in summary["mixture"].items()}
+    left = ", ".join(f"{count} {kind}" for kind, count in over.items() if count)
+    lines.append(
+        f"mixture: {sum(summary['mixture'].values())} = {mixed}{f'; left out for the ratio: {left}' if left else ''}"
+        if mixed
+        else "mixture: none"
+    )
+    absent = [kind for kind, count in summary["taken"].items() if not count]
+    if mixed and absent:
+        lines.append(f"warning: no answer was taken of: {', '.join(absent)}; the mixture is without it")
     lines += [f"{name}: {out / file}" for name, file in summary["files"].items()]
     if summary["splits"]:
         told = ", ".join(f"{name} {count}" for name, count in summary["splits"].items())

@@ -1,7 +1,8 @@
 """What a teacher is told to do: a system message and examples for each kind, read from folders of text files.
 
 The layout is that of LLaVA's release: `FOLDER/KIND/system_message.txt` and, for each example, `NNN_caps.txt` (what the
-user says) and `NNN_conv.txt` (what the assistant answers), so that its folders work as they are.
+user says) and `NNN_conv.txt` (what the assistant answers), so that its folders work as they are. A kind that the
+teacher writes no questions for may have `questions.txt`, one on a line.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ FOLDERS = {
     "audience_conversation": "audience_conversation",
     "audience_reasons": "audience_reasons",
 }
-SYSTEM, ASKED, TOLD = "system_message.txt", "_caps.txt", "_conv.txt"
+SYSTEM, ASKED, TOLD, QUESTIONS = "system_message.txt", "_caps.txt", "_conv.txt", "questions.txt"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A system message, and examples as (what the user says, what the assistant answers)."""
+    """A system message; examples as (what the user says, what the assistant answers); questions, where the teacher
+    writes none.
+    """
 
     system: str
     examples: tuple[tuple[str, str], ...]
+    questions: tuple[str, ...] = ()
 
     def messages(self, query: str) -> tuple[tuple[str, str], ...]:
         """(role, text) of each message, the query last (LLaVA, table 13)."""
@@ -41,7 +45,7 @@ class Prompt:
     @property
     def digest(self) -> str:
         """A hash, hex, of all of it."""
-        return hashlib.sha256(repr((self.system, self.examples)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.system, self.examples, self.questions)).encode()).hexdigest()
 
     @property
     def answers(self) -> frozenset[str]:
@@ -80,7 +84,15 @@ def _load(folder: Path, kind: str) -> Prompt:
     for name, example in zip(sorted(parts[0]), examples, strict=True):
         if not all(example):
             raise UserError(f"{folder / name}{TOLD if example[0] else ASKED}: is empty")
-    return Prompt(system, examples)
+    return Prompt(system, examples, lines_of(folder / QUESTIONS) if (folder / QUESTIONS).exists() else ())
+
+
+def lines_of(path: Path) -> tuple[str, ...]:
+    """The lines of a file that are not empty. UserError where it has none."""
+    found = tuple(line for line in map(str.strip, _text(path).splitlines()) if line)
+    if not found:
+        raise UserError(f"{path}: is empty; write there what is asked, one on a line")
+    return found
 
 
 def _text(path: Path) -> str:

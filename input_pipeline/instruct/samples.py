@@ -10,9 +10,12 @@ from input_pipeline.sources.llava_json import IMAGE
 from input_pipeline.types import Turn
 
 
-def question(kind: str, name: str, seed: int) -> str:
-    """The question of a kind whose questions are ours, drawn for a picture; '' where the teacher writes it."""
-    return draws.one_of(wording.DETAIL, seed, "detail", name) if kind == "detail" else ""
+def question(kind: str, name: str, seed: int, questions: Sequence[str] = ()) -> str:
+    """The question of a kind that the teacher writes no questions for, drawn for a picture; '' where it does.
+
+    Args: questions: to draw from, in place of ours.
+    """
+    return draws.one_of(questions or wording.DETAIL, seed, "detail", name) if kind == "detail" else ""
 
 
 def turns(pairs: Sequence[Pair], key: str, seed: int, media: int = 1) -> tuple[Turn, ...]:
@@ -36,6 +39,6 @@ def turns(pairs: Sequence[Pair], key: str, seed: int, media: int = 1) -> tuple[T
     return tuple(found)
 
 
-def brief(caption: str, key: str, seed: int) -> tuple[Turn, ...]:
-    """A caption as a pair of stage 1: one of the brief instructions, and the caption."""
-    return turns([Pair(draws.one_of(wording.BRIEF, seed, "brief", key), caption)], key, seed)
+def brief(caption: str, key: str, seed: int, instructions: Sequence[str] = ()) -> tuple[Turn, ...]:
+    """A caption as a pair of stage 1: one of the brief instructions (ours, if none are given), and the caption."""
+    return turns([Pair(draws.one_of(instructions or wording.BRIEF, seed, "brief", key), caption)], key, seed)

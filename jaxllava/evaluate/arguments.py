@@ -74,18 +74,7 @@ def judge(add: argparse.ArgumentParser) -> None:
     )
     add.add_argument("--judge-seed", type=int, default=0, help="of judged figures' intervals and guesses")
     add.add_argument("--judge-dry-run", action="store_true", help="say what judging costs, and stop")
-    add.add_argument(
-        "--judge-batch-out", type=Path, metavar="DIR", help="write a provider's batch files, and stop"
-    )
-    add.add_argument(
-        "--judge-batch-in",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="results of the batch files in --judge-batch-out; what they lack is asked",
-    )
+    teacher.add_batch_flags(add.add_argument, "judge-")
     add.add_argument(
         "--judge-reviews",
         type=Path,

@@ -26,6 +26,7 @@ _OF_JUDGE = {
     "judge_dry_run": False,
     "judge_batch_out": None,
     "judge_batch_in": [],
+    "judge_batch_limit": "max_completion_tokens",
 }
 _OF_REVIEWS = ("judge_drop_unparsable", "judge_seed")  # of those what --judge-reviews heeds
 # Flags that only benchmarks heed, and what they are where they are not given.

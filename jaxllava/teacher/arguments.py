@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from input_pipeline.errors import UserError
-from jaxllava.teacher.settings import Settings
+from jaxllava.teacher.open import is_folder
+from jaxllava.teacher.settings import LIMIT_NAMES, Settings
 
 
 def add_flags(parser: argparse.ArgumentParser, what: str = "teacher") -> None:
@@ -57,3 +59,41 @@ def settings_of(args: argparse.Namespace, what: str = "teacher") -> Settings:
         max_cost=args.max_cost,
         cache=args.cache,
     )
+
+
+def add_batch_flags(add: Callable[..., object], prefix: str = "") -> None:
+    """Adds --batch-out, --batch-in and --batch-limit by argparse's `add_argument`; `prefix` stands in front of them."""
+    add(
+        f"--{prefix}batch-out",
+        type=Path,
+        metavar="DIR",
+        help="write what is lacking as batch files, and stop",
+    )
+    add(
+        f"--{prefix}batch-in",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help=f"results of the batch files in --{prefix}batch-out; nothing is asked",
+    )
+    add(
+        f"--{prefix}batch-limit",
+        choices=LIMIT_NAMES,
+        default=LIMIT_NAMES[0],
+        help="what the model of batch files calls the limit of an answer (%(default)s)",
+    )
+
+
+def check_batch_flags(args: argparse.Namespace, settings: Settings, prefix: str = "") -> None:
+    """Raises UserError for flags that do not go together, and for a checkpoint, which no provider has."""
+    out, read = (getattr(args, f"{prefix}batch_{name}".replace("-", "_")) for name in ("out", "in"))
+    if read and not out:
+        raise UserError(
+            f"--{prefix}batch-in needs --{prefix}batch-out DIR, the folder that the batch files were written to"
+        )
+    if out and is_folder(settings):
+        raise UserError(
+            f"batch files are for a provider's model, and {settings.model} is a folder; give the command without them"
+        )

@@ -1,7 +1,6 @@
 """Requests as files for a provider's batch service (OpenAI's JSONL), and its results back into the cache.
 
-Batches cost less and take hours. `write` leaves out what the cache has; after `read` the same requests, asked or
-written again, are answered from the cache, and only what failed goes out anew.
+Batches cost less and take hours. After `read` the same requests are answered from the cache.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from jaxllava.teacher.cache import Cache
 from jaxllava.teacher.endpoint import PictureError, chat_body
 from jaxllava.teacher.messages import Answer, Failure, Request
 from jaxllava.teacher.replies import Again, read_body, read_error
+from jaxllava.teacher.settings import LIMIT_NAMES
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, at OpenAI
 URL = "/v1/chat/completions"
@@ -27,88 +27,98 @@ _IDENTITY = re.compile(r"[0-9a-f]{64}")
 
 @dataclass
 class Written:
-    """requests: all that were given; kept: in the cache already; repeated: equal to another; failures: cannot be
-    written. The others are in `files`.
-    """
+    """requests: all that were given; repeated: equal to another; failures: not to be written. The rest: `files`."""
 
     files: list[Path] = field(default_factory=list)
     requests: int = 0
-    kept: int = 0
     repeated: int = 0
     failures: list[Failure] = field(default_factory=list)
 
 
 @dataclass
 class Results:
-    """answers, refused: now in the cache; failures: requests that failed, by reason; foreign: lines of other requests
-    than those of the folder; malformed: lines that are none of a batch's; missing: requests of the folder without a
-    result.
+    """answers, refused: now in the cache; failures: requests that failed, by reason; details: what was said of the
+    first of each reason; foreign: lines of other requests than those of the folder; malformed: lines that are none of
+    a batch's; missing: requests of the folder without a result.
     """
 
     answers: int = 0
     refused: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    details: dict[str, str] = field(default_factory=dict)
     foreign: int = 0
     malformed: int = 0
     missing: int = 0
 
 
-def write(
-    requests: Iterable[Request],
-    model: str,
-    folder: Path,
-    cache: Cache | None = None,
-    limit_name: str = "max_tokens",
-    most_requests: int = MOST_REQUESTS,
-    most_bytes: int = MOST_BYTES,
-) -> Written:
-    """Writes batch-00001.jsonl, ...: each request a line, named by its identity.
+class Writer:
+    """Writes batch-00001.jsonl, ... into a folder: each request a line, named by its identity, each once.
 
-    Args: limit_name: "max_completion_tokens" for models that ask for it. Raises UserError where the folder holds batch
-    files already, or cannot be written.
+    Args: limit_name: what the model calls the limit of an answer. Raises UserError where the folder holds batch files
+    already, or cannot be written.
     """
-    folder = Path(folder)
-    done = Written()
-    seen: set[bytes] = set()  # 32 bytes of each request: a name may stand in a batch once
-    lines: list[bytes] = []
-    size = 0
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if files := sorted(folder.glob("batch-*.jsonl")):
+
+    def __init__(
+        self,
+        model: str,
+        folder: Path,
+        limit_name: str = LIMIT_NAMES[0],
+        most_requests: int = MOST_REQUESTS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.done = Written()
+        self._model, self._folder, self._limit_name = model, Path(folder), limit_name
+        self._most_requests, self._most_bytes = most_requests, most_bytes
+        self._seen: set[bytes] = set()  # 32 bytes of each request: a name may stand in a batch once
+        self._lines: list[bytes] = []
+        self._size = 0
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from None
+        if files := sorted(self._folder.glob("batch-*.jsonl")):
             raise UserError(
                 f"{folder}: holds {files[0].name} of an earlier run; read its results, or name another folder"
             )
-        for request in requests:
-            done.requests += 1
-            identity = request.identity(model)
-            if bytes.fromhex(identity) in seen:
-                done.repeated += 1
-                continue
-            if cache is not None and identity in cache:
-                done.kept += 1
-                continue
+
+    def add(self, request: Request) -> None:
+        """One more request."""
+        self.done.requests += 1
+        identity = request.identity(self._model)
+        if bytes.fromhex(identity) in self._seen:
+            self.done.repeated += 1
+            return
+        try:
+            line = _line(request, identity, self._model, self._limit_name)
+        except (PictureError, UnicodeEncodeError) as error:
+            reason = "unreadable picture" if isinstance(error, PictureError) else "unreadable text"
+            self.done.failures.append(Failure(request.key, reason, str(error)))
+            return
+        if len(line) > self._most_bytes:
+            self.done.failures.append(
+                Failure(request.key, "too large for a batch file", f"{len(line)} bytes")
+            )
+            return
+        self._seen.add(bytes.fromhex(identity))
+        if len(self._lines) >= self._most_requests or self._size + len(line) > self._most_bytes:
+            self.finish()
+        self._lines.append(line)
+        self._size += len(line)
+
+    def finish(self) -> Written:
+        """Writes what is left."""
+        if self._lines:
             try:
-                line = _line(request, identity, model, limit_name)
-            except (PictureError, UnicodeEncodeError) as error:
-                reason = "unreadable picture" if isinstance(error, PictureError) else "unreadable text"
-                done.failures.append(Failure(request.key, reason, str(error)))
-                continue
-            if len(line) > most_bytes:
-                done.failures.append(Failure(request.key, "too large for a batch file", f"{len(line)} bytes"))
-                continue
-            seen.add(bytes.fromhex(identity))
-            if lines and (len(lines) >= most_requests or size + len(line) > most_bytes):
-                done.files.append(_put(folder, len(done.files) + 1, lines))
-                lines, size = [], 0
-            lines.append(line)
-            size += len(line)
-        if lines:
-            done.files.append(_put(folder, len(done.files) + 1, lines))
-    except OSError as error:
-        raise UserError(
-            f"{folder}: batch files cannot be written ({error.strerror}); name another folder"
-        ) from None
-    return done
+                self.done.files.append(_put(self._folder, len(self.done.files) + 1, self._lines))
+            except OSError as error:
+                raise self._unusable(error) from None
+        self._lines, self._size = [], 0
+        return self.done
+
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self._folder}: batch files cannot be written ({error.strerror}); name another folder"
+        )
 
 
 def _line(request: Request, identity: str, model: str, limit_name: str) -> bytes:
@@ -129,8 +139,8 @@ def _put(folder: Path, number: int, lines: list[bytes]) -> Path:
 def read(results: Iterable[Path], folder: Path, cache: Cache) -> Results:
     """Reads output and error files, in any order, also twice; answers go into the cache.
 
-    Args: folder: that of `write`, which says whose results these may be. Raises UserError where a file cannot be read,
-    or the folder holds no batch files.
+    Args: folder: that of a `Writer`, which says whose results these may be. Raises UserError where a file cannot be
+    read, or the folder holds no batch files.
     """
     left = _identities(Path(folder))
     ours = set(left)
@@ -181,8 +191,12 @@ def _take(
             left.discard(identity)
             done.answers += isinstance(reply, Answer)
             done.refused += isinstance(reply, Failure)
-    else:
-        failed[identity] = reply.reason if isinstance(reply, Failure | Again) else reason
+        return
+    if isinstance(reply, Failure | Again):
+        reason = reply.reason
+    failed[identity] = reason
+    if detail := getattr(reply, "detail", "") or getattr(reply, "why", ""):
+        done.details.setdefault(reason, detail)
 
 
 def _identities(folder: Path) -> set[str]:

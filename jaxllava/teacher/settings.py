@@ -8,6 +8,11 @@ from pathlib import Path
 
 from input_pipeline.errors import UserError
 
+LIMIT_NAMES = (
+    "max_completion_tokens",
+    "max_tokens",
+)  # what models call an answer's limit; newer ones the first
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -123,11 +123,20 @@ def test_batches_round_by_round_give_the_same(answered, endpoint, capsys, monkey
     read = [*first, "--judge-batch-in", str(results_of(answered / "first"))]
     main(argv(answered, *read, "--judge-dry-run"))
     assert " 0 without a result" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(argv(answered, *read))
+    assert (
+        "requests have no answer yet; give the same command without --judge-batch-in"
+        in capsys.readouterr().err
+    )
     main(argv(answered, *second))  # what follows from the answers: ScienceQA's second question
     lines = (answered / "second/batch-00001.jsonl").read_text().splitlines()
     assert lines and all("Second answer" in line for line in lines)
     main(argv(answered, *second, "--judge-batch-in", str(results_of(answered / "second"))))
     assert kept_files(answered) == live
+    with pytest.raises(SystemExit):
+        main(argv(answered, *read, "--judge", "another"))
+    assert "none of these answers is to what this command asks" in capsys.readouterr().err
     endpoint.bodies.clear()
     main(argv(answered))
     assert not endpoint.bodies and kept_files(answered) == live

@@ -50,6 +50,16 @@ def rule(request: Request) -> tuple[str, str]:
     return parse.write(pairs[:1] if request.key.endswith(("/complex", "_reasons")) else pairs), "stop"
 
 
+TEXT = "It is shown in the middle of the picture, and one may look at it for a while from here or from over there."
+GOOD = {
+    "conversation": parse.write(
+        [Pair("What is shown here?", TEXT), Pair("Where is it?", "In the middle of it.")]
+    ),
+    "detail": f"{TEXT} There is nothing else beside it, and the light comes from the left side.",
+    "complex": parse.write([Pair("Why is it there?", TEXT)]),
+}
+
+
 class Ruled:
     """A teacher that keeps its answers in a folder, a file for each. fails: every so many-th request has no answer;
     dies: the process is killed after so many new answers.
@@ -117,6 +127,11 @@ def pictures(tmp_path, request) -> Path:
 def flags(folder: Path, out: str = "out", *more: str) -> list[str]:
     return ["--jsonl", str(folder / "pictures.jsonl"), "--images", str(folder / "images"), "--teacher", "m",
             "--out", str(folder / out), *more]  # fmt: skip
+
+
+def rows(out: Path) -> list[dict]:
+    """Of rejected.jsonl."""
+    return [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -271,7 +286,9 @@ def test_more_pictures_leave_the_others_as_they_were(pictures) -> None:
 
 def test_failures_stop_it_and_are_asked_again(pictures, capsys) -> None:
     asked: Counter[str] = Counter()
-    with pytest.raises(UserError, match=r"requests have no answer \(HTTP 500: \d+\); nothing was written"):
+    with pytest.raises(
+        UserError, match=r"requests have no answer \(HTTP 500: \d+, such as try later\); nothing was written"
+    ):
         instruct(flags(pictures), ruled(asked, fails=10))
     assert not (pictures / "out").exists()
     instruct(flags(pictures), ruled(asked))
@@ -282,6 +299,55 @@ def test_failures_stop_it_and_are_asked_again(pictures, capsys) -> None:
     instruct(flags(pictures, "some", "--max-failed-fraction", "0.2"), ruled())
     whole, some = (json.loads((pictures / name / "summary.json").read_text()) for name in ("out", "some"))
     assert whole["taken"] == some["taken"]
+
+
+def test_what_is_not_taken_is_asked_again(pictures, capsys) -> None:
+    """With other draws, until one is taken: the first good answer counts, those before it are told."""
+    asked: Counter[str] = Counter()
+
+    class Learns(Ruled):
+        """Every second request is answered badly at first, every fourth twice."""
+
+        def ask(self, requests):
+            for request in requests:
+                asked[request.key] += 1
+                assert request.draw == asked[request.key] - 1
+                number = sum(map(ord, request.messages[-1].text)) % 4
+                text = GOOD[request.key.rpartition("/")[2]]
+                bad = request.draw < {1: 1, 3: 2}.get(number, 0)
+                yield Answer(request.key, "I'm sorry, but I cannot help with that." if bad else text)
+
+    more = ["--tries", "3", "--temperature", "0.7"]
+    instruct(flags(pictures, "out", *more), lambda settings: Learns(settings, Counter()))
+    assert "up to 3 times as much where answers are not taken" in capsys.readouterr().out
+    summary = json.loads((pictures / "out/summary.json").read_text())
+    assert summary["taken"] == summary["asked"] and set(asked.values()) == {1, 2, 3}
+    rejected = rows(pictures / "out")
+    assert Counter(row["key"] for row in rejected) == {key: n - 1 for key, n in asked.items() if n > 1}
+    assert {row["draw"] for row in rejected} == {0, 1}
+    asked.clear()
+    more[1] = "2"
+    instruct(flags(pictures, "two", *more), lambda settings: Learns(settings, Counter()))
+    summary = json.loads((pictures / "two/summary.json").read_text())
+    left = sum(summary["asked"].values()) - sum(summary["taken"].values())
+    twice = [
+        key for key, count in Counter(row["key"] for row in rows(pictures / "two")).items() if count == 2
+    ]
+    assert 0 < left == len(twice)
+
+
+def test_questions_of_ones_own(pictures) -> None:
+    folder = pictures / "prompts/detail_description"
+    folder.mkdir(parents=True)
+    (folder / "system_message.txt").write_text("Describe it.")
+    (folder / "questions.txt").write_text("What do you see?\n\nAnd in full?\n")
+    instruct(flags(pictures, "out", "--kinds", "detail", "--prompts", str(folder.parent)), ruled())
+    (name,) = (pictures / "out").glob("detail_*.json")
+    asked = {
+        row["conversations"][0]["value"].replace("<image>", "").strip()
+        for row in json.loads(name.read_text())
+    }
+    assert asked == {"What do you see?", "And in full?"}
 
 
 def test_a_refusal_is_an_answer_that_is_not_taken(pictures) -> None:
@@ -327,7 +393,8 @@ def test_batch_files_and_dry_run(pictures, capsys, monkeypatch) -> None:
     (pictures / "one.jsonl").write_text("\n".join(results[:half]))
     (pictures / "two.jsonl").write_text("\n".join(results[half:]))
     read = [*batch, "--batch-in", str(pictures / "one.jsonl")]
-    with pytest.raises(UserError, match="set OPENAI_API_KEY"):  # what the results lack is asked
+    lack = rf"{len(results) - half} of {len(results)} requests have no answer .*give it without --batch-in"
+    with pytest.raises(UserError, match=lack):
         instruct(flags(pictures, "out", *read))
     assert (
         f"{half} answers and 0 refusals read; {len(results) - half} without a result"
@@ -369,6 +436,11 @@ def test_one_command_at_a_time_and_other_folders_stay(pictures) -> None:
         (["--languages", "English"], "--languages: 'English'"),
         (["--batch-in", "/nowhere"], "--batch-in needs --batch-out"),
         (["--most-boxes", "0"], "--most-boxes 0"),
+        (["--temperature", "3"], "--temperature 3: a number from 0 to 2"),
+        (["--tries", "0"], "--tries 0: at least 1"),
+        (["--tries", "2"], "--tries 2 needs a --temperature"),
+        (["--scenes", "/nowhere"], "--scenes goes with --posts"),
+        (["--split", "behavior_train"], "--split goes with --posts"),
         (["--out", "."], "--out .: give a folder of its own"),
         (["--images", "gs://bucket/x"], "is in a bucket"),
         (["--coco", "PICTURES"], "nothing to ask|records are bad"),
@@ -453,7 +525,9 @@ def test_posts_and_their_audience(tmp_path, capsys) -> None:
                 assert isinstance(said, Answer)
                 yield replace(said, text=said.text.replace("for a while", "for 77 seconds"))
 
-    instruct([*argv[:-1], str(tmp_path / "two")], lambda settings: Invents(settings, Counter()))
+    with pytest.raises(SystemExit) as stop:  # nothing was taken
+        instruct([*argv[:-1], str(tmp_path / "two")], lambda settings: Invents(settings, Counter()))
+    assert stop.value.code == 1
     summary = json.loads((tmp_path / "two/summary.json").read_text())
     assert summary["rejected"]["a number that is not known of it"] > 10
     assert not summary["mixture"]

@@ -63,13 +63,17 @@ def test_every_question_is_asked_once_and_every_answer_accounted_for(at, tmp_pat
     command = ["prepare", "instruct", "--jsonl", str(tmp_path / "caps.jsonl"), "--teacher", server.NAME,
                "--prompts", str(prompts(tmp_path)), "--max-tokens", "12", "--out", str(tmp_path / "out")]  # fmt: skip
     before = at.engine.served
-    cli.main(command)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:  # nothing was taken
+            cli.main(command)
+        assert stop.value.code == 1
     asked = at.engine.served - before
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert 4 <= asked == len(rejected), "random weights say nothing that is taken, and each is told"
     assert f"0 of {asked} answers taken" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "out")
-    cli.main(command)
+    with pytest.raises(SystemExit):
+        cli.main(command)
     assert at.engine.served - before == asked, "nothing is asked again"
 
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from input_pipeline.errors import UserError
-from jaxllava.teacher.batch_files import read, write
+from jaxllava.teacher import batches
+from jaxllava.teacher.batch_files import Writer, Written, read
 from jaxllava.teacher.cache import Cache
 from jaxllava.teacher.messages import Answer, Failure, Message, Request
+from jaxllava.teacher.settings import Settings
 from tests.conftest import png
 
 
 def asked(number: int, *images: bytes) -> Request:
     return Request(f"k{number}", (Message("user", f"question {number}", images),), max_tokens=9)
+
+
+def write(requests: Iterable[Request], folder: Path, **how: Any) -> Written:
+    writer = Writer("m", folder, **how)
+    for request in requests:
+        writer.add(request)
+    return writer.finish()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -33,19 +43,21 @@ def result(identity: str, text: str) -> dict[str, Any]:
 
 
 def test_files_hold_every_request_once(tmp_path: Path) -> None:
-    requests = [asked(number) for number in range(7)] + [asked(3), asked(9, b"no picture"), asked(8, png(0))]
-    cache = Cache(tmp_path / "cache")
-    cache.put(requests[0].identity("m"), Answer("", "kept"))
-    found = write(iter(requests), "m", tmp_path / "out", cache, most_requests=3)
+    requests = [asked(number) for number in range(1, 7)] + [
+        asked(3),
+        asked(9, b"no picture"),
+        asked(8, png(0)),
+    ]
+    found = write(iter(requests), tmp_path / "out", most_requests=3, limit_name="max_tokens")
     assert [path.name for path in found.files] == [f"batch-0000{i}.jsonl" for i in (1, 2, 3)]
-    assert (found.requests, found.kept, found.repeated) == (10, 1, 1)
+    assert (found.requests, found.repeated) == (9, 1)
     assert [(one.key, one.reason) for one in found.failures] == [("k9", "unreadable picture")]
     whole = [line for path in found.files for line in lines(path)]
-    chosen = [*requests[1:7], requests[9]]
+    chosen = [*requests[:6], requests[8]]
     assert [line["custom_id"] for line in whole] == [one.identity("m") for one in chosen]
     assert [len(lines(path)) for path in found.files] == [3, 3, 1]
     assert whole[0] == {
-        "custom_id": requests[1].identity("m"),
+        "custom_id": requests[0].identity("m"),
         "method": "POST",
         "url": "/v1/chat/completions",
         "body": {
@@ -56,12 +68,12 @@ def test_files_hold_every_request_once(tmp_path: Path) -> None:
         },
     }
     with pytest.raises(UserError, match=r"holds batch-00001\.jsonl of an earlier run"):
-        write(requests, "m", tmp_path / "out")
+        write(requests, tmp_path / "out")
 
 
 def test_files_stay_below_their_size(tmp_path: Path) -> None:
     requests = [asked(number, png(number, 60)) for number in range(6)] + [asked(7, png(7, 200))]
-    found = write(requests, "m", tmp_path, most_bytes=40_000)
+    found = write(requests, tmp_path, most_bytes=40_000)
     sizes = [path.stat().st_size for path in found.files]
     assert len(sizes) > 1 and max(sizes) <= 40_000 and sum(map(len, map(lines, found.files))) == 6
     assert [one.reason for one in found.failures] == ["too large for a batch file"]
@@ -70,7 +82,7 @@ def test_files_stay_below_their_size(tmp_path: Path) -> None:
 def test_results_in_any_order(tmp_path: Path) -> None:
     requests = [asked(number) for number in range(8)]
     folder = tmp_path / "out"
-    write(requests, "m", folder, most_requests=3)
+    write(requests, folder, most_requests=3)
     names = [one.identity("m") for one in requests]
     refusal = result(names[5], "")
     refusal["response"]["body"]["choices"][0]["message"]["refusal"] = "no"
@@ -102,15 +114,21 @@ def test_results_in_any_order(tmp_path: Path) -> None:
     for i, name in enumerate(names[1:4], 1):
         assert cache.get(name, "k") == Answer("k", f"answer {i}", "stop", 5, 2, kept=True)
     # What is left, and nothing else, goes into the next files.
-    again = write(requests, "m", tmp_path / "next", cache)
-    assert again.kept == 5
-    assert [line["custom_id"] for path in again.files for line in lines(path)] == [names[4], *names[6:]]
+    settings = Settings("m", cache=tmp_path / "cache")
+    ask = lambda teacher: list(teacher.ask(requests))
+    told = batches.write(ask, tmp_path / "next", settings, "max_completion_tokens")
+    assert told.endswith("of 8 requests 5 are kept, and 0 are repeated")
+    (left,) = (tmp_path / "next").glob("*.jsonl")
+    assert [line["custom_id"] for line in lines(left)] == [names[4], *names[6:]]
+    assert all(line["body"]["max_completion_tokens"] == 9 for line in lines(left))
+    told = batches.read([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], folder, settings)
+    assert "failed, too long for the model: 1 (HTTP 400 context_length_exceeded: too long)" in told
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     with pytest.raises(UserError, match=r"holds no batch-\*\.jsonl"):
         read([], tmp_path, cache)
-    write([asked(1)], "m", tmp_path)
+    write([asked(1)], tmp_path)
     with pytest.raises(UserError, match="output and error files"):
         read([tmp_path / "none.jsonl"], tmp_path, cache)

@@ -51,11 +51,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """How the judge is asked. Raises UserError for flags that do not go together."""
     if args.out is None:
         raise UserError("--judge: set --out DIR, the folder of the answers")
-    if args.judge_batch_in and not args.judge_batch_out:
-        raise UserError(
-            "--judge-batch-in needs --judge-batch-out DIR, the folder that the batch files were written to"
-        )
     settings = arguments.settings_of(args, "judge")
+    arguments.check_batch_flags(args, settings, "judge-")
     return settings if settings.cache else replace(settings, cache=args.out / CACHE)
 
 
@@ -84,9 +81,19 @@ def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, name
         print("nothing was asked (--judge-dry-run)")
         return not lacking
     if args.judge_batch_out and not args.judge_batch_in:
-        print(batches.write(_left(found, root or Path(), settings, plan), args.judge_batch_out, settings))
+        ask = lambda teacher: _go_by(teacher, found, root or Path(), plan)
+        print(batches.write(ask, args.judge_batch_out, settings, args.judge_batch_limit))
         print("give the same command with --judge-batch-in FILES when the results are there")
         return not lacking
+    if args.judge_batch_in:
+        left = batches.Kept(settings)
+        _go_by(left, found, root or Path(), plan)
+        batches.check_kept(left, "judge-")
+        if left.lacking:
+            raise UserError(
+                f"{left.lacking} of {left.requests} requests have no answer yet; give the same command without "
+                "--judge-batch-in and --judge-batch-out to ask, or with another --judge-batch-out for a next batch"
+            )
     teacher = Bill(open_teacher(settings))
     with bar("judging") as report:
         results = judge(found, root, teacher, plan, args.out, args.setting, report, counts)
@@ -95,16 +102,11 @@ def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, name
     return not lacking and all(map(is_whole, results))
 
 
-def _left(found: dict[str, Kept], root: Path, settings: Settings, plan: Plan) -> list[Request]:
-    """What a judging would ask now: the first questions, or what follows from those that are answered."""
-    teacher = batches.Kept(settings)
-    try:
-        for name, held in found.items():
-            with contextlib.suppress(ValueError, UserError):  # no figure of what is not there yet
-                JUDGES[name].judge(run.case_of(TASKS[name], held, root), asker(teacher), plan)
-    finally:
-        teacher.close()
-    return teacher.lacking
+def _go_by(teacher: batches.Kept, found: dict[str, Kept], root: Path, plan: Plan) -> None:
+    """Asks what a judging asks: the first questions, or what follows from those that are answered."""
+    for name, held in found.items():
+        with contextlib.suppress(ValueError, UserError):  # no figure of what is not there yet
+            JUDGES[name].judge(run.case_of(TASKS[name], held, root), asker(teacher), plan)
 
 
 def waiting(
