@@ -14,10 +14,13 @@ from input_pipeline.errors import UserError
 @contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
     """An empty folder beside `out`, of this run alone; what a killed run left in it goes, and so does it at the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_name(f".{out.name}.partial")
-    work.mkdir(exist_ok=True)
-    with (work / "lock").open("w") as lock:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        held = (work / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); give another folder") from None
+    with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -23,6 +23,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS answers (
     identity BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, new_tokens INTEGER NOT NULL
 ) WITHOUT ROWID"""
+_PLACES = "CREATE TABLE IF NOT EXISTS places (model TEXT PRIMARY KEY, place TEXT NOT NULL)"
 
 
 class Cache:
@@ -54,6 +55,7 @@ class Cache:
                 # What is committed survives the death of the process; at a power cut the last answers may be lost.
                 connection.execute("PRAGMA synchronous=NORMAL")
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
+                connection.execute(_PLACES)
                 if version == 0:
                     connection.execute(_TABLE)
                     connection.execute(f"PRAGMA user_version={_VERSION}")
@@ -109,6 +111,16 @@ class Cache:
         if isinstance(first, Answer):  # asked for here all the same
             return replace(first, kept=False)
         return first or result
+
+    def first_place(self, model: str, place: str) -> str:
+        """Where this model's answers came from when it was first asked; that is here if it never was."""
+        try:
+            with self._lock:
+                self._connection.execute("INSERT OR IGNORE INTO places VALUES (?, ?)", (model, place))
+                row = self._connection.execute("SELECT place FROM places WHERE model = ?", (model,))
+                return row.fetchone()[0]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
 
     def __len__(self) -> int:
         with self._lock:

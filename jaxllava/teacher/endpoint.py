@@ -32,6 +32,12 @@ _POOL = 25  # connections
 _KEY_LIKE = re.compile(r"\b(sk|pk|key)-[\w*.-]{6,}", re.I)
 
 
+def place() -> str:
+    """The host and port of OPENAI_BASE_URL, without a password."""
+    base = os.environ.get("OPENAI_BASE_URL", "").strip() or _OFFICIAL
+    return urlsplit(base).netloc.rpartition("@")[2]
+
+
 class Endpoint:
     """Of OPENAI_BASE_URL and OPENAI_API_KEY. Its client belongs to one asyncio loop: `open` and `close` it there."""
 
@@ -62,7 +68,7 @@ class Endpoint:
             raise UserError(
                 "OPENAI_BASE_URL is no http or https address; set it to one such as http://host:8000/v1"
             )
-        self.where = parts.netloc.rpartition("@")[2]  # without a password
+        self.where = place()
         self._key = key
         self._clients: list[Any] = []
         self._free: list[Any] = []  # a client for each request that may be in flight
@@ -118,7 +124,7 @@ class Endpoint:
             return Again("timed out", seconds, is_down=True, may_cost=True), None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            detail = f"{type(cause).__name__}: {cause}"
+            detail = f"{self.where}: {type(cause).__name__}: {cause}"
             never_sent = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
             return Again("connection lost", detail, is_down=True, may_cost=not never_sent), None
         except openai.APIStatusError as error:

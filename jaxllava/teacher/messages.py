@@ -42,7 +42,7 @@ class Request:
             [one.role, one.text, [hashlib.sha256(image).hexdigest() for image in one.images]]
             for one in self.messages
         ]
-        parts = [model, said, self.max_tokens, self.temperature, self.top_p, self.draw]
+        parts = [model, said, self.max_tokens, float(self.temperature), float(self.top_p), self.draw]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

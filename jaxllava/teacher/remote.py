@@ -62,7 +62,7 @@ class Remote:
         held = 0
         source = iter(requests)
         for request in source:  # who asks only for what is kept needs no key
-            if (kept := self._kept(request)) is None:
+            if (kept := self._kept(request.identity(self.model), request.key)) is None:
                 source = itertools.chain([request], source)
                 break
             yield kept
@@ -95,10 +95,10 @@ class Remote:
                 except StopIteration:
                     is_over = True
                     continue
-                if (kept := self._kept(request)) is not None:
+                identity = request.identity(self.model)
+                if (kept := self._kept(identity, request.key)) is not None:
                     yield kept
                     continue
-                identity = request.identity(self.model)
                 held += 1
                 if identity in waiting:
                     waiting[identity].append(request.key)
@@ -111,8 +111,8 @@ class Remote:
         if work.stopped is not None:
             raise work.stopped
 
-    def _kept(self, request: Request) -> Answer | Failure | None:
-        return None if self._cache is None else self._cache.get(request.identity(self.model), request.key)
+    def _kept(self, identity: str, key: str) -> Answer | Failure | None:
+        return None if self._cache is None else self._cache.get(identity, key)
 
 
 def _repeated(result: Answer | Failure, key: str) -> Answer | Failure:
@@ -215,7 +215,8 @@ class _Work:
                 self._answered, self._lost = time.monotonic(), 0
                 return reply
             if isinstance(reply, Failure):
-                self._count_lost(reply, reply.reason == "forbidden")
+                # Where nobody was ever answered, a fault of every request looks like one of each.
+                self._count_lost(reply, reply.reason == "forbidden" or not (self._answers or reply.is_paid))
                 return reply
             if isinstance(reply, Stop):
                 self._stop(UserError(f"{self._where} {reply.why}{self._kept()}"))
@@ -224,7 +225,10 @@ class _Work:
             # Too many at once, while others got through since the last try, is a matter of turns.
             counted += not (reply.slows and self._answered > looked)
             looked = time.monotonic()
-            if counted >= self._settings.attempts:
+            attempts = self._settings.attempts
+            if reply.reason == "returned nothing" and not request.temperature:
+                attempts = min(attempts, 2)  # it would say the same for ever
+            if counted >= attempts:
                 failure = Failure(request.key, reply.reason, reply.detail)
                 self._count_lost(failure, reply.is_down)
                 return failure

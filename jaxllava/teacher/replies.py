@@ -91,7 +91,7 @@ def usage(body: Any) -> tuple[int, int] | None:
 
 
 _TOO_LONG = re.compile(
-    r"maximum context length|context (length|window)|prompt is too long|too many tokens", re.I
+    r"maximum context length|context (length|window)|prompt is too long|too many tokens(?! per)", re.I
 )
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
@@ -111,8 +111,8 @@ def read_error(key: str, status: int, body: Any, wait: float | None = None) -> R
         return Stop("has no quota left for this key; add credit there, then run again")
     if status == 404:
         return Stop(
-            "knows no such model or address (HTTP 404); see the model's name, and that OPENAI_BASE_URL ends where "
-            "/chat/completions begins, often with /v1"
+            "knows no such model or address (HTTP 404); see the model's name (no folder is called so here), and that "
+            "OPENAI_BASE_URL ends where /chat/completions begins, often with /v1"
         )
     if status == 429:
         return Again("rate limited", detail, wait, slows=True, is_down=True)

@@ -118,8 +118,8 @@ def test_what_may_do_better_is_tried_again(monkeypatch, first: Reply) -> None:
         (error(429, "rate_limit_exceeded"), "rate limited", 3),
         (Reply("cut", "some words"), "connection lost", 3),
         (Reply("malformed", "some words"), "malformed reply", 3),
-        (Reply("no choices"), "returned nothing", 3),
-        (Reply(text=""), "returned nothing", 3),
+        (Reply("no choices"), "returned nothing", 2),
+        (Reply(text=""), "returned nothing", 2),
         (Reply(text="", finish="length"), "returned nothing", 1),
         (Reply(text="late", seconds=20), "timed out", 3),
         (Reply("refusal", "I will not"), "refused", 1),
@@ -128,6 +128,7 @@ def test_what_may_do_better_is_tried_again(monkeypatch, first: Reply) -> None:
         (error(400, "context_length_exceeded"), "too long for the model", 1),
         (error(400, "", "This model's maximum context length is 8 tokens"), "too long for the model", 1),
         (error(400, "invalid_image"), "not accepted", 1),
+        (error(400, "", "Requested too many tokens per minute"), "not accepted", 1),
         (error(422), "not accepted", 1),
         (error(403), "forbidden", 1),
     ],
@@ -176,6 +177,16 @@ def test_an_endpoint_that_is_down_stops_the_run(monkeypatch) -> None:
     teacher = Remote(Settings("m", attempts=1, in_flight=4))
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9: .* connection lost"):
         list(teacher.ask(requests))
+
+
+@pytest.mark.parametrize("always", [error(400, message="API key not valid"), error(413), error(403)])
+def test_what_fails_every_request_stops_the_run(monkeypatch, always: Reply) -> None:
+    with pytest.raises(UserError, match="32 requests in a row were given up, the last for: ") as raised:
+        ask(lambda body, number: always, [one(f"q{i}") for i in range(500)], monkeypatch, in_flight=4)
+    assert always.message in str(raised.value)
+    refusals = [one(f"q{i}") for i in range(70)]
+    found, _ = ask(lambda body, number: Reply("refusal", "no"), refusals, monkeypatch, in_flight=4)
+    assert len(found) == 70, "a refusal is an answer"
 
 
 def test_no_error_tells_the_key(monkeypatch) -> None:
