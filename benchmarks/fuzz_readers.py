@@ -40,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import fuzz_damage as damage
 from benchmarks import fuzz_files as files
 from benchmarks import fuzz_records as draw
-from benchmarks.fuzz_kinds import KINDS, Kind
+from benchmarks.fuzz_kind import Kind, Wrong
+from benchmarks.fuzz_kinds import KINDS
 from input_pipeline.behavior import statements, templates
 from input_pipeline.errors import UserError
 from input_pipeline.sources import media
@@ -59,6 +60,7 @@ TOKENS = (
 )  # fmt: skip
 LONGEST = 5.0  # seconds for one file, which should take a hundredth of one
 HUNG = 60  # seconds by the clock
+LONGEST_LINE = 1000  # characters of what is said of a file
 MOST_REASONS = 40  # of one reader
 MOST_FAILURES = 20
 
@@ -67,20 +69,18 @@ class Hung(BaseException):
     """A file that takes too long. No reader may catch it."""
 
 
-class Wrong(AssertionError):
-    """What a reader yielded is not as it should be."""
-
-
 @dataclass
 class Case:
     """One file, and what is to be expected of it."""
 
-    path: Path
+    kind: Kind
+    paths: list[Path]  # the reader is given the first
     size: int  # records
     account: Callable[[list[Any]], tuple[int, int]] | None  # items -> (records, those accounted for)
     most_bad: int | None  # how many records may be broken
     is_cut: bool  # a compressed file without its end
     said: set[str]  # words of captions that must come through
+    there: set[str]  # names of sound records
 
 
 @dataclass
@@ -103,15 +103,24 @@ def make(kind: Kind, rng: Random, folder: Path) -> Case:
     layout = rng.choice(kind.layouts)
     modes = ("fields", "wild", "bytes", "wrapped", "cut")
     # A format of bytes has more to be hit than one of text.
-    mode = rng.choices(modes, (60, 12, 50 if layout == "parquet" else 12, 10, 6 if kind.packs else 0))[0]
+    by_bytes = 50 if layout == "parquet" or kind.is_binary else 12
+    shares = (60, 12, by_bytes, 10, 6 if kind.packs else 0)
+    mode = rng.choices(modes, shares)[0]
+    if kind.names and layout == "lines" and rng.random() < 0.15:
+        mode = "line"  # one line is broken, and no other
     alone = layout in kind.lines  # one record to a line
     rows = [{"": kind.record(rng)} for _ in range(kind.size)]
     expected = sum(kind.count(row[""]) for row in rows) if kind.count else None
     said = [dict(cue) for cue in rows[0][""]["cues"]] if kind.write is files.as_track else []
     changes = 0
+    hit = rng.randrange(kind.size) if mode == "line" else 0
+    there: set[str] = set()
     for index, row in enumerate(rows):
-        if (index == 0 and kind.size > 1) or rng.random() < 0.2:
-            continue  # the first keeps the names of all columns
+        if mode == "line" or (index == 0 and kind.size > 1) or rng.random() < 0.2:
+            # The first keeps the names of all columns.
+            if kind.names and (mode in ("fields", "wrapped") or (mode == "line" and index != hit)):
+                there.update(kind.names(row[""]))
+            continue
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             changes += 1
             if kind.parts and mode != "wild":
@@ -127,19 +136,22 @@ def make(kind: Kind, rng: Random, folder: Path) -> Case:
         account = lambda items: kind.account(records, items)
     if mode == "wild" and (kind.parts or not alone):
         account = None
-    odd = "\udcff\udce9" if rng.random() < 0.02 else ""  # a name that is not UTF-8
+    # A name that is not UTF-8.
+    odd = "\udcff\udce9" if rng.random() < 0.02 and not kind.is_named else ""
     suffix = rng.choice((".gz", ".zst")) if kind.packs and (mode == "cut" or rng.random() < 0.05) else ""
     paths = []
     for name, content in kind.write(rng, records, layout).items():
         data = content
-        if mode == "bytes" and alone and kind.size > 1 and rng.random() < 0.5:
+        if mode == "line":
+            data, account = _one_line_hit(rng, data, hit), None
+        elif mode == "bytes" and alone and kind.size > 1 and rng.random() < 0.5:
             data = damage.flip(rng, data)
             lines = sum(bool(line.strip(b" \t\r\n\xef\xbb\xbf")) for line in data.split(b"\n"))
             account = lambda items, lines=lines: (lines, len(items))
         elif mode == "bytes":
-            lightly = layout == "parquet" and rng.random() < 0.7
+            lightly = (layout == "parquet" or kind.is_binary) and rng.random() < 0.7
             data, account = damage.hit(rng, data) if lightly else damage.wreck(rng, data), None
-        elif mode == "wrapped" and layout != "parquet":
+        elif mode == "wrapped" and layout != "parquet" and not kind.is_binary:
             data = damage.wrap(rng, data, rows=layout in ("csv", "tsv"), wide=kind.packs)
         if suffix:
             # A file that ends where a frame ends cannot be told from a whole one.
@@ -147,16 +159,27 @@ def make(kind: Kind, rng: Random, folder: Path) -> Case:
         if mode == "cut":
             data, account = data[: rng.randrange(1, len(data))], None
         paths.append(folder / (odd + name + suffix))
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_bytes(data)
     most_bad = 3 * changes if kind.apart and mode in ("fields", "wrapped") else None
     return Case(
-        paths[0],
+        kind,
+        paths,
         kind.size,
         account,
         most_bad,
         mode == "cut",
         _heard(said, records) if mode == "fields" else set(),
+        there,
     )
+
+
+def _one_line_hit(rng: Random, data: bytes, number: int) -> bytes:
+    """A file with one line that is broken; no line more, and none less."""
+    lines = data.split(b"\n")
+    change = damage.flip if rng.random() < 0.5 else damage.wreck
+    lines[number] = change(rng, lines[number]).replace(b"\n", b" ")
+    return b"\n".join(lines)
 
 
 def _heard(before: list[dict[str, Any]], records: list[Any]) -> set[str]:
@@ -171,7 +194,7 @@ def check(case: Case, items: list[Any], number: int, tally: Tally) -> None:
     """Raises Wrong, or whatever writing and reading again raises."""
     if case.account is not None:
         wanted, got = case.account(
-            [one for i in items for one in [i] * (i.count if isinstance(i, Passed) else 1)]
+            [one for item in items for one in [item] * case.kind.weight(item)]
         )
         if wanted != got:
             raise Wrong(f"{wanted} records, but {got} yielded or rejected")
@@ -182,6 +205,9 @@ def check(case: Case, items: list[Any], number: int, tally: Tally) -> None:
         raise Wrong("a cut file, and nobody says so")
     if missing := case.said.difference(*(i.asr.split() for i in items if isinstance(i, Post))):
         raise Wrong(f"said, but not heard: {missing}")
+    accepted = [i for i in items if not isinstance(i, Rejected | Passed)]
+    if gone := case.there.difference(map(case.kind.told, accepted) if case.there else ()):
+        raise Wrong(f"sound, but not there: {sorted(gone)[:5]}")
     comments: list[Comment] = []
     for index, item in enumerate(items):
         if isinstance(item, Passed):
@@ -215,6 +241,12 @@ _DECODERS = {kind: msgspec.json.Decoder(kind).decode for kind in (Post, Reply, R
 
 
 def _writable(item: Any) -> None:
+    if type(item) not in _DECODERS:
+        # What is no record of `prepare`'s sources.
+        json.dumps(msgspec.to_builtins(item), allow_nan=False, ensure_ascii=False).encode()
+        if not getattr(item, "origin", "a:1").rpartition(":")[0]:
+            raise Wrong(f"nobody can tell what it was read from: {item}")
+        return
     _ENCODE(item)
     # JSON has neither NaN nor infinity: what held one comes back as something else, or not at all.
     if _DECODERS[type(item)](_ENCODE_JSON(item)) != item:
@@ -266,8 +298,11 @@ def run(name: str, folder: Path, library: media.Library, seed: int, number: int,
     try:
         signal.setitimer(signal.ITIMER_REAL, HUNG)
         try:
-            items.extend(kind.read(case.path, library))
-        except UserError:
+            items.extend(kind.read(case.paths[0], library))
+        except UserError as error:
+            if kind.refuses and not case.there:
+                _refused(error, case, tally)
+                return _done(case)
             if case.account is not None:  # else the names of the columns may be what is lost
                 raise
             case.is_cut = False
@@ -282,13 +317,25 @@ def run(name: str, folder: Path, library: media.Library, seed: int, number: int,
         tally.failures.append(
             f"--reader {name} --seed {seed} --case {number}: {message} ({where.filename}:{where.lineno})"
         )
-        return case.path
+        return case.paths[0]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
         tally.records += case.size
-    case.path.unlink()
-    return None
+    return _done(case)
+
+
+def _done(case: Case) -> None:
+    for path in case.paths:
+        path.unlink()
+
+
+def _refused(error: UserError, case: Case, tally: Tally) -> None:
+    """Of a file as a whole one line is told, and which file."""
+    said = str(error)
+    if "\n" in said or len(said) > LONGEST_LINE or not any(path.name in said for path in case.paths):
+        raise Wrong(f"not one clear line: {said}")
+    tally.rejected["the file as a whole"] += 1
 
 
 def fuzz(name: str, records: int, seed: int = 0, reached: Synchronized[int] | None = None) -> Tally:

@@ -1,0 +1,411 @@
+"""Readers of `jaxllava prepare instruct` and `prepare captions` under test: annotations, JSON lines, prompts, posts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks import fuzz_records as draw
+from benchmarks.fuzz_damage import dumps
+from benchmarks.fuzz_kind import Kind, Wrong
+from input_pipeline import records
+from input_pipeline.behavior import told_scenes
+from input_pipeline.instruct import captions, checks, parse, plan, posts, prompts, readers, symbolic
+from input_pipeline.instruct.pool import Pool
+from input_pipeline.instruct.subjects import Subject
+from input_pipeline.instruct.symbolic import Symbolic
+from input_pipeline.sources import fields, llava_json, media
+from input_pipeline.sources.lines import Passed
+from input_pipeline.sources.rejected import Rejected
+from input_pipeline.types import Record, Turn
+
+_CUT = "a box that reaches beyond the picture (cut to it)"  # of a box that is taken
+_CATEGORIES = [{"id": n, "name": name} for n, name in ((1, "cup"), (2, "traffic_light"), (90, "dog"))]
+_SPLIT = "behavior_train"
+
+
+def _number(rng: Random) -> int:
+    return rng.randrange(10**11)
+
+
+# --- annotations of COCO and LVIS --------------------------------------------------------------------------
+
+
+def _picture(what: str, rng: Random) -> dict[str, Any]:
+    """A picture with its annotations."""
+    number = _number(rng)
+    image: dict[str, Any] = {"id": number, "width": 640, "height": 480, "license": 3}
+    name = f"{number:012d}.jpg"
+    if what == "lvis":
+        image |= {"coco_url": f"http://images.cocodataset.org/train2017/{name}", "neg_category_ids": [2]}
+    else:
+        image["file_name"] = rng.choice((name, f"COCO_val2014_{name}"))
+    told = [_annotation(what, rng, number) for _ in range(rng.randint(0, 5))]
+    return {"image": image, "annotations": told}
+
+
+def _annotation(what: str, rng: Random, image: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": _number(rng), "image_id": image}
+    if what == "captions":
+        return row | {"caption": draw.words(rng)}
+    box = [rng.random() * 600, rng.random() * 400, rng.random() * 60, rng.random() * 90]
+    return row | {"bbox": box, "category_id": rng.choice((1, 2, 90)), "segmentation": [[1.0, 2.5, 3.0]], "area": 7.5}
+
+
+def _as_coco(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    lists: dict[str, list[Any]] = {"images": [], "annotations": []}
+    for row in rows:
+        row = row if isinstance(row, dict) else {}
+        lists["images"].append(row.get("image"))
+        told = row.get("annotations")
+        lists["annotations"] += told if isinstance(told, list) else []
+    if layout == "mixed":  # annotations of a picture may stand anywhere
+        rng.shuffle(lists["annotations"])
+    members = {"info": {"year": 2014, "a": [1]}, **lists, "categories": _CATEGORIES, "licenses": [{"id": 1}]}
+    names = rng.sample(list(members), len(members))
+    return {"a.json": dumps({name: members[name] for name in names}, indent=rng.choice((None, None, 1)))}
+
+
+def _read_coco(path: Path, library: media.Library) -> Iterator[Any]:
+    pool = _new_pool(path)
+    try:
+        yield from readers.coco(path, pool)
+        pool.finish()
+        for _, count in pool.strays():
+            yield Passed(f"{path}", count, "annotations of an image that is not listed")
+        yield from pool.read()
+    finally:
+        pool.close()
+
+
+def _new_pool(path: Path) -> Pool:
+    place = path.parent / "pool.sqlite"
+    place.unlink(missing_ok=True)
+    return Pool(place)
+
+
+def _annotated(item: Any) -> int:
+    """A picture accounts for itself and for all that is told of it, taken or counted as a fault."""
+    if isinstance(item, Symbolic):
+        faults = sum(count for reason, count in item.faults.items() if reason != _CUT)
+        return 1 + len(item.captions) + len(item.boxes) + faults
+    return item.count if isinstance(item, Passed) else 1
+
+
+# --- JSON lines of pictures in words -----------------------------------------------------------------------
+
+
+def _told_picture(rng: Random) -> dict[str, Any]:
+    name = f"p{_number(rng)}"
+    boxes = [
+        {"category": rng.choice(("cup", "dog")), "bbox": [0.1, 0.2, round(0.3 + rng.random() / 2, 3), 0.75]}
+        for _ in range(rng.randint(0, 4))
+    ]
+    row = {"id": name, "image": rng.choice(draw.PICTURES), "captions": [draw.words(rng)], "instances": boxes}
+    keys = list(row) if rng.random() < 0.5 else rng.sample(list(row), len(row))
+    return {key: row[key] for key in keys} | {"width": 640, "height": 480}
+
+
+def _read_lines(path: Path, library: media.Library) -> Iterator[Any]:
+    pool = _new_pool(path)
+    try:
+        yield from readers.jsonl(path, pool)
+        pool.finish()
+        yield from pool.read()
+    finally:
+        pool.close()
+
+
+def _survey(path: Path, library: media.Library) -> Iterator[Any]:
+    """The whole way to the requests; what its report counts is held against what it yields and writes."""
+    work = Path(tempfile.mkdtemp(dir=path.parent))
+    try:
+        recipe = plan.Recipe(jsonl=(str(path),), images=str(path.parent / "root"), max_bad_fraction=1.0)
+        made = plan.Plan(recipe, work)
+        found = made.survey(work / "quarantine.jsonl")
+        rows = [json.loads(line) for line in (work / "quarantine.jsonl").read_text("utf-8").splitlines()]
+        told = Counter(row["reason"] for row in rows if row["kind"] != "part")
+        parts: Counter[str] = Counter()
+        for row in rows:
+            parts[row["reason"]] += row["count"] if row["kind"] == "part" else 0
+        if told != found.rejected or +parts != found.faults:
+            raise Wrong(f"quarantine.jsonl and the summary differ: {told} {found.rejected} {parts} {found.faults}")
+        asked = list(made.asked())
+        if Counter(one.kind for one in asked) != found.asked:
+            raise Wrong(f"asked otherwise than was counted: {found.asked}")
+        subjects = {one.subject.id: one.subject for one in asked}
+        json.dumps([one.messages for one in asked], ensure_ascii=False).encode()
+        for reason, count in found.rejected.items():
+            yield Passed(str(path), count, reason)
+        yield from subjects.values()
+        silent = found.read - found.rejected.total() - len(subjects)
+        if silent < 0 or silent > sum(found.not_asked.values()):
+            raise Wrong(f"{silent} pictures are neither asked about nor named: {found.not_asked}")
+        yield Passed(str(path), silent, "no kind can be asked")
+    finally:
+        shutil.rmtree(work)
+
+
+# --- captions ----------------------------------------------------------------------------------------------
+
+
+def _caption(rng: Random) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": f"c{_number(rng)}", "image": rng.choice(draw.PICTURES)}
+    key = rng.choice(("caption", "captions", "blip_caption", "text", "conversations"))
+    said: Any = draw.words(rng)
+    if key == "captions":
+        said = [draw.words(rng) for _ in range(rng.randint(1, 3))]
+    if key == "conversations":
+        said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": said}]
+    return {key: said, **row} if rng.random() < 0.3 else {**row, key: said}
+
+
+def _captions_of(records: list[Any], items: list[Any]) -> tuple[int, int]:
+    """A list of captions is as many records as it has; an empty one is one that has none."""
+    expected = 0
+    for row in records:
+        several = None
+        if isinstance(row, dict) and fields.text(row, "image"):
+            told = (row.get(key) for key in ("caption", "captions", "blip_caption", "text"))
+            several = next((value for value in told if value is not None), None)
+        expected += len(several) if isinstance(several, list) and several else 1
+    return expected, len(items)
+
+
+def _read_captions(path: Path, library: media.Library) -> Iterator[Any]:
+    return captions.read([path])
+
+
+def _make_captions(path: Path, library: media.Library) -> Iterator[Any]:
+    """The whole command; what it wrote is read again."""
+    work = Path(tempfile.mkdtemp(dir=path.parent))
+    try:
+        recipe = captions.Recipe((str(path),), max_bad_fraction=1.0)
+        summary = captions.make(recipe, work, work)
+        rejected = Counter(
+            json.loads(line)["reason"] for line in (work / captions.QUARANTINE).read_text("utf-8").splitlines()
+        )
+        if dict(rejected.most_common()) != summary["not_used"]:
+            raise Wrong(f"quarantine.jsonl and the summary differ: {rejected} {summary['not_used']}")
+        written = list(llava_json.read(work / captions.JSON, path.parent / "root", library))
+        taken = [one for one in written if not isinstance(one, Rejected)]
+        bad = [one for one in written if isinstance(one, Rejected) and one.kind == "bad" and one.stage != "media"]
+        if len(written) != summary["written"] or bad:
+            raise Wrong(f"{summary['written']} written, {len(written)} read again; {bad[:1]}")
+        for reason, count in rejected.items():
+            yield Passed(str(path), count, reason)
+        yield Passed(str(path), len(written) - len(taken), "media is gone")
+        yield from taken
+        captions.text(summary, work).encode()
+    finally:
+        shutil.rmtree(work)
+
+
+# --- prompts -----------------------------------------------------------------------------------------------
+
+
+def _prompt(rng: Random) -> dict[str, Any]:
+    return {
+        "system": draw.words(rng, 30),
+        "examples": [[draw.words(rng), draw.words(rng)] for _ in range(rng.randint(0, 3))],
+    }
+
+
+def _as_prompts(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    row = rows[0] if isinstance(rows[0], dict) else {}
+    encode = lambda value: (value if isinstance(value, str) else str(value)).encode("utf-8", "surrogatepass")
+    made = {}
+    if "system" in row:
+        made["conversation/system_message.txt"] = encode(row["system"])
+    pairs = row.get("examples")
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else []):
+        parts = pair if isinstance(pair, list) else [pair]
+        for suffix, part in zip(("caps", "conv"), parts, strict=False):
+            made[f"conversation/{number:03d}_{suffix}.txt"] = encode(part)
+    return made or {"conversation/notes.txt": b""}
+
+
+def _read_prompts(path: Path, library: media.Library) -> Iterator[Any]:
+    yield from prompts.load(path.parents[1], ["conversation"]).values()
+
+
+# --- posts and their scenes --------------------------------------------------------------------------------
+
+
+def _post(rng: Random) -> dict[str, Any]:
+    return {
+        "post_id": f"v{_number(rng)}", "source": rng.choice(("reddit", "youtube")), "title": draw.words(rng),
+        "content": draw.words(rng), "likes": rng.randrange(900), "views": 1000, "like_rate": rng.random(),
+        "comments": [draw.words(rng) for _ in range(rng.randint(0, 3))], "origin": "posts.jsonl:3",
+        "replay": [[0.0, 2.0, 0.5], [2.0, 4.0, 1.0]], "scene_times": [[0.0, 2.0], [2.0, 4.0]],
+    }  # fmt: skip
+
+
+def _as_records(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    """A prepared data set whose records tell posts. What is no object tells none."""
+    with tempfile.TemporaryDirectory() as place:
+        turns = (Turn("human", "<image>\nWhat?"), Turn("gpt", "That."))
+        metas = [json.loads(dumps(row).decode("utf-8", "replace")) for row in rows]
+        made = (
+            Record(f"r{n}", "behavior", (b"x",), turns, meta if isinstance(meta, dict) else {})
+            for n, meta in enumerate(metas)
+        )
+        root = Path(place)
+        records.write({_SPLIT: made}, root)
+        # The reader is given the first.
+        found = sorted(root.rglob("*.array_record*")) + sorted(root.rglob("*.json"))
+        return {str(file.relative_to(root)): file.read_bytes() for file in found}
+
+
+def _read_posts(path: Path, library: media.Library) -> Iterator[Any]:
+    return posts.read(path.parent, [_SPLIT])
+
+
+def _scenes(rng: Random) -> dict[str, Any]:
+    number = _number(rng)
+    scene = {"caption": draw.words(rng), "start": 0.0, "end": 2.0, "tags": ["a"], "foreground": ["Navy_Blue"]}
+    return {"media": f"f{number}.mp4", "sha256": f"{number:064x}", "scenes": [scene], "asr": draw.words(rng)}
+
+
+def _read_scenes(path: Path, library: media.Library) -> Iterator[Any]:
+    index = path.parent / "scenes.sqlite"
+    index.unlink(missing_ok=True)
+    told_scenes.build(path, "sha256", index)
+    found = told_scenes.load(index)
+    assert found is not None
+    seen = set()
+    for line in path.read_bytes().decode("utf-8", "replace").split("\n"):
+        row = json.loads(line) if line.strip() else {}
+        key = fields.text(row, "sha256") or ""
+        told = found.scenes_of(key) if key else None
+        if key and told is None:
+            raise Wrong(f"scenes of {key!r} are lost")
+        if told is not None and key not in seen:
+            yield told
+        elif told is not None:
+            yield Passed(str(path), 1, "of a medium that is told already")
+        seen.add(key)
+
+
+# --- what a teacher answers --------------------------------------------------------------------------------
+
+
+def _answer(rng: Random) -> dict[str, Any]:
+    said = lambda most: " ".join(rng.choices(("The", "dog", "runs", "near", "a", "red", "house", "today"), k=most))
+    return {"pairs": [{"question": f"{said(6)} {n}?", "answer": said(30)} for n in range(rng.randint(1, 4))]}
+
+
+def _as_answer(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    row = rows[0] if isinstance(rows[0], dict) else {}
+    pairs = row.get("pairs")
+    found = [pair if isinstance(pair, dict) else {"answer": pair} for pair in (pairs if isinstance(pairs, list) else [])]
+    text = "\n".join(str(pair.get("answer")) for pair in found)
+    if layout == "conversation":
+        text = parse.write([parse.Pair(str(one.get("question")), str(one.get("answer"))) for one in found])
+    if rng.random() < 0.2:
+        text = f"```text\n{text}\n```"
+    return {"answer.txt": text.encode("utf-8", "surrogatepass")}
+
+
+def _read_answer(kind: str, path: Path, library: media.Library) -> Iterator[Any]:
+    text = path.read_bytes().decode("utf-8", "replace")  # no other text comes out of a teacher's answers
+    known = checks.Known("A dog runs. 3 people.", frozenset({"An example."}))
+    try:
+        parse.pairs(text) if kind == "conversation" else parse.plain(text)
+    except parse.Unreadable:
+        pass
+    found = checks.read(text, "stop", checks.KINDS[kind], known, "Describe it.")
+    if isinstance(found, str):
+        yield Rejected("answers:1", "", "fields", found)
+        return
+    if not all(pair.question.strip() and pair.answer.strip() for pair in found):
+        raise Wrong(f"an empty part: {found}")
+    if kind == "conversation" and parse.pairs(parse.write(found)) != found:
+        raise Wrong(f"not read again as it was: {found}")
+    yield from found[:1]
+
+
+def _pairs_of(records: list[Any], items: list[Any]) -> tuple[int, int]:
+    return 1, len(items)
+
+
+KINDS: dict[str, Kind] = {
+    **{
+        f"instruct_coco_{what}": Kind(
+            partial(_picture, what),
+            _read_coco,
+            _as_coco,
+            ("in order", "mixed"),
+            (),
+            lambda record: [record["image"], *record["annotations"]],
+            count=lambda record: 1 + len(record["annotations"]),
+            size=20,
+            names=lambda record: [f"{record['image']['id']:012d}"],
+            weight=_annotated,
+        )
+        for what in ("captions", "instances", "lvis")
+    },
+    "instruct_jsonl": Kind(
+        _told_picture,
+        _read_lines,
+        layouts=("lines", "list"),
+        lines=(),
+        size=30,
+        names=lambda record: [record["id"]],
+    ),
+    "instruct_survey": Kind(
+        _told_picture,
+        _survey,
+        layouts=("lines",),
+        lines=(),
+        size=30,
+        packs=False,
+        refuses=True,
+        is_named=True,
+    ),
+    "instruct_captions": Kind(
+        _caption,
+        _read_captions,
+        layouts=("lines", "list"),
+        lines=(),
+        account=_captions_of,
+        size=30,
+        names=lambda record: [record["id"]],
+    ),
+    "instruct_captions_made": Kind(
+        _caption,
+        _make_captions,
+        layouts=("lines", "list"),
+        lines=(),
+        account=_captions_of,
+        size=30,
+        packs=False,
+        apart=False,
+        refuses=True,
+    ),
+    "instruct_prompts": Kind(
+        _prompt, _read_prompts, _as_prompts, ("folder",), (), account=_pairs_of, size=1, packs=False, refuses=True,
+        is_named=True,
+    ),
+    "instruct_posts": Kind(
+        _post, _read_posts, _as_records, ("records",), (), size=12, packs=False, apart=True, refuses=True,
+        is_named=True,
+    ),
+    "instruct_scenes": Kind(
+        _scenes, _read_scenes, layouts=("lines",), lines=(), size=5, packs=False, refuses=True
+    ),
+    **{
+        f"instruct_answers_{kind}": Kind(
+            _answer, partial(_read_answer, kind), _as_answer, (kind,), (), account=_pairs_of, size=1, packs=False,
+        )
+        for kind in ("conversation", "detail")
+    },
+}  # fmt: skip
+_ = Subject

@@ -1,0 +1,2 @@
+from benchmarks.fuzz_kind import Kind
+KINDS: dict[str, Kind] = {}
