@@ -12,14 +12,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
+
 from benchmarks import fuzz_records as draw
 from benchmarks.fuzz_damage import dumps
 from benchmarks.fuzz_kind import Kind, Wrong
 from input_pipeline import records
 from input_pipeline.behavior import told_scenes
+from input_pipeline.errors import UserError
 from input_pipeline.instruct import captions, checks, parse, plan, posts, prompts, readers, symbolic
 from input_pipeline.instruct.pool import Pool
-from input_pipeline.instruct.subjects import Subject
 from input_pipeline.instruct.symbolic import Symbolic
 from input_pipeline.sources import fields, llava_json, media
 from input_pipeline.sources.lines import Passed
@@ -129,8 +131,11 @@ def _survey(path: Path, library: media.Library) -> Iterator[Any]:
     try:
         recipe = plan.Recipe(jsonl=(str(path),), images=str(path.parent / "root"), max_bad_fraction=1.0)
         made = plan.Plan(recipe, work)
-        found = made.survey(work / "quarantine.jsonl")
-        rows = [json.loads(line) for line in (work / "quarantine.jsonl").read_text("utf-8").splitlines()]
+        try:
+            found = made.survey(work / "quarantine.jsonl")
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None  # it has but this one
+        rows = [json.loads(line) for line in (work / "quarantine.jsonl").read_text("utf-8").split("\n")[:-1]]
         told = Counter(row["reason"] for row in rows if row["kind"] != "part")
         parts: Counter[str] = Counter()
         for row in rows:
@@ -172,7 +177,8 @@ def _captions_of(records: list[Any], items: list[Any]) -> tuple[int, int]:
     expected = 0
     for row in records:
         several = None
-        if isinstance(row, dict) and fields.text(row, "image"):
+        image = (fields.text(row, "image") if isinstance(row, dict) else "") or "@raw-"
+        if isinstance(row, dict) and not image.startswith("@raw-"):  # a mark becomes a number or a list in the file
             told = (row.get(key) for key in ("caption", "captions", "blip_caption", "text"))
             several = next((value for value in told if value is not None), None)
         expected += len(several) if isinstance(several, list) and several else 1
@@ -190,7 +196,7 @@ def _make_captions(path: Path, library: media.Library) -> Iterator[Any]:
         recipe = captions.Recipe((str(path),), max_bad_fraction=1.0)
         summary = captions.make(recipe, work, work)
         rejected = Counter(
-            json.loads(line)["reason"] for line in (work / captions.QUARANTINE).read_text("utf-8").splitlines()
+            json.loads(line)["reason"] for line in (work / captions.QUARANTINE).read_text("utf-8").split("\n")[:-1]
         )
         if dict(rejected.most_common()) != summary["not_used"]:
             raise Wrong(f"quarantine.jsonl and the summary differ: {rejected} {summary['not_used']}")
@@ -248,15 +254,29 @@ def _post(rng: Random) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _meta(row: Any) -> dict[str, Any]:
+    """What a writer of records can have written, which is JSON."""
+    try:
+        meta = json.loads(dumps(row).decode("utf-8", "replace"), parse_int=lambda text: int(text) % 2**63)
+        meta = msgspec.json.decode(msgspec.json.encode(_plain(meta)))
+    except (ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {fields.writable(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return fields.writable(value) if isinstance(value, str) else value
+
+
 def _as_records(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
     """A prepared data set whose records tell posts. What is no object tells none."""
     with tempfile.TemporaryDirectory() as place:
         turns = (Turn("human", "<image>\nWhat?"), Turn("gpt", "That."))
-        metas = [json.loads(dumps(row).decode("utf-8", "replace")) for row in rows]
-        made = (
-            Record(f"r{n}", "behavior", (b"x",), turns, meta if isinstance(meta, dict) else {})
-            for n, meta in enumerate(metas)
-        )
+        made = (Record(f"r{n}", "behavior", (b"x",), turns, _meta(row)) for n, row in enumerate(rows))
         root = Path(place)
         records.write({_SPLIT: made}, root)
         # The reader is given the first.
@@ -391,12 +411,13 @@ KINDS: dict[str, Kind] = {
         refuses=True,
     ),
     "instruct_prompts": Kind(
-        _prompt, _read_prompts, _as_prompts, ("folder",), (), account=_pairs_of, size=1, packs=False, refuses=True,
+        _prompt, _read_prompts, _as_prompts, ("folder",), (), account=_pairs_of, size=1, packs=False, apart=False,
+        refuses=True,
         is_named=True,
     ),
     "instruct_posts": Kind(
-        _post, _read_posts, _as_records, ("records",), (), size=12, packs=False, apart=True, refuses=True,
-        is_named=True,
+        _post, _read_posts, _as_records, ("records",), (), size=12, packs=False, refuses=True, is_named=True,
+        names=lambda record: [f"{record['source']}/{record['post_id']}"],
     ),
     "instruct_scenes": Kind(
         _scenes, _read_scenes, layouts=("lines",), lines=(), size=5, packs=False, refuses=True
@@ -404,8 +425,8 @@ KINDS: dict[str, Kind] = {
     **{
         f"instruct_answers_{kind}": Kind(
             _answer, partial(_read_answer, kind), _as_answer, (kind,), (), account=_pairs_of, size=1, packs=False,
+            apart=False,
         )
         for kind in ("conversation", "detail")
     },
 }  # fmt: skip
-_ = Subject

@@ -44,6 +44,8 @@ from benchmarks.fuzz_kind import Kind, Wrong
 from benchmarks.fuzz_kinds import KINDS
 from input_pipeline.behavior import statements, templates
 from input_pipeline.errors import UserError
+from input_pipeline.instruct.captions import Caption
+from input_pipeline.instruct.symbolic import Symbolic
 from input_pipeline.sources import media
 from input_pipeline.sources.lines import Passed
 from input_pipeline.sources.llava_json import Sample
@@ -244,7 +246,7 @@ def _writable(item: Any) -> None:
     if type(item) not in _DECODERS:
         # What is no record of `prepare`'s sources.
         json.dumps(msgspec.to_builtins(item), allow_nan=False, ensure_ascii=False).encode()
-        if not getattr(item, "origin", "a:1").rpartition(":")[0]:
+        if isinstance(item, Symbolic | Caption) and not item.origin.rpartition(":")[0]:
             raise Wrong(f"nobody can tell what it was read from: {item}")
         return
     _ENCODE(item)
@@ -333,7 +335,8 @@ def _done(case: Case) -> None:
 def _refused(error: UserError, case: Case, tally: Tally) -> None:
     """Of a file as a whole one line is told, and which file."""
     said = str(error)
-    if "\n" in said or len(said) > LONGEST_LINE or not any(path.name in said for path in case.paths):
+    places = {name for path in case.paths for name in (path.name, str(path.parent))}
+    if "\n" in said or len(said) > LONGEST_LINE or not any(name in said for name in places):
         raise Wrong(f"not one clear line: {said}")
     tally.rejected["the file as a whole"] += 1
 
