@@ -285,6 +285,7 @@ def _as_records(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
 
 
 def _read_posts(path: Path, library: media.Library) -> Iterator[Any]:
+    records.data_hash(path.parent, _SPLIT)  # as a recipe's fingerprint has it
     return posts.read(path.parent, [_SPLIT])
 
 
@@ -417,7 +418,7 @@ KINDS: dict[str, Kind] = {
     ),
     "instruct_posts": Kind(
         _post, _read_posts, _as_records, ("records",), (), size=12, packs=False, refuses=True, is_named=True,
-        names=lambda record: [f"{record['source']}/{record['post_id']}"],
+        is_binary=True, names=lambda record: [f"{record['source']}/{record['post_id']}"],
     ),
     "instruct_scenes": Kind(
         _scenes, _read_scenes, layouts=("lines",), lines=(), size=5, packs=False, refuses=True
