@@ -77,7 +77,12 @@ class Cache:
                 row = self._connection.execute(query, (bytes.fromhex(identity),)).fetchone()
         except sqlite3.Error as error:
             raise self._unusable(error) from None
-        return None if row is None else Answer(key, *row, kept=True)
+        if row is None:
+            return None
+        text, finish, *tokens = row
+        if not (isinstance(text, str) and finish in ("stop", "length") and all(map(_is_count, tokens))):
+            raise self._unusable(ValueError("a row of it is no answer"))
+        return Answer(key, *row, kept=True)
 
     def __contains__(self, identity: str) -> bool:
         return self.get(identity, "") is not None
@@ -97,8 +102,11 @@ class Cache:
         return answer if first is None else replace(first, kept=answer.kept)
 
     def __len__(self) -> int:
-        with self._lock:
-            return self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+        try:
+            with self._lock:
+                return self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
 
     def close(self) -> None:
         with self._lock:
@@ -109,6 +117,10 @@ class Cache:
             f"{self.folder / FILE}: cannot be used ({in_one_line(error)}); is the disk full, not of this machine, or "
             "the file damaged? Free it or name another --cache"
         )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

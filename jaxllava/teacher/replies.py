@@ -12,6 +12,7 @@ from typing import Any
 from jaxllava.teacher.messages import Answer, Failure
 
 LIMIT = 300  # characters of a detail
+_MOST_TOKENS = 2**53  # beyond it nobody has counted them
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def read_body(key: str, body: Any) -> Reply:
     choices = body.get("choices")
     if not choices and isinstance(body.get("error"), dict):
         # Routers in front of several providers tell of errors so.
-        code = body["error"].get("code")
-        status = int(code) if str(code).isdecimal() and 400 <= int(code) < 600 else 500
+        code = str(body["error"].get("code"))
+        status = int(code) if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600 else 500
         return read_error(key, status, body)
     if choices == [] or choices is None:
         return Again("returned nothing", "no choices", may_cost=True)
@@ -83,7 +84,9 @@ def usage(body: Any) -> tuple[int, int] | None:
     if not isinstance(told, dict):
         return None
     prompt, new = told.get("prompt_tokens"), told.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(new, int) or prompt < 0 or new < 0:
+    if not isinstance(prompt, int) or not isinstance(new, int):
+        return None
+    if not 0 <= prompt <= _MOST_TOKENS or not 0 <= new <= _MOST_TOKENS:
         return None
     return prompt, new
 
