@@ -19,6 +19,7 @@ from jaxllava.teacher.messages import Answer
 FILE = "answers.sqlite"
 _VERSION = 1
 _WAIT = 60.0  # seconds, for other processes that write
+_ERRORS = (sqlite3.Error, UnicodeError)  # the message of a damaged file may hold bytes of it
 _TABLE = """CREATE TABLE IF NOT EXISTS answers (
     identity BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, new_tokens INTEGER NOT NULL
@@ -57,7 +58,7 @@ class Cache:
                 if version == 0:
                     connection.execute(_TABLE)
                     connection.execute(f"PRAGMA user_version={_VERSION}")
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 if connection is not None:
                     connection.close()
                 if _is_busy(error) and time.monotonic() < deadline:
@@ -75,7 +76,7 @@ class Cache:
         try:
             with self._lock:
                 row = self._connection.execute(query, (bytes.fromhex(identity),)).fetchone()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._unusable(error) from None
         if row is None:
             return None
@@ -94,7 +95,7 @@ class Cache:
             with self._lock:
                 done = self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
                 is_first = done.rowcount == 1
-        except (sqlite3.Error, UnicodeEncodeError) as error:
+        except _ERRORS as error:
             raise self._unusable(error) from None
         if is_first:
             return answer
@@ -105,7 +106,7 @@ class Cache:
         try:
             with self._lock:
                 return self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._unusable(error) from None
 
     def close(self) -> None:
@@ -123,5 +124,5 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
