@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.errors import UserError
+import msgspec
+
+from input_pipeline.errors import UserError, in_one_line
 
 RESULT = "result.json"
+
+
+class _Figure(msgspec.Struct):
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class _Named(msgspec.Struct):
+    count: int
+    first: list[str]
+
+
+_Some = dict[str, _Named]
+
+
+class Kept(msgspec.Struct):
+    """What tables take of a result that is read back."""
+
+    task: str
+    setting: str
+    figures: dict[str, _Figure]
+    failures: list[str]
+    questions: int
+    asked: int
+    no_figures: str = msgspec.field(name="no figures")
+    not_answered: _Some = msgspec.field(name="not answered")
+    rejected: _Some
+    problems: _Some
+
+    def __post_init__(self) -> None:
+        if not all(one.first for one in (*self.not_answered.values(), *self.rejected.values())):
+            raise ValueError("what is left out is not named")
+
+
+class _Judged(Kept):
+    judge: str
+    judge_of_papers: str = msgspec.field(name="judge of the papers")
+    headline: str
+    ours: str
 
 
 def folder_name(judge: str) -> str:
@@ -26,10 +68,10 @@ def results_in(out: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(out.glob(f"*/judged-*/{RESULT}")):
         try:
-            result = json.loads(path.read_text("utf-8"))
-            bool(result["task"] and result["judge"] and result["figures"] is not None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error!r}); remove it and judge again") from None
+            result = msgspec.json.decode(path.read_bytes())
+            msgspec.convert(result, _Judged)
+        except (ValueError, OSError, RecursionError) as error:
+            raise UserError(f"{path} cannot be read ({in_one_line(error)}); remove it and judge again") from None
         found.append(result)
     return found
 

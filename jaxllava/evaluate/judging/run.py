@@ -151,7 +151,10 @@ def of_file(task: Task, path: Path, plan: Plan, setting: str) -> dict[str, Any]:
     if judge is None or judge.read is None:
         readable = ", ".join(name for name, one in JUDGES.items() if one.read)
         raise UserError(f"--judge-reviews: task {task.name} has no form of reviews; {readable} have")
-    judged = judge.read(path, plan)
+    try:
+        judged = judge.read(path, plan)
+    except ValueError as error:  # of a statistic that these reviews do not define
+        raise UserError(f"{path}: no figure: {error}") from None
     return result_of(task, judge, f"as {path.name} has it", judged, setting) | {"files": judged.files}
 
 
