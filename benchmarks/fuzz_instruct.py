@@ -58,7 +58,12 @@ def _annotation(what: str, rng: Random, image: int) -> dict[str, Any]:
     if what == "captions":
         return row | {"caption": draw.words(rng)}
     box = [rng.random() * 600, rng.random() * 400, rng.random() * 60, rng.random() * 90]
-    return row | {"bbox": box, "category_id": rng.choice((1, 2, 90)), "segmentation": [[1.0, 2.5, 3.0]], "area": 7.5}
+    return row | {
+        "bbox": box,
+        "category_id": rng.choice((1, 2, 90)),
+        "segmentation": [[1.0, 2.5, 3.0]],
+        "area": 7.5,
+    }
 
 
 def _as_coco(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
@@ -141,7 +146,9 @@ def _survey(path: Path, library: media.Library) -> Iterator[Any]:
         for row in rows:
             parts[row["reason"]] += row["count"] if row["kind"] == "part" else 0
         if told != found.rejected or +parts != found.faults:
-            raise Wrong(f"quarantine.jsonl and the summary differ: {told} {found.rejected} {parts} {found.faults}")
+            raise Wrong(
+                f"quarantine.jsonl and the summary differ: {told} {found.rejected} {parts} {found.faults}"
+            )
         asked = list(made.asked())
         if Counter(one.kind for one in asked) != found.asked:
             raise Wrong(f"asked otherwise than was counted: {found.asked}")
@@ -178,7 +185,9 @@ def _captions_of(records: list[Any], items: list[Any]) -> tuple[int, int]:
     for row in records:
         several = None
         image = (fields.text(row, "image") if isinstance(row, dict) else "") or "@raw-"
-        if isinstance(row, dict) and not image.startswith("@raw-"):  # a mark becomes a number or a list in the file
+        if isinstance(row, dict) and not image.startswith(
+            "@raw-"
+        ):  # a mark becomes a number or a list in the file
             told = (row.get(key) for key in ("caption", "captions", "blip_caption", "text"))
             several = next((value for value in told if value is not None), None)
         expected += len(several) if isinstance(several, list) and several else 1
@@ -196,13 +205,16 @@ def _make_captions(path: Path, library: media.Library) -> Iterator[Any]:
         recipe = captions.Recipe((str(path),), max_bad_fraction=1.0)
         summary = captions.make(recipe, work, work)
         rejected = Counter(
-            json.loads(line)["reason"] for line in (work / captions.QUARANTINE).read_text("utf-8").split("\n")[:-1]
+            json.loads(line)["reason"]
+            for line in (work / captions.QUARANTINE).read_text("utf-8").split("\n")[:-1]
         )
         if dict(rejected.most_common()) != summary["not_used"]:
             raise Wrong(f"quarantine.jsonl and the summary differ: {rejected} {summary['not_used']}")
         written = list(llava_json.read(work / captions.JSON, path.parent / "root", library))
         taken = [one for one in written if not isinstance(one, Rejected)]
-        bad = [one for one in written if isinstance(one, Rejected) and one.kind == "bad" and one.stage != "media"]
+        bad = [
+            one for one in written if isinstance(one, Rejected) and one.kind == "bad" and one.stage != "media"
+        ]
         if len(written) != summary["written"] or bad:
             raise Wrong(f"{summary['written']} written, {len(written)} read again; {bad[:1]}")
         for reason, count in rejected.items():
@@ -319,14 +331,19 @@ def _read_scenes(path: Path, library: media.Library) -> Iterator[Any]:
 
 
 def _answer(rng: Random) -> dict[str, Any]:
-    said = lambda most: " ".join(rng.choices(("The", "dog", "runs", "near", "a", "red", "house", "today"), k=most))
+    said = lambda most: " ".join(
+        rng.choices(("The", "dog", "runs", "near", "a", "red", "house", "today"), k=most)
+    )
     return {"pairs": [{"question": f"{said(6)} {n}?", "answer": said(30)} for n in range(rng.randint(1, 4))]}
 
 
 def _as_answer(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
     row = rows[0] if isinstance(rows[0], dict) else {}
     pairs = row.get("pairs")
-    found = [pair if isinstance(pair, dict) else {"answer": pair} for pair in (pairs if isinstance(pairs, list) else [])]
+    found = [
+        pair if isinstance(pair, dict) else {"answer": pair}
+        for pair in (pairs if isinstance(pairs, list) else [])
+    ]
     text = "\n".join(str(pair.get("answer")) for pair in found)
     if layout == "conversation":
         text = parse.write([parse.Pair(str(one.get("question")), str(one.get("answer"))) for one in found])

@@ -64,12 +64,14 @@ def _rules(rng: Random) -> dict[str, Any]:
 
 
 def _read_rules(path: Path, library: media.Library) -> Iterator[Any]:
-    rows = [Answered(item.id, item.truth, "It.", meta={**item.meta, "prompt": "?"}) for item in _questions().items]
+    rows = [
+        Answered(item.id, item.truth, "It.", meta={**item.meta, "prompt": "?"}) for item in _questions().items
+    ]
     case = Case(_BENCH, rows, path.parent)
     _asked_of(case, _BENCH.name)
     for rule in relative.rules(case).values():
         if isinstance(rule, dict) and isinstance(rule.get("prompt"), str):
-            yield Answered("rule", None, rule["prompt"])
+            yield Answered("rule", None, fields.writable(rule["prompt"]))
 
 
 def _grader(rng: Random) -> dict[str, Any]:
@@ -142,7 +144,12 @@ def _printable(found: kept.Kept) -> None:
 
 
 def _prediction(rng: Random) -> dict[str, Any]:
-    return {"id": f"v{rng.randrange(10**9)}", "question": draw.words(rng), "answer": "cat", "pred": draw.words(rng)}
+    return {
+        "id": f"v{rng.randrange(10**9)}",
+        "question": draw.words(rng),
+        "answer": "cat",
+        "pred": draw.words(rng),
+    }
 
 
 def _read_predictions(path: Path, library: media.Library) -> Iterator[Any]:
@@ -170,7 +177,8 @@ def _read_own(path: Path, library: media.Library) -> Iterator[Any]:
     if len(found.rows) + sum(map(len, found.unanswered.values())) != found.asked:
         raise Wrong(f"{found.asked} are asked for, and others answered or not: {found.unanswered}")
     ids = {str(number) for number in range(_ASKED)}
-    sound = {row["id"] for row in rows if row and isinstance(row.get("answer"), str) and row.get("id") in list(ids)}
+    last = {row["id"]: row for row in rows if row and row.get("id") in list(ids)}
+    sound = {name for name, row in last.items() if isinstance(row.get("answer"), str)}
     if gone := sound - {row.id for row in found.rows}:
         raise Wrong(f"answered, and not to be judged: {gone}")
     _printable(found)
@@ -203,7 +211,11 @@ def _judged(name: str, path: Path) -> Iterator[Any]:
     result = run.of_file(TASKS[name], path, Plan(), "zero-shot")
     text = benchmark_table.table([result], TASKS) + benchmark_table.details(result, TASKS[name])
     text.encode()
-    none = sum(found["count"] for what, found in result["problems"].items() if "counted" not in what and "no category" not in what)
+    none = sum(
+        found["count"]
+        for what, found in result["problems"].items()
+        if "counted" not in what and "no category" not in what
+    )
     if any(value["n"] > result["scored"] for value in result["figures"].values()):
         raise Wrong(f"a figure is over more than all {result['scored']}: {result['figures']}")
     json.dumps(result, allow_nan=False)

@@ -32,7 +32,6 @@ from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Post
 
 
-
 def _read_track(path: Path, library: media.Library) -> Iterator[Post | Rejected]:
     try:
         words = captions.transcript(captions.read(path))

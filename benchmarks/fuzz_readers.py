@@ -195,9 +195,7 @@ def _heard(before: list[dict[str, Any]], records: list[Any]) -> set[str]:
 def check(case: Case, items: list[Any], number: int, tally: Tally) -> None:
     """Raises Wrong, or whatever writing and reading again raises."""
     if case.account is not None:
-        wanted, got = case.account(
-            [one for item in items for one in [item] * case.kind.weight(item)]
-        )
+        wanted, got = case.account([one for item in items for one in [item] * case.kind.weight(item)])
         if wanted != got:
             raise Wrong(f"{wanted} records, but {got} yielded or rejected")
     bad = [i for i in items if isinstance(i, Rejected) and i.kind == "bad"]

@@ -32,11 +32,18 @@ def _identity(number: int) -> str:
 
 def _result(rng: Random) -> dict[str, Any]:
     """A line of an output or error file. Now and then two are of one request."""
-    row = {"id": "batch_req_1", "custom_id": _identity(rng.randrange(_REQUESTS)), "error": None, "response": None}
+    row = {
+        "id": "batch_req_1",
+        "custom_id": _identity(rng.randrange(_REQUESTS)),
+        "error": None,
+        "response": None,
+    }
     pick = rng.random()
     if pick < 0.1:
         return row | {"error": {"code": "batch_expired", "message": "It took too long."}}
-    body: dict[str, Any] = {"error": {"message": "Slow down.", "type": "requests", "code": "rate_limit_exceeded"}}
+    body: dict[str, Any] = {
+        "error": {"message": "Slow down.", "type": "requests", "code": "rate_limit_exceeded"}
+    }
     if pick > 0.2:
         said = {"role": "assistant", "content": draw.words(rng)}
         body = {
@@ -56,7 +63,9 @@ def _read_results(path: Path, library: media.Library) -> Iterator[Any]:
         malformed, foreign, ours = _sorted(path.read_bytes())
         if (done.malformed, done.foreign) != (malformed, foreign):
             raise Wrong(f"{malformed} lines are malformed and {foreign} foreign: {done}")
-        if done.answers + done.failures.total() != len(set(ours)) or done.missing != _REQUESTS - len(set(ours)):
+        if done.answers + done.failures.total() != len(set(ours)) or done.missing != _REQUESTS - len(
+            set(ours)
+        ):
             raise Wrong(f"{len(set(ours))} of {_REQUESTS} requests have a result: {done}")
         if len(kept) != done.answers:
             raise Wrong(f"{len(kept)} answers are kept: {done}")
@@ -97,7 +106,12 @@ def _sorted(data: bytes) -> tuple[int, int, list[str]]:
 
 
 def _answer(rng: Random) -> dict[str, Any]:
-    return {"text": draw.words(rng, 200), "finish": rng.choice(("stop", "length")), "prompt_tokens": 5, "new_tokens": 7}
+    return {
+        "text": draw.words(rng, 200),
+        "finish": rng.choice(("stop", "length")),
+        "prompt_tokens": 5,
+        "new_tokens": 7,
+    }
 
 
 _LOOSE = "CREATE TABLE answers (identity BLOB, text, finish, prompt_tokens, new_tokens)"

@@ -200,7 +200,9 @@ def _identities(folder: Path) -> set[str]:
                     if match:
                         found.add(match[0])
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); write the batch files again") from None
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); write the batch files again"
+            ) from None
     if not found:
         raise UserError(
             f"{folder}: holds no batch-*.jsonl; name the folder that the batch files were written to"

@@ -90,7 +90,9 @@ def _ours(task: Task, found: Questions, asked: Sequence[Item], folder: Path) -> 
         if isinstance(answer := row.get("answer"), str):
             rows.append(_row(item, fields.writable(answer)))
         else:
-            why = fields.text(row, "error") or ("an answer that is no text" if "answer" in row else "not asked")
+            why = fields.text(row, "error") or (
+                "an answer that is no text" if "answer" in row else "not asked"
+            )
             unanswered.setdefault(why.split(":")[0], []).append(f"{item.id}: {why}")
     known = {
         what: fields.writable(str(identity[what]))
@@ -129,7 +131,9 @@ def _llava(found: Questions, asked: Sequence[Item], path: Path) -> Kept:
         else:
             more = {"answer_id": answer_id} if (answer_id := fields.text(line, "answer_id")) else {}
             rows.append(_row(item, fields.writable(line["text"]), **more))
-    models = Counter(" ".join((fields.text(line, "model_id") or "").split()) or str(path) for line in said.values())
+    models = Counter(
+        " ".join((fields.text(line, "model_id") or "").split()) or str(path) for line in said.values()
+    )
     name = models.most_common(1)[0][0] if models else str(path)
     return Kept(
         rows, unanswered, len(found.items), len(asked), {"checkpoint": name}, problems, found.rejected

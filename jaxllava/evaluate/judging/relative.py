@@ -21,7 +21,7 @@ from jaxllava.evaluate.judging import spread
 from jaxllava.evaluate.judging.protocol import TEMPERATURE, Ask, Case, Judge, Judged, Plan, Said, text_of
 from jaxllava.evaluate.metrics import Array, Estimate
 from jaxllava.evaluate.scoring.answered import Answered, Problems, groups
-from jaxllava.evaluate.scoring.reviews import score_pair
+from jaxllava.evaluate.scoring.reviews import is_score, score_pair
 from jaxllava.evaluate.tasks.llava_layout import first_of, read_json
 from jaxllava.teacher.messages import Answer, Message, Request
 
@@ -79,7 +79,9 @@ def _usable(case: Case, problems: Problems) -> list[Answered]:
 def _rule(found: Mapping[str, Any], row: Answered) -> Mapping[str, str]:
     rule = found.get(row.meta["category"])
     parts = {key: rule.get(key) if isinstance(rule, dict) else None for key in ("role", "prompt")}
-    texts = {key: fields.writable(part) for key, part in parts.items() if isinstance(part, str) and part.strip()}
+    texts = {
+        key: fields.writable(part) for key, part in parts.items() if isinstance(part, str) and part.strip()
+    }
     if len(texts) < len(parts):
         raise UserError(f"rule.json has no role and prompt of {row.meta['category']!r}; get LLaVA's anew")
     return texts
@@ -282,7 +284,9 @@ def _written(line: Mapping[str, Any]) -> tuple[float, float] | None:
     if not isinstance(said, list) or len(said) != 2:
         return None
     first, second = map(fields.as_number, said)
-    return None if first is None or second is None else (first, second)
+    if first is None or second is None or not (is_score(first) and is_score(second)):
+        return None
+    return first, second
 
 
 JUDGE = Judge(requests, judge, papers="gpt-4-0314", read=read)

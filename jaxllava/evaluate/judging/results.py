@@ -71,7 +71,9 @@ def results_in(out: Path) -> list[dict[str, Any]]:
             result = msgspec.json.decode(path.read_bytes())
             msgspec.convert(result, _Judged)
         except (ValueError, OSError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({in_one_line(error)}); remove it and judge again") from None
+            raise UserError(
+                f"{path} cannot be read ({in_one_line(error)}); remove it and judge again"
+            ) from None
         found.append(result)
     return found
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from input_pipeline.errors import UserError
 from input_pipeline.partial import partial_of
+from input_pipeline.sources import fields
 from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate.judging import JUDGES
 from jaxllava.evaluate.judging.kept import Kept
@@ -155,7 +156,9 @@ def of_file(task: Task, path: Path, plan: Plan, setting: str) -> dict[str, Any]:
         judged = judge.read(path, plan)
     except ValueError as error:  # of a statistic that these reviews do not define
         raise UserError(f"{path}: no figure: {error}") from None
-    return result_of(task, judge, f"as {path.name} has it", judged, setting) | {"files": judged.files}
+    return result_of(task, judge, f"as {fields.writable(path.name)} has it", judged, setting) | {
+        "files": judged.files
+    }
 
 
 def _named(groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

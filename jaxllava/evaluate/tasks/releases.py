@@ -22,6 +22,10 @@ from jaxllava.evaluate.tasks.task import Rejected
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 
 
+class _Undecoded(UserError):
+    """A file with bytes that are not of the encoding that it begins in."""
+
+
 def text(path: Path) -> str:
     """A file's text: UTF-8 or, with a byte-order mark, UTF-16; bytes that are neither are read as Latin-1."""
     try:
@@ -35,7 +39,7 @@ def text(path: Path) -> str:
         return data.decode(codec)
     except UnicodeDecodeError:
         if codec != "utf-8":
-            raise UserError(f"{path}: begins as {codec} and is not; get the file anew") from None
+            raise _Undecoded(f"{path}: begins as {codec} and is not; get the file anew") from None
         return data.decode("latin-1")
 
 
@@ -66,7 +70,7 @@ def objects(path: Path, own: Sequence[str] = ()) -> Iterator[tuple[str, dict[str
     """
     try:
         found = json.loads(text(path))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, _Undecoded):
         yield from _json_lines(path)
         return
     alone = isinstance(found, dict) and bool(own) and set(own) <= set(found)
