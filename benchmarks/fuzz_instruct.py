@@ -1,4 +1,5 @@
-"""Readers of `jaxllava prepare instruct` and `prepare captions` under test: annotations, JSON lines, prompts, posts."""
+"""Readers of `jaxllava prepare instruct` and `prepare captions` under test: annotations, JSON lines, captions,
+posts and their scenes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from benchmarks.fuzz_kind import Kind, Wrong
 from input_pipeline import records
 from input_pipeline.behavior import told_scenes
 from input_pipeline.errors import UserError
-from input_pipeline.instruct import captions, checks, parse, plan, posts, prompts, readers, symbolic
+from input_pipeline.instruct import captions, plan, posts, readers
 from input_pipeline.instruct.pool import Pool
 from input_pipeline.instruct.symbolic import Symbolic
 from input_pipeline.sources import fields, llava_json, media
@@ -226,34 +227,6 @@ def _make_captions(path: Path, library: media.Library) -> Iterator[Any]:
         shutil.rmtree(work)
 
 
-# --- prompts -----------------------------------------------------------------------------------------------
-
-
-def _prompt(rng: Random) -> dict[str, Any]:
-    return {
-        "system": draw.words(rng, 30),
-        "examples": [[draw.words(rng), draw.words(rng)] for _ in range(rng.randint(0, 3))],
-    }
-
-
-def _as_prompts(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
-    row = rows[0] if isinstance(rows[0], dict) else {}
-    encode = lambda value: (value if isinstance(value, str) else str(value)).encode("utf-8", "surrogatepass")
-    made = {}
-    if "system" in row:
-        made["conversation/system_message.txt"] = encode(row["system"])
-    pairs = row.get("examples")
-    for number, pair in enumerate(pairs if isinstance(pairs, list) else []):
-        parts = pair if isinstance(pair, list) else [pair]
-        for suffix, part in zip(("caps", "conv"), parts, strict=False):
-            made[f"conversation/{number:03d}_{suffix}.txt"] = encode(part)
-    return made or {"conversation/notes.txt": b""}
-
-
-def _read_prompts(path: Path, library: media.Library) -> Iterator[Any]:
-    yield from prompts.load(path.parents[1], ["conversation"]).values()
-
-
 # --- posts and their scenes --------------------------------------------------------------------------------
 
 
@@ -327,53 +300,6 @@ def _read_scenes(path: Path, library: media.Library) -> Iterator[Any]:
         seen.add(key)
 
 
-# --- what a teacher answers --------------------------------------------------------------------------------
-
-
-def _answer(rng: Random) -> dict[str, Any]:
-    said = lambda most: " ".join(
-        rng.choices(("The", "dog", "runs", "near", "a", "red", "house", "today"), k=most)
-    )
-    return {"pairs": [{"question": f"{said(6)} {n}?", "answer": said(30)} for n in range(rng.randint(1, 4))]}
-
-
-def _as_answer(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
-    row = rows[0] if isinstance(rows[0], dict) else {}
-    pairs = row.get("pairs")
-    found = [
-        pair if isinstance(pair, dict) else {"answer": pair}
-        for pair in (pairs if isinstance(pairs, list) else [])
-    ]
-    text = "\n".join(str(pair.get("answer")) for pair in found)
-    if layout == "conversation":
-        text = parse.write([parse.Pair(str(one.get("question")), str(one.get("answer"))) for one in found])
-    if rng.random() < 0.2:
-        text = f"```text\n{text}\n```"
-    return {"answer.txt": text.encode("utf-8", "surrogatepass")}
-
-
-def _read_answer(kind: str, path: Path, library: media.Library) -> Iterator[Any]:
-    text = path.read_bytes().decode("utf-8", "replace")  # no other text comes out of a teacher's answers
-    known = checks.Known("A dog runs. 3 people.", frozenset({"An example."}))
-    try:
-        parse.pairs(text) if kind == "conversation" else parse.plain(text)
-    except parse.Unreadable:
-        pass
-    found = checks.read(text, "stop", checks.KINDS[kind], known, "Describe it.")
-    if isinstance(found, str):
-        yield Rejected("answers:1", "", "fields", found)
-        return
-    if not all(pair.question.strip() and pair.answer.strip() for pair in found):
-        raise Wrong(f"an empty part: {found}")
-    if kind == "conversation" and parse.pairs(parse.write(found)) != found:
-        raise Wrong(f"not read again as it was: {found}")
-    yield from found[:1]
-
-
-def _pairs_of(records: list[Any], items: list[Any]) -> tuple[int, int]:
-    return 1, len(items)
-
-
 KINDS: dict[str, Kind] = {
     **{
         f"instruct_coco_{what}": Kind(
@@ -428,11 +354,6 @@ KINDS: dict[str, Kind] = {
         apart=False,
         refuses=True,
     ),
-    "instruct_prompts": Kind(
-        _prompt, _read_prompts, _as_prompts, ("folder",), (), account=_pairs_of, size=1, packs=False, apart=False,
-        refuses=True,
-        is_named=True,
-    ),
     "instruct_posts": Kind(
         _post, _read_posts, _as_records, ("records",), (), size=12, packs=False, refuses=True, is_named=True,
         is_binary=True, names=lambda record: [f"{record['source']}/{record['post_id']}"],
@@ -440,11 +361,4 @@ KINDS: dict[str, Kind] = {
     "instruct_scenes": Kind(
         _scenes, _read_scenes, layouts=("lines",), lines=(), size=5, packs=False, refuses=True
     ),
-    **{
-        f"instruct_answers_{kind}": Kind(
-            _answer, partial(_read_answer, kind), _as_answer, (kind,), (), account=_pairs_of, size=1, packs=False,
-            apart=False,
-        )
-        for kind in ("conversation", "detail")
-    },
 }  # fmt: skip

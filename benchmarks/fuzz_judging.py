@@ -34,7 +34,7 @@ def _questions() -> Questions:
 
 def _named(name: str, write: files.Write = files.as_json) -> files.Write:
     """The same content in a file of another name."""
-    return lambda rng, rows, layout: {name: content for content in write(rng, rows, layout).values()}
+    return lambda rng, rows, layout: dict(zip([name], write(rng, rows, layout).values(), strict=True))
 
 
 def _one(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:

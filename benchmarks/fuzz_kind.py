@@ -47,8 +47,8 @@ class Kind:
         size: records a file.
         packs: whether the file may be .gz or .zst.
         apart: whether what is wrong with one record leaves the others as they are.
-        names: (record) -> names that must come through, as `told` says them of what is yielded, where the record is sound
-            and whatever is wrong with its neighbours. None: not looked at.
+        names: (record) -> names that must come through, as `told` says them of what is yielded, where the record is
+            sound, whatever is wrong with its neighbours. None: not looked at.
         weight: (item) -> how many records it accounts for.
         refuses: whether the file as a whole may be refused: a UserError, one line that names it.
         is_binary: whether most files are to be spoilt by their bytes, and lightly.

@@ -1,12 +1,13 @@
-"""The readers under test, each with how its files are made and how its records are counted: those of `prepare`'s sources
-are here, the others in `fuzz_instruct`, `fuzz_teacher` and `fuzz_judging`."""
+"""The readers under test, each with how its files are made and how its records are counted.
+
+Those of `prepare`'s sources are here, the others in `fuzz_instruct`, `fuzz_teacher` and `fuzz_judging`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from benchmarks import fuzz_files as files

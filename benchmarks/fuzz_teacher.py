@@ -1,4 +1,4 @@
-"""What a teacher leaves on disk under test: a provider's batch results, and the cache of answers."""
+"""What goes to a teacher and comes from it under test: prompts, answers, a provider's batch results, the cache."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from benchmarks import fuzz_records as draw
 from benchmarks.fuzz_kind import Kind, Wrong
+from input_pipeline.instruct import checks, parse, prompts
 from input_pipeline.sources import media
 from input_pipeline.sources.lines import Passed
+from input_pipeline.sources.rejected import Rejected
 from jaxllava.teacher import batch_files, cache
 from jaxllava.teacher.messages import Answer
 
@@ -25,6 +28,79 @@ _REQUESTS = 30  # of a batch, and answers of a cache
 
 def _identity(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+# --- prompts -----------------------------------------------------------------------------------------------
+
+
+def _prompt(rng: Random) -> dict[str, Any]:
+    return {
+        "system": draw.words(rng, 30),
+        "examples": [[draw.words(rng), draw.words(rng)] for _ in range(rng.randint(0, 3))],
+    }
+
+
+def _as_prompts(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    row = rows[0] if isinstance(rows[0], dict) else {}
+    encode = lambda value: (value if isinstance(value, str) else str(value)).encode("utf-8", "surrogatepass")
+    made = {}
+    if "system" in row:
+        made["conversation/system_message.txt"] = encode(row["system"])
+    pairs = row.get("examples")
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else []):
+        parts = pair if isinstance(pair, list) else [pair]
+        for suffix, part in zip(("caps", "conv"), parts, strict=False):
+            made[f"conversation/{number:03d}_{suffix}.txt"] = encode(part)
+    return made or {"conversation/notes.txt": b""}
+
+
+def _read_prompts(path: Path, library: media.Library) -> Iterator[Any]:
+    yield from prompts.load(path.parents[1], ["conversation"]).values()
+
+
+# --- what a teacher answers --------------------------------------------------------------------------------
+
+
+def _answer(rng: Random) -> dict[str, Any]:
+    said = lambda most: " ".join(
+        rng.choices(("The", "dog", "runs", "near", "a", "red", "house", "today"), k=most)
+    )
+    return {"pairs": [{"question": f"{said(6)} {n}?", "answer": said(30)} for n in range(rng.randint(1, 4))]}
+
+
+def _as_answer(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
+    row = rows[0] if isinstance(rows[0], dict) else {}
+    pairs = row.get("pairs")
+    found = [
+        pair if isinstance(pair, dict) else {"answer": pair}
+        for pair in (pairs if isinstance(pairs, list) else [])
+    ]
+    text = "\n".join(str(pair.get("answer")) for pair in found)
+    if layout == "conversation":
+        text = parse.write([parse.Pair(str(one.get("question")), str(one.get("answer"))) for one in found])
+    if rng.random() < 0.2:
+        text = f"```text\n{text}\n```"
+    return {"answer.txt": text.encode("utf-8", "surrogatepass")}
+
+
+def _read_answer(kind: str, path: Path, library: media.Library) -> Iterator[Any]:
+    text = path.read_bytes().decode("utf-8", "replace")  # no other text comes out of a teacher's answers
+    known = checks.Known("A dog runs. 3 people.", frozenset({"An example."}))
+    with contextlib.suppress(parse.Unreadable):
+        parse.pairs(text) if kind == "conversation" else parse.plain(text)
+    found = checks.read(text, "stop", checks.KINDS[kind], known, "Describe it.")
+    if isinstance(found, str):
+        yield Rejected("answers:1", "", "fields", found)
+        return
+    if not all(pair.question.strip() and pair.answer.strip() for pair in found):
+        raise Wrong(f"an empty part: {found}")
+    if kind == "conversation" and parse.pairs(parse.write(found)) != found:
+        raise Wrong(f"not read again as it was: {found}")
+    yield from found[:1]
+
+
+def _pairs_of(records: list[Any], items: list[Any]) -> tuple[int, int]:
+    return 1, len(items)
 
 
 # --- batch results -----------------------------------------------------------------------------------------
@@ -105,7 +181,7 @@ def _sorted(data: bytes) -> tuple[int, int, list[str]]:
 # --- the cache ---------------------------------------------------------------------------------------------
 
 
-def _answer(rng: Random) -> dict[str, Any]:
+def _kept(rng: Random) -> dict[str, Any]:
     return {
         "text": draw.words(rng, 200),
         "finish": rng.choice(("stop", "length")),
@@ -186,9 +262,36 @@ def _read_cache(path: Path, library: media.Library) -> Iterator[Any]:
 
 
 KINDS: dict[str, Kind] = {
+    "instruct_prompts": Kind(
+        _prompt,
+        _read_prompts,
+        _as_prompts,
+        ("folder",),
+        (),
+        account=_pairs_of,
+        size=1,
+        packs=False,
+        apart=False,
+        refuses=True,
+        is_named=True,
+    ),
+    **{
+        f"instruct_answers_{kind}": Kind(
+            _answer,
+            partial(_read_answer, kind),
+            _as_answer,
+            (kind,),
+            (),
+            account=_pairs_of,
+            size=1,
+            packs=False,
+            apart=False,
+        )
+        for kind in ("conversation", "detail")
+    },
     "teacher_batch_results": Kind(_result, _read_results, size=_REQUESTS, packs=False, is_named=True),
     "teacher_cache": Kind(
-        _answer,
+        _kept,
         _read_cache,
         _as_cache,
         ("ours", "ours", "ours", "loose", "other"),

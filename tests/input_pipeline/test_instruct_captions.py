@@ -57,7 +57,8 @@ def test_no_picture_is_taken_from_outside_the_folder(tmp_path, kind) -> None:
     names = ["../secret.png", str(tmp_path / "secret.png"), "a.png"]
     file = tmp_path / "a.jsonl"
     rows = [
-        {"id": str(n), "image": name, "caption": "A cup.", "captions": ["A cup."]} for n, name in enumerate(names)
+        {"id": str(n), "image": name, "caption": "A cup.", "captions": ["A cup."]}
+        for n, name in enumerate(names)
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
     work = tmp_path / "work"

@@ -115,7 +115,9 @@ def test_scenes_of_verbalise_are_told(tmp_path) -> None:
 def test_a_post_that_is_told_otherwise_is_named_and_costs_no_other(tmp_path, meta) -> None:
     records.write({"behavior_train": [record("a", **meta), record("b")]}, tmp_path)
     bad, good = posts.read(tmp_path, ["behavior_train"])
-    assert isinstance(bad, Rejected) and bad.reason == "a record whose post is not as jaxllava prepare tells one"
+    assert (
+        isinstance(bad, Rejected) and bad.reason == "a record whose post is not as jaxllava prepare tells one"
+    )
     assert isinstance(good, Subject) and good.id == "reddit/b"
 
 

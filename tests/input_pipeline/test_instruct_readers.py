@@ -277,7 +277,9 @@ def _coco(path: Path, value: str | dict) -> tuple[Pool, list[Rejected]]:
 
 
 def test_a_picture_says_from_which_file_it_is(tmp_path) -> None:
-    pool, _ = _coco(tmp_path / "captions.json", {"images": [{"id": 7, "file_name": "7.jpg"}], "annotations": []})
+    pool, _ = _coco(
+        tmp_path / "captions.json", {"images": [{"id": 7, "file_name": "7.jpg"}], "annotations": []}
+    )
     assert [one.origin for one in pool.read()] == ["captions.json:0"]
 
 
@@ -300,7 +302,9 @@ def test_of_two_with_one_id_in_a_file_the_first_stays_and_the_other_is_named(tmp
 
 
 def test_ids_that_look_like_numbers_in_words_stay_apart(tmp_path) -> None:
-    rows = [{"id": name, "file_name": f"{number}.jpg"} for number, name in enumerate(("1e3", "1000", "1_000"))]
+    rows = [
+        {"id": name, "file_name": f"{number}.jpg"} for number, name in enumerate(("1e3", "1000", "1_000"))
+    ]
     pool, rejected = _coco(tmp_path / "a.json", {"images": rows, "annotations": []})
     assert rejected == []
     assert [one.id for one in pool.read()] == ["000000001000", "1_000", "1e3"]
@@ -312,7 +316,10 @@ def test_a_broken_last_element_costs_the_next_list_nothing(tmp_path) -> None:
         '"annotations": [{"image_id": 7, "caption": "A cup."}]} {"images": []}'
     )
     pool, rejected = _coco(tmp_path / "a.json", text)
-    assert [one.reason for one in rejected] == ["element is not JSON", "text after the end of the JSON object"]
+    assert [one.reason for one in rejected] == [
+        "element is not JSON",
+        "text after the end of the JSON object",
+    ]
     assert [one.captions for one in pool.read()] == [("A cup.",)]
 
 

@@ -261,7 +261,9 @@ def _read(tmp_path, *lines, plan=None):
 def test_scores_that_are_none_cost_no_other_review(tmp_path, pair):
     result = _read(tmp_path, {"category": "conv", "tuple": [8, 4]}, {"category": "conv", "tuple": pair})
     assert result["figures"]["all"]["mean"] == 50 and result["scored"] == 1
-    assert result["problems"] == {"not a review: no two scores": {"count": 1, "first": [f"{tmp_path}/reviews.jsonl:2"]}}
+    assert result["problems"] == {
+        "not a review: no two scores": {"count": 1, "first": [f"{tmp_path}/reviews.jsonl:2"]}
+    }
 
 
 @pytest.mark.parametrize("category", [5, ["conv"], None, {}, "all", "reference", ""])
@@ -278,7 +280,9 @@ def test_reviews_that_define_no_figure_are_said_in_one_line(tmp_path):
         _read(tmp_path, {"category": "conv", "tuple": [0, 4]})
 
 
-@pytest.mark.parametrize("rule", [{"role": None, "prompt": "P"}, {"role": "A", "prompt": ["P"]}, {"role": " ", "prompt": "P"}])
+@pytest.mark.parametrize(
+    "rule", [{"role": None, "prompt": "P"}, {"role": "A", "prompt": ["P"]}, {"role": " ", "prompt": "P"}]
+)
 def test_a_prompt_that_is_no_text_is_not_asked_with(tmp_path, rule):
     (tmp_path / "rule.json").write_text(json.dumps(RULES | {"conv": rule}))
     case = Case(TASKS["llava_bench_coco"], rows([(1, 1)]), tmp_path)

@@ -79,11 +79,20 @@ def _damaged(folder: Path, script: str) -> Path:
     return folder
 
 
-LOOSE = "CREATE TABLE answers (identity BLOB, text, finish, prompt_tokens, new_tokens); PRAGMA user_version = 1;"
+LOOSE = (
+    "CREATE TABLE answers (identity BLOB, text, finish, prompt_tokens, new_tokens); PRAGMA user_version = 1;"
+)
 
 
 @pytest.mark.parametrize(
-    "row", ["NULL, 'stop', 1, 1", "'a', 'ended', 1, 1", "'a', 'stop', -1, 1", "'a', 'stop', 1, 'b'", "x'41', 'stop', 1, 1"]
+    "row",
+    [
+        "NULL, 'stop', 1, 1",
+        "'a', 'ended', 1, 1",
+        "'a', 'stop', -1, 1",
+        "'a', 'stop', 1, 'b'",
+        "x'41', 'stop', 1, 1",
+    ],
 )
 def test_a_row_that_is_no_answer_is_said(tmp_path: Path, row: str) -> None:
     _damaged(tmp_path, f"{LOOSE} INSERT INTO answers VALUES (x'{A}', {row});")
