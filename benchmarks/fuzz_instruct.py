@@ -131,11 +131,12 @@ def _read_lines(path: Path, library: media.Library) -> Iterator[Any]:
         pool.close()
 
 
-def _survey(path: Path, library: media.Library) -> Iterator[Any]:
+def _survey(what: str, path: Path, library: media.Library) -> Iterator[Any]:
     """The whole way to the requests; what its report counts is held against what it yields and writes."""
     work = Path(tempfile.mkdtemp(dir=path.parent))
     try:
-        recipe = plan.Recipe(jsonl=(str(path),), images=str(path.parent / "root"), max_bad_fraction=1.0)
+        images = str(path.parent / "root") if what == "jsonl" else ""
+        recipe = plan.Recipe(**{what: (str(path),)}, images=images, max_bad_fraction=1.0)
         made = plan.Plan(recipe, work)
         try:
             found = made.survey(work / "quarantine.jsonl")
@@ -326,13 +327,26 @@ KINDS: dict[str, Kind] = {
     ),
     "instruct_survey": Kind(
         _told_picture,
-        _survey,
+        partial(_survey, "jsonl"),
         layouts=("lines",),
         lines=(),
         size=30,
         packs=False,
         refuses=True,
         is_named=True,
+    ),
+    "instruct_survey_coco": Kind(
+        partial(_picture, "captions"),
+        partial(_survey, "coco"),
+        _as_coco,
+        ("in order", "mixed"),
+        (),
+        account=lambda records, items: (0, 0),  # of pictures and annotations, which `instruct_coco_captions` counts
+        size=20,
+        packs=False,
+        apart=False,
+        refuses=True,
+        names=lambda record: [f"{record['image']['id']:012d}"] if record["annotations"] else [],
     ),
     "instruct_captions": Kind(
         _caption,
