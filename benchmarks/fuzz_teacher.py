@@ -16,13 +16,14 @@ from typing import Any
 
 from benchmarks import fuzz_records as draw
 from benchmarks.fuzz_kind import Kind, Wrong
-from input_pipeline.instruct import checks, parse, prompts
+from input_pipeline.instruct import checks, parse, posts, prompts
 from input_pipeline.sources import media
 from input_pipeline.sources.lines import Passed
 from input_pipeline.sources.rejected import Rejected
 from jaxllava.teacher import batch_files, cache
 from jaxllava.teacher.messages import Answer
 
+_IN_BLOCKS = ("conversation", "complex", "audience_conversation")  # kinds of answers
 _REQUESTS = 30  # of a batch, and answers of a cache
 
 
@@ -76,7 +77,7 @@ def _as_answer(rng: Random, rows: list[Any], layout: str) -> dict[str, bytes]:
         for pair in (pairs if isinstance(pairs, list) else [])
     ]
     text = "\n".join(str(pair.get("answer")) for pair in found)
-    if layout == "conversation":
+    if layout in _IN_BLOCKS:
         text = parse.write([parse.Pair(str(one.get("question")), str(one.get("answer"))) for one in found])
     if rng.random() < 0.2:
         text = f"```text\n{text}\n```"
@@ -87,14 +88,14 @@ def _read_answer(kind: str, path: Path, library: media.Library) -> Iterator[Any]
     text = path.read_bytes().decode("utf-8", "replace")  # no other text comes out of a teacher's answers
     known = checks.Known("A dog runs. 3 people.", frozenset({"An example."}))
     with contextlib.suppress(parse.Unreadable):
-        parse.pairs(text) if kind == "conversation" else parse.plain(text)
-    found = checks.read(text, "stop", checks.KINDS[kind], known, "Describe it.")
+        parse.pairs(text) if kind in _IN_BLOCKS else parse.plain(text)
+    found = checks.read(text, "stop", {**checks.KINDS, **posts.RULES}[kind], known, "Describe it.")
     if isinstance(found, str):
         yield Rejected("answers:1", "", "fields", found)
         return
     if not all(pair.question.strip() and pair.answer.strip() for pair in found):
         raise Wrong(f"an empty part: {found}")
-    if kind == "conversation" and parse.pairs(parse.write(found)) != found:
+    if kind in _IN_BLOCKS and parse.pairs(parse.write(found)) != found:
         raise Wrong(f"not read again as it was: {found}")
     yield from found[:1]
 
@@ -287,7 +288,7 @@ KINDS: dict[str, Kind] = {
             packs=False,
             apart=False,
         )
-        for kind in ("conversation", "detail")
+        for kind in (*_IN_BLOCKS, "detail")
     },
     "teacher_batch_results": Kind(_result, _read_results, size=_REQUESTS, packs=False, is_named=True),
     "teacher_cache": Kind(

@@ -104,7 +104,9 @@ def test_a_file_whose_error_holds_its_bytes_is_said(tmp_path: Path) -> None:
     _damaged(tmp_path, LOOSE)
     data = (tmp_path / FILE).read_bytes()
     assert b"tableanswersanswers" in data
-    data = data.replace(b"tableanswersanswers", b"table\xcbnswersanswers").replace(b"CREATE TABLE", b"CREATE TAXLE")
+    data = data.replace(b"tableanswersanswers", b"table\xcbnswersanswers").replace(
+        b"CREATE TABLE", b"CREATE TAXLE"
+    )
     (tmp_path / FILE).write_bytes(data)
     with pytest.raises(UserError, match=r"answers\.sqlite: cannot be used"):
         Cache(tmp_path).get(A, "k")
