@@ -127,12 +127,11 @@ def gathered(
     found = {result["task"]: result for result in results}
     for path in sorted(out.glob(f"*/{RESULT}")):
         try:
-            earlier = msgspec.json.decode(path.read_bytes())
-            msgspec.convert(earlier, judgings.Kept)
+            earlier = judgings.read_back(path)
             same = all(earlier[key] == like.get(key) for key in (*_OF_MODEL, "setting"))
-            if same and earlier["task"] in TASKS:
+            if same and msgspec.convert(earlier, judgings.Kept).task in TASKS:
                 found.setdefault(earlier["task"], earlier)
-        except (ValueError, KeyError, OSError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise UserError(
                 f"{path} cannot be read ({in_one_line(error)}); remove it and evaluate its task again"
             ) from None

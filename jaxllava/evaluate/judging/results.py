@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,19 @@ def folder_name(judge: str) -> str:
     return f"judged-{plain.lstrip('-.')}"
 
 
+def read_back(path: Path) -> Any:
+    """A JSON file's value, all of which can be printed. Raises ValueError, RecursionError and OSError."""
+    value = json.loads(path.read_text("utf-8"))
+    json.dumps(value, ensure_ascii=False).encode()  # JSON can spell half of a pair of code units
+    return value
+
+
 def results_in(out: Path) -> list[dict[str, Any]]:
     """All judged results below --out. Raises UserError where one cannot be read."""
     found = []
     for path in sorted(out.glob(f"*/judged-*/{RESULT}")):
         try:
-            result = msgspec.json.decode(path.read_bytes())
+            result = read_back(path)
             msgspec.convert(result, _Judged)
         except (ValueError, OSError, RecursionError) as error:
             raise UserError(
