@@ -136,7 +136,8 @@ def _survey(what: str, path: Path, library: media.Library) -> Iterator[Any]:
     work = Path(tempfile.mkdtemp(dir=path.parent))
     try:
         images = str(path.parent / "root") if what == "jsonl" else ""
-        recipe = plan.Recipe(**{what: (str(path),)}, images=images, max_bad_fraction=1.0)
+        files: dict[str, Any] = {what: (str(path),)}
+        recipe = plan.Recipe(**files, images=images, max_bad_fraction=1.0)
         made = plan.Plan(recipe, work)
         try:
             found = made.survey(work / "quarantine.jsonl")
