@@ -60,7 +60,9 @@ class ItemLog:
         self._check(head, header)
         for line in rest:
             row = _parsed(line)
-            if row is not None and all(isinstance(row.get(key), str | int) for key in self.keys):
+            if row is not None and all(
+                key in row and not isinstance(row[key], list | dict) for key in self.keys
+            ):
                 self.rows[self._key(row)] = row
         if len(whole) < len(data):
             with path.open("r+b") as file:
