@@ -8,7 +8,6 @@ rule.json. With `Plan.swap` each pair is reviewed a second time with the assista
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.errors import UserError
-from input_pipeline.sources import lines
+from input_pipeline.sources import fields, lines
 from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate.judging import spread
 from jaxllava.evaluate.judging.protocol import TEMPERATURE, Ask, Case, Judge, Judged, Plan, Said, text_of
 from jaxllava.evaluate.metrics import Array, Estimate
 from jaxllava.evaluate.scoring.answered import Answered, Problems, groups
-from jaxllava.evaluate.scoring.reviews import score_pair
+from jaxllava.evaluate.scoring.reviews import is_score, score_pair
 from jaxllava.evaluate.tasks.llava_layout import first_of, read_json
 from jaxllava.teacher.messages import Answer, Message, Request
 
@@ -30,6 +29,9 @@ from jaxllava.teacher.messages import Answer, Message, Request
 SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
 MAX_TOKENS = 1024
 _UNREAD = (-1.0, -1.0)
+_NAMES = (  # of figures, so of no category
+    "all", "all (swapped)", "all (both orders)", "points for standing first", "reference", "model",
+)  # fmt: skip
 
 
 def rules(case: Case) -> dict[str, Any]:
@@ -76,9 +78,13 @@ def _usable(case: Case, problems: Problems) -> list[Answered]:
 
 def _rule(found: Mapping[str, Any], row: Answered) -> Mapping[str, str]:
     rule = found.get(row.meta["category"])
-    if not isinstance(rule, dict) or not {"role", "prompt"} <= set(rule):
+    parts = {key: rule.get(key) if isinstance(rule, dict) else None for key in ("role", "prompt")}
+    texts = {
+        key: fields.writable(part) for key, part in parts.items() if isinstance(part, str) and part.strip()
+    }
+    if len(texts) < len(parts):
         raise UserError(f"rule.json has no role and prompt of {row.meta['category']!r}; get LLaVA's anew")
-    return rule
+    return texts
 
 
 def _key(case: Case, row: Answered, swapped: bool, draw: int) -> str:
@@ -252,12 +258,17 @@ def read(path: Path, plan: Plan) -> Judged:
         if first == second == -1:
             consequence = "left out" if plan.drop_unparsable else "counted as -1 -1"
             problems.note(
-                f"no two scores in the review's first line: {consequence}", str(line.get("question_id"))
+                f"no two scores in the review's first line: {consequence}",
+                fields.text(line, "question_id") or where,
             )
             if plan.drop_unparsable:
                 continue
         pairs.append((first, second))
-        categories.append(line.get("category"))
+        category = fields.text(line, "category")
+        if not category or category in _NAMES:
+            category = None
+            problems.note("no category in the review: counted among all", where)
+        categories.append(category)
     if not pairs:
         raise UserError(f"{path}: no reviews of LLaVA, JSON lines with category and tuple")
     scores = np.array(pairs)[:, None]  # [reviews, 1, 2]
@@ -270,11 +281,12 @@ def _written(line: Mapping[str, Any]) -> tuple[float, float] | None:
     if said is None:
         text = line.get("content", line.get("text"))
         return (score_pair(text) or _UNREAD) if isinstance(text, str) else None
-    try:
-        first, second = map(float, said)
-    except (TypeError, ValueError):
+    if not isinstance(said, list) or len(said) != 2:
         return None
-    return (first, second) if math.isfinite(first) and math.isfinite(second) else None
+    first, second = map(fields.as_number, said)
+    if first is None or second is None or not (is_score(first) and is_score(second)):
+        return None
+    return first, second
 
 
 JUDGE = Judge(requests, judge, papers="gpt-4-0314", read=read)

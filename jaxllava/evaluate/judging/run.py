@@ -15,6 +15,7 @@ from typing import Any
 
 from input_pipeline.errors import UserError
 from input_pipeline.partial import partial_of
+from input_pipeline.sources import fields
 from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate.judging import JUDGES
 from jaxllava.evaluate.judging.kept import Kept
@@ -170,8 +171,13 @@ def of_file(task: Task, path: Path, plan: Plan, setting: str) -> dict[str, Any]:
     if judge is None or judge.read is None:
         readable = ", ".join(name for name, one in JUDGES.items() if one.read)
         raise UserError(f"--judge-reviews: task {task.name} has no form of reviews; {readable} have")
-    judged = judge.read(path, plan)
-    return result_of(task, judge, f"as {path.name} has it", judged, setting) | {"files": judged.files}
+    try:
+        judged = judge.read(path, plan)
+    except ValueError as error:  # of a statistic that these reviews do not define
+        raise UserError(f"{path}: no figure: {error}") from None
+    return result_of(task, judge, f"as {fields.writable(path.name)} has it", judged, setting) | {
+        "files": judged.files
+    }
 
 
 def _named(groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.errors import UserError
+from input_pipeline.sources import fields
 from jaxllava.evaluate.judging import spread
 from jaxllava.evaluate.judging.protocol import Ask, Case, Judge, Judged, Plan, text_of, until_readable
 from jaxllava.evaluate.metrics import Array, Estimate
@@ -115,7 +116,7 @@ def read(path: Path, plan: Plan) -> Judged:
     for key, review in read_json(path, dict).items():
         verdict = video_verdict(review)
         if verdict is None:
-            problems.note("no yes or no and score 0-5 in the review: left out", str(key))
+            problems.note("no yes or no and score 0-5 in the review: left out", fields.writable(key))
         else:
             verdicts.append(verdict)
     if not verdicts:
