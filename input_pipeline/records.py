@@ -255,16 +255,22 @@ def open_split(data_dir: str | Path, split: str) -> RecordSource:
 
     Args:
         data_dir: what `prepare` wrote, or its 'records' folder.
-        split: its name; an unknown one is a UserError that lists the others.
+        split: its name; an unknown one is a UserError that lists the others. 'DIR:NAME' is that of another data set.
 
     Raises: UserError for a file of the split that is missing, cut short or not of this data set.
     """
-    folder = _version_folder(Path(data_dir))
+    data_dir, split = _placed(data_dir, split)
+    folder = _version_folder(data_dir)
     known = _lengths(folder)
     if split not in known:
         raise UserError(f"{data_dir}: no split {split!r}.{nearest(split, known)}")
     _check_shards(folder, split)
     return RecordSource(folder, split)
+
+
+def _placed(data_dir: str | Path, split: str) -> tuple[Path, str]:
+    other, _, name = split.rpartition(":")
+    return Path(other or data_dir), name
 
 
 def _check_shards(folder: Path, split: str) -> None:
@@ -297,8 +303,9 @@ def splits(data_dir: str | Path) -> dict[str, int]:
 
 
 def data_hash(data_dir: str | Path, split: str) -> str:
-    """Returns a hex digest of a split's files: equal for equal records, on any machine."""
-    folder = _version_folder(Path(data_dir))
+    """Returns a hex digest of the files of a split as `open_split` takes it: equal for equal records on any machine."""
+    data_dir, split = _placed(data_dir, split)
+    folder = _version_folder(data_dir)
     open_split(folder, split)  # for its error
     stored = folder / HASHES
     try:

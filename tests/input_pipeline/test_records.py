@@ -81,6 +81,10 @@ def test_splits_and_folders(folder: Path) -> None:
         records.open_split(folder, "behavior_trian")
     with pytest.raises(UserError, match="no prepared data here"):
         records.open_split(folder.parent.parent, "behavior_train")
+    # A split of another data set.
+    named = f"{folder}:behavior_train"
+    assert len(records.open_split("/nowhere", named)) == len(records.open_split(folder, "behavior_train"))
+    assert records.data_hash("/nowhere", named) == records.data_hash(folder, "behavior_train")
 
 
 @pytest.fixture
