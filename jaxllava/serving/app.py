@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from input_pipeline.errors import UserError
-from jaxllava.serving import protocol
+from jaxllava.serving import access, protocol
 from jaxllava.serving.engine import Ended, Engine, Event, Job
 from jaxllava.serving.errors import RequestError, context_length
 from jaxllava.serving.pictures import decode
@@ -49,7 +48,9 @@ class App:
         # Prompts are read by one thread: a tokenizer is one thread's while it spells out control tokens.
         self._reader = ThreadPoolExecutor(1, "reader")
 
-    def application(self) -> web.Application:
+    def application(self, local: bool) -> web.Application:
+        """local: it listens on loopback. Without a key it is then for this machine's own programs."""
+        self._local = local and not self._key
         app = web.Application(middlewares=[self._told], client_max_size=self.limits.body)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
@@ -62,10 +63,12 @@ class App:
 
     @web.middleware
     async def _told(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What goes wrong, in OpenAI's form; and the key."""
+        """What goes wrong, in OpenAI's form; and who may ask."""
         try:
+            if self._local:
+                access.check_host(request.headers.get("Host", ""))
             if self._key and request.path != "/health":
-                self._check_key(request.headers.get("Authorization", ""))
+                access.check_key(request.headers.get("Authorization", ""), self._key)
             return await handler(request)
         except RequestError as error:
             headers = {
@@ -87,14 +90,6 @@ class App:
             log.exception("%s %s", request.method, request.path)
             error = RequestError("The server had an error; see its log.", status=500, kind="server_error")
             return web.json_response(error.body, status=500)
-
-    def _check_key(self, header: str) -> None:
-        scheme, _, given = header.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode(errors="surrogateescape"), self._key
-        ):
-            return
-        raise RequestError("Incorrect API key provided.", None, "invalid_api_key", 401)
 
     # ------------------------------------------------------------ GET
 
@@ -241,7 +236,7 @@ async def _end(events: asyncio.Queue[Event]) -> Ended:
 async def listening(app: App, host: str, port: int) -> AsyncIterator[int]:
     """Listens at an address; gives the port. Raises UserError where it cannot."""
     runner = web.AppRunner(
-        app.application(),
+        app.application(access.is_loopback(host)),
         access_log=None,
         handler_cancellation=True,  # a client that disconnects ends its request
         keepalive_timeout=app.limits.arrival,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
@@ -13,17 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from jaxllava.serving.access import KEY, is_loopback
 from jaxllava.serving.app import App, Limits, listening
 from jaxllava.serving.engine import Engine
-
-KEY = "JAXLLAVA_API_KEY"
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -254,9 +254,9 @@ def test_limits(server, model):
         assert error.value.status_code == 413
         # A head that does not end, and a body that does not come.
         for sent, answer in (
-            (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n", b""),
+            (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n", b""),
             (
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 10\r\n\r\n{",
                 b"HTTP/1.1 408",
             ),
@@ -277,7 +277,7 @@ def test_a_client_that_leaves_frees_its_slot(server):
         {"model": NAME, "max_tokens": 400, "temperature": 0, "messages": [{"role": "user", "content": LONG}]}
     ).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as gone:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         gone.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
         until(lambda: server.engine.counts["running"] > 0)
     until(lambda: server.engine.counts == {"running": 0, "waiting": 0})
@@ -310,6 +310,23 @@ def test_a_key(server, caplog):
             status, told, _ = locked.post(body, {"Authorization": wrong})
             assert status == 401 and told["error"]["code"] == "invalid_api_key"
     assert "s3cre" not in caplog.text
+
+
+def test_a_page_that_was_rebound_to_loopback_is_refused(server):
+    """Its name is what a browser sends as Host, and nothing of it is answered."""
+    body = {"model": NAME, "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]}
+    status, told, _ = server.post(body, {"Host": f"evil.example:{server.port}"})
+    assert status == 403 and told["error"]["code"] == "host_not_allowed"
+    assert "'evil.example:" in told["error"]["message"] and "JAXLLAVA_API_KEY" in told["error"]["message"]
+    for path in ("/health", "/v1/models", "/nothing"):
+        assert server.get(path, {"Host": "evil.example"})[0] == 403
+    assert server.post(body, {"Host": "LOCALHOST:1"})[0] == 200
+    with served(server.engine, key="s3cret") as locked:  # which the page has not
+        known = {"Host": "evil.example", "Authorization": "Bearer s3cret"}
+        assert locked.post(body, known)[0] == 200
+        assert locked.post(body, {"Host": "evil.example"})[0] == 401
+    with served(server.engine, host="0.0.0.0") as public:
+        assert public.post(body, {"Host": "example.org"})[0] == 200
 
 
 def test_drained_it_finishes_what_runs(model):
