@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxllava.serving.access import KEY, is_loopback
 from jaxllava.serving.app import App, Limits, listening
+from jaxllava.serving.arguments import default_name
 from jaxllava.serving.engine import Engine
 
 
@@ -43,7 +44,7 @@ def serve(args: argparse.Namespace) -> None:
 
 async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> None:
     limits = Limits(args.max_body * 2**20, args.max_images, args.max_pixels, args.timeout)
-    name = args.name or args.model.resolve().name
+    name = args.name or default_name(args.model)
     changed, stop = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -11,11 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import pytest
 
 from jaxllava import cli
+from jaxllava.serving.arguments import default_name
 from jaxllava.weights import orbax
 from tests.jaxllava.serving_server import model_in, until
 
@@ -92,6 +94,16 @@ def test_mistakes_take_one_line(flags, told, capsys):
     assert lines[-1].startswith("error: ") and told in lines[-1]
     # Listening elsewhere without a key is warned of once.
     assert len(lines) == 1 + ("192.0.2.1" in flags)
+
+
+def test_names(tmp_path, monkeypatch):
+    """Models trained here all lie in folders called `model`."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    assert default_name(tmp_path / "mine" / "model") == "mine-model"
+    assert default_name(tmp_path / "mine") == "mine"
+    monkeypatch.chdir(tmp_path / "mine" / "model")
+    assert (default_name(Path()), default_name(Path(".."))) == ("mine-model", "mine")
+    assert default_name(Path("/model")) == "model"
 
 
 def test_without_aiohttp(tmp_path, monkeypatch, capsys):
