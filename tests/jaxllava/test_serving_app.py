@@ -14,6 +14,7 @@ import numpy as np
 import openai
 import pytest
 
+from input_pipeline.errors import UserError
 from input_pipeline.types import Turn
 from jaxllava.api import Model
 from jaxllava.serving.app import Limits
@@ -207,6 +208,23 @@ def test_refused(server, change, status, param, code):
     assert told["error"]["type"] == "invalid_request_error" and told["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"n": 3}, "'n' is 3; only 1 is supported."),
+        ({"logprobs": True}, "'logprobs' is true; only false is supported."),
+        ({"tool_choice": "required"}, """'tool_choice' is "required"; only "none" or "auto" is supported."""),
+        ({"response_format": {"type": "json_object"}}, '\'response_format\' can only be {"type": "text"}.'),
+        ({"reasoning_effort": "x" * 1000}, '\'reasoning_effort\' can only be "none".'),
+        ({"tools": [{"type": "function"}]}, "'tools' is not supported."),
+        ({"verbosity": "low"}, "'verbosity' is not supported."),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_told_with_what_is_taken(server, given, said):
+    body = {"model": NAME, "messages": [{"role": "user", "content": "a"}]} | given
+    assert server.post(body)[1]["error"]["message"] == f"{said} Leave it out."
+
+
 BAD_PICTURES = [
     ("http://127.0.0.1:1/a.png", "invalid_image_url", "fetches nothing"),
     ("file:///etc/passwd", "invalid_image_url", "fetches nothing"),
@@ -366,6 +384,19 @@ def test_a_failed_engine_says_so(model, capsys):
         with pytest.raises(openai.InternalServerError, match="engine has failed"):
             one.ask("a", max_tokens=1)
     assert "AttributeError" in capsys.readouterr().err
+
+
+def test_more_length_than_the_model_has_is_refused(model):
+    from jaxllava.serving.engine import Engine
+
+    for length, state in ((LENGTH, "ready"), (LENGTH + 1, "failed")):
+        engine, changed = Engine(SLOTS, 4), threading.Event()
+        engine.start(lambda: model, length, False, changed.set)
+        assert changed.wait(30) and engine.state == state
+        engine.drain()
+        assert engine.finished.wait(20)
+    assert isinstance(engine.error, UserError)
+    assert str(engine.error).startswith(f"--max-length {LENGTH + 1}: this model has {LENGTH} positions;")
 
 
 def test_it_is_refused_while_it_loads(model):
