@@ -17,9 +17,13 @@ from jaxllava.serving.app import App, Limits, listening
 from jaxllava.serving.arguments import default_name
 from jaxllava.serving.engine import Engine
 
+FAREWELL = 5.0  # seconds, after a failure, for requests whose bodies are still on their way
+
 
 def serve(args: argparse.Namespace) -> None:
-    """Runs until SIGINT or SIGTERM. args: of `arguments.add_flags`, checked."""
+    """Runs until SIGINT or SIGTERM, or until the engine fails: then the process ends here with status 1. args: of
+    `arguments.add_flags`, checked.
+    """
     key = os.environ.get(KEY, "").strip()
     if not key and not is_loopback(args.host):
         print(
@@ -34,7 +38,11 @@ def serve(args: argparse.Namespace) -> None:
         return api.load(args.model, args.template, dtype=args.dtype)
 
     engine = Engine(args.slots, args.queue)
-    asyncio.run(_serve(args, engine, key, load))
+    if not asyncio.run(_serve(args, engine, key, load)):
+        # Not by the interpreter's end, which may wait for ever for a device that is gone.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
     if not engine.finished.wait(
         5.0
     ):  # it compiles, which cannot be interrupted, nor survive the interpreter's end
@@ -42,7 +50,8 @@ def serve(args: argparse.Namespace) -> None:
         os._exit(0)
 
 
-async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> None:
+async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> bool:
+    """False where the engine has failed after it was ready."""
     limits = Limits(args.max_body * 2**20, args.max_images, args.max_pixels, args.timeout)
     name = args.name or default_name(args.model)
     changed, stop = asyncio.Event(), asyncio.Event()
@@ -61,15 +70,23 @@ async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Calla
         await _first(changed, stop)
         if engine.state == "failed" and engine.error is not None:
             raise engine.error
-        if engine.state == "ready":
+        ready = engine.state == "ready"
+        if ready:
             print(
                 f"{name}: {address}/v1, {engine.slots} slots of {engine.length} places"
                 f"{', with a key' if key else ''}",
                 flush=True,
             )
-        await stop.wait()
-        await _wind_up(engine, args.grace, changed, stop)
-    print(f"stopped; {engine.served} requests were answered", flush=True)
+        changed.clear()
+        await _first(changed, stop)
+        if engine.state != "failed":
+            await _wind_up(engine, args.grace, changed, stop)
+        failed = ready and engine.state == "failed"  # it may have while it wound up
+        if failed:
+            await _tell_failure(engine, stop)
+    if not failed:
+        print(f"stopped; {engine.served} requests were answered", flush=True)
+    return not failed
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -78,6 +95,21 @@ async def _first(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+async def _tell_failure(engine: Engine, stop: asyncio.Event) -> None:
+    """Says on stderr that the process will end, and lets those that were admitted have their 503."""
+    left, error = sum(engine.counts.values()), engine.error
+    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    print(
+        f"error: the engine has failed ({why}); {left} requests are not answered; it ends with status 1",
+        file=sys.stderr,
+        flush=True,
+    )
+    end = asyncio.get_running_loop().time() + FAREWELL
+    while sum(engine.counts.values()) and not stop.is_set() and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)  # what is told of the end is written
 
 
 async def _wind_up(engine: Engine, grace: float, changed: asyncio.Event, stop: asyncio.Event) -> None:

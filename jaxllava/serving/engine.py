@@ -157,8 +157,10 @@ class Engine:
     # ------------------------------------------------------------ the engine's thread
 
     def _run(self, load: Callable[[], Any], length: int | None, warm_up: bool) -> None:
+        loaded = False
         try:
             self._prepare(load(), length, warm_up)
+            loaded = True
             with self._change:
                 if self.state == "loading":
                     self.state = "ready"
@@ -167,7 +169,7 @@ class Engine:
                 pass
             self.state = "stopped"
         except BaseException as error:  # of whatever kind: nobody may wait for a thread that is gone
-            if self.state != "loading":
+            if loaded:
                 traceback.print_exc()
             self.error = error
             with self._change:

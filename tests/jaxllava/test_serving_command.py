@@ -73,6 +73,60 @@ def test_a_process_from_start_to_end(tmp_path):
             process.wait()
 
 
+FAILING = """
+import sys, time
+from jaxllava import cli, slots
+begin, advance, calls = slots.Slots.begin, slots.Slots.advance, []
+def fails(*args, **more):
+    calls.append(1)
+    if len(calls) > 2:
+        raise RuntimeError("out of memory\\nwhile 7 bytes were wanted")
+    return begin(*args, **more)
+slots.Slots.begin = fails
+slots.Slots.advance = lambda *args: (time.sleep(0.1), advance(*args))[1]  # so that streams last
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_failed_engine_ends_the_process(tmp_path):
+    """What is in flight is told so; then status 1, for whoever starts it again."""
+    model = model_in(tmp_path / "tokenizer")
+    orbax.save_model(tmp_path / "m", model.params, model.config, model.tokenizer, "v1_bare")
+    flags = ["serve", "--model", str(tmp_path / "m"), "--port", "0", "--no-warmup"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", FAILING, *flags], stdout=pipe, stderr=pipe, text=True)
+    try:
+        assert process.stdout is not None
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline()).group()  # type: ignore[union-attr]
+        assert process.stdout.readline().startswith("m: ")
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60, max_retries=0)
+        ask = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "left"}],
+            "max_tokens": 400,
+            "temperature": 0,
+        }
+        streams = [iter(client.chat.completions.create(**ask, stream=True)) for _ in range(2)]  # type: ignore
+        with pytest.raises(openai.InternalServerError, match="engine has failed") as error:
+            client.chat.completions.create(**ask)  # type: ignore
+        assert error.value.status_code == 503
+        for stream in streams:
+            with pytest.raises(openai.APIError, match="engine has failed"):
+                list(stream)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 1 and "stopped" not in out
+        last = err.splitlines()[-1]
+        assert (
+            last.startswith("error: the engine has failed (RuntimeError: out of memory); ")
+            and "status 1" in last
+        )
+        assert err.count("Traceback") == 1, err
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
