@@ -87,7 +87,7 @@ class App:
         except ConnectionError:  # the client is gone
             raise
         except Exception:
-            log.exception("%s %s", request.method, request.path)
+            _log(request)
             error = RequestError("The server had an error; see its log.", status=500, kind="server_error")
             return web.json_response(error.body, status=500)
 
@@ -145,9 +145,13 @@ class App:
             error = RequestError(message, None, "timeout", 504, "server_error")
             if stream is None:
                 raise error from None
-            # The client may have stopped reading, so nothing waits for it.
-            if request.transport is not None:
-                request.transport.abort()
+            _cut(request)  # the client may have stopped reading, so nothing waits for it
+            return stream
+        except Exception as error:
+            if stream is None or isinstance(error, ConnectionError):
+                raise
+            _log(request)
+            _cut(request)  # another head would be a part of the stream
             return stream
         finally:
             self.engine.leave()
@@ -216,6 +220,16 @@ class App:
 
 _LONGEST_TOKEN = 128  # characters: some vocabularies have runs of so many spaces
 _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def _log(request: web.Request) -> None:
+    """The error that is being handled, and whose request met it."""
+    log.exception("%s %s from %s", request.method, request.path, request.remote)
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:

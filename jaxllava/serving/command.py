@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxllava.serving.access import KEY, is_loopback
 from jaxllava.serving.app import App, Limits, listening
@@ -21,8 +21,8 @@ FAREWELL = 5.0  # seconds, after a failure, for requests whose bodies are still 
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Runs until SIGINT or SIGTERM, or until the engine fails: then the process ends here with status 1. args: of
-    `arguments.add_flags`, checked.
+    """Runs until SIGINT or SIGTERM, or until the engine fails, and ends the process with status 0 or 1. args: of
+    `arguments.add_flags`, checked. Raises UserError for what cannot be loaded, or listened at.
     """
     key = os.environ.get(KEY, "").strip()
     if not key and not is_loopback(args.host):
@@ -38,20 +38,10 @@ def serve(args: argparse.Namespace) -> None:
         return api.load(args.model, args.template, dtype=args.dtype)
 
     engine = Engine(args.slots, args.queue)
-    if not asyncio.run(_serve(args, engine, key, load)):
-        # Not by the interpreter's end, which may wait for ever for a device that is gone.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
-    if not engine.finished.wait(
-        5.0
-    ):  # it compiles, which cannot be interrupted, nor survive the interpreter's end
-        sys.stdout.flush()
-        os._exit(0)
+    asyncio.run(_serve(args, engine, key, load))
 
 
-async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> bool:
-    """False where the engine has failed after it was ready."""
+async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> NoReturn:
     limits = Limits(args.max_body * 2**20, args.max_images, args.max_pixels, args.timeout)
     name = args.name or default_name(args.model)
     changed, stop = asyncio.Event(), asyncio.Event()
@@ -86,7 +76,12 @@ async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Calla
             await _tell_failure(engine, stop)
     if not failed:
         print(f"stopped; {engine.served} requests were answered", flush=True)
-    return not failed
+    # The process ends here, while signals still have their handlers. The interpreter's own end would wait for what
+    # compiles, or for a device that is gone, and another Ctrl-C leaves a traceback there.
+    engine.finished.wait(5.0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if failed else 0)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -99,10 +94,9 @@ async def _first(*events: asyncio.Event) -> None:
 
 async def _tell_failure(engine: Engine, stop: asyncio.Event) -> None:
     """Says on stderr that the process will end, and lets those that were admitted have their 503."""
-    left, error = sum(engine.counts.values()), engine.error
-    why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    why = f"{type(engine.error).__name__}: {engine.error}".splitlines()[0][:200]
     print(
-        f"error: the engine has failed ({why}); {left} requests are not answered; it ends with status 1",
+        f"error: the engine has failed ({why}); what was asked gets 503, and the process ends with status 1",
         file=sys.stderr,
         flush=True,
     )

@@ -399,6 +399,24 @@ def test_more_length_than_the_model_has_is_refused(model):
     assert str(engine.error).startswith(f"--max-length {LENGTH + 1}: this model has {LENGTH} positions;")
 
 
+def test_what_goes_wrong_in_the_server_is_logged_with_the_client(server, monkeypatch, caplog):
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("jaxllava.serving.app.protocol.parse", broken)
+    status, told, _ = server.post({"model": NAME, "messages": [{"role": "user", "content": "secret words"}]})
+    assert status == 500 and told["error"]["type"] == "server_error"
+    (record,) = caplog.records
+    assert record.getMessage() == "POST /v1/chat/completions from 127.0.0.1" and record.exc_info
+    monkeypatch.undo()
+    monkeypatch.setattr("jaxllava.serving.app.protocol.Head.last", broken)
+    options = {"include_usage": True}
+    with pytest.raises(Exception, match=r"incomplete|Connection error"):  # a stream is cut
+        list(server.ask("secret words", max_tokens=2, stream=True, stream_options=options))
+    assert len(caplog.records) == 2 and caplog.records[1].getMessage() == record.getMessage()
+    assert "secret words" not in caplog.text
+
+
 def test_it_is_refused_while_it_loads(model):
     from jaxllava.serving.engine import Engine
 

@@ -210,6 +210,9 @@ def test_a_second_signal_ends_what_runs(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert "stopping: " in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
+        while process.poll() is None:  # impatience changes nothing
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
         text = process.communicate(timeout=20)[0]
         told = [one.result() for one in asked]
     assert process.returncode == 0 and "Traceback" not in text, text
