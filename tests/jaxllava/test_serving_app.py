@@ -208,23 +208,6 @@ def test_refused(server, change, status, param, code):
     assert told["error"]["type"] == "invalid_request_error" and told["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"n": 3}, "'n' is 3; only 1 is supported."),
-        ({"logprobs": True}, "'logprobs' is true; only false is supported."),
-        ({"tool_choice": "required"}, """'tool_choice' is "required"; only "none" or "auto" is supported."""),
-        ({"response_format": {"type": "json_object"}}, '\'response_format\' can only be {"type": "text"}.'),
-        ({"reasoning_effort": "x" * 1000}, '\'reasoning_effort\' can only be "none".'),
-        ({"tools": [{"type": "function"}]}, "'tools' is not supported."),
-        ({"verbosity": "low"}, "'verbosity' is not supported."),
-    ],
-)  # fmt: skip
-def test_what_is_refused_is_told_with_what_is_taken(server, given, said):
-    body = {"model": NAME, "messages": [{"role": "user", "content": "a"}]} | given
-    assert server.post(body)[1]["error"]["message"] == f"{said} Leave it out."
-
-
 BAD_PICTURES = [
     ("http://127.0.0.1:1/a.png", "invalid_image_url", "fetches nothing"),
     ("file:///etc/passwd", "invalid_image_url", "fetches nothing"),
