@@ -112,6 +112,8 @@ def main() -> None:
     engine, ready = Engine(SLOTS, 64), threading.Event()
     engine.start(lambda: model, args.max_length, True, ready.set)
     ready.wait()
+    if engine.error is not None:
+        raise engine.error
     port, load = listen(engine), os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f}; {SLOTS} slots of {engine.length}, {args.new} new tokens")
     with multiprocessing.get_context("spawn").Pool(1) as others:

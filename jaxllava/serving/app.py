@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from input_pipeline.errors import UserError
-from jaxllava.serving import protocol
+from jaxllava.serving import access, protocol
 from jaxllava.serving.engine import Ended, Engine, Event, Job
 from jaxllava.serving.errors import RequestError, context_length
 from jaxllava.serving.pictures import decode
@@ -49,7 +48,9 @@ class App:
         # Prompts are read by one thread: a tokenizer is one thread's while it spells out control tokens.
         self._reader = ThreadPoolExecutor(1, "reader")
 
-    def application(self) -> web.Application:
+    def application(self, local: bool) -> web.Application:
+        """local: it listens on loopback. Without a key it is then for this machine's own programs."""
+        self._local = local and not self._key
         app = web.Application(middlewares=[self._told], client_max_size=self.limits.body)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
@@ -62,10 +63,12 @@ class App:
 
     @web.middleware
     async def _told(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What goes wrong, in OpenAI's form; and the key."""
+        """What goes wrong, in OpenAI's form; and who may ask."""
         try:
+            if self._local:
+                access.check_host(request.headers.get("Host", ""))
             if self._key and request.path != "/health":
-                self._check_key(request.headers.get("Authorization", ""))
+                access.check_key(request.headers.get("Authorization", ""), self._key)
             return await handler(request)
         except RequestError as error:
             headers = {
@@ -84,17 +87,9 @@ class App:
         except ConnectionError:  # the client is gone
             raise
         except Exception:
-            log.exception("%s %s", request.method, request.path)
+            _log(request)
             error = RequestError("The server had an error; see its log.", status=500, kind="server_error")
             return web.json_response(error.body, status=500)
-
-    def _check_key(self, header: str) -> None:
-        scheme, _, given = header.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode(errors="surrogateescape"), self._key
-        ):
-            return
-        raise RequestError("Incorrect API key provided.", None, "invalid_api_key", 401)
 
     # ------------------------------------------------------------ GET
 
@@ -150,9 +145,13 @@ class App:
             error = RequestError(message, None, "timeout", 504, "server_error")
             if stream is None:
                 raise error from None
-            # The client may have stopped reading, so nothing waits for it.
-            if request.transport is not None:
-                request.transport.abort()
+            _cut(request)  # the client may have stopped reading, so nothing waits for it
+            return stream
+        except Exception as error:
+            if stream is None or isinstance(error, ConnectionError):
+                raise
+            _log(request)
+            _cut(request)  # another head would be a part of the stream
             return stream
         finally:
             self.engine.leave()
@@ -223,6 +222,16 @@ _LONGEST_TOKEN = 128  # characters: some vocabularies have runs of so many space
 _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+def _log(request: web.Request) -> None:
+    """The error that is being handled, and whose request met it."""
+    log.exception("%s %s from %s", request.method, request.path, request.remote)
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
 def _soon(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:
     """Hands an event to the loop's thread."""
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -241,7 +250,7 @@ async def _end(events: asyncio.Queue[Event]) -> Ended:
 async def listening(app: App, host: str, port: int) -> AsyncIterator[int]:
     """Listens at an address; gives the port. Raises UserError where it cannot."""
     runner = web.AppRunner(
-        app.application(),
+        app.application(access.is_loopback(host)),
         access_log=None,
         handler_cancellation=True,  # a client that disconnects ends its request
         keepalive_timeout=app.limits.arrival,

@@ -27,12 +27,21 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("jaxllava serve needs aiohttp: pip install -c constraints.txt -e '.[serve]'")
 
 
+def default_name(model: Path) -> str:
+    """The folder's name; of RUN/model, which every training run leaves, RUN-model."""
+    folder = model.resolve()
+    run = folder.parent.name
+    return f"{run}-model" if folder.name == "model" and run else folder.name
+
+
 def add_flags(add: argparse.ArgumentParser) -> None:
     """The flags of `jaxllava serve`."""
     add.add_argument("--model", type=Path, required=True, help="any model folder that `generate` takes")
     add.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
     add.add_argument("--port", type=int, default=8000, help="0 is any that is free (default 8000)")
-    add.add_argument("--name", help="the model's name in requests (default: the folder's)")
+    add.add_argument(
+        "--name", help="the model's name in requests (default: the folder's; of RUN/model, RUN-model)"
+    )
     add.add_argument("--slots", type=int, default=8, help="answers written at a time (default 8)")
     add.add_argument(
         "--max-length",

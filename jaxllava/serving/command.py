@@ -5,29 +5,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+from jaxllava.serving.access import KEY, is_loopback
 from jaxllava.serving.app import App, Limits, listening
+from jaxllava.serving.arguments import default_name
 from jaxllava.serving.engine import Engine
 
-KEY = "JAXLLAVA_API_KEY"
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+FAREWELL = 5.0  # seconds, after a failure, for requests whose bodies are still on their way
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Runs until SIGINT or SIGTERM. args: of `arguments.add_flags`, checked."""
+    """Runs until SIGINT or SIGTERM, or until the engine fails, and ends the process with status 0 or 1. args: of
+    `arguments.add_flags`, checked. Raises UserError for what cannot be loaded, or listened at.
+    """
     key = os.environ.get(KEY, "").strip()
     if not key and not is_loopback(args.host):
         print(
@@ -43,16 +39,11 @@ def serve(args: argparse.Namespace) -> None:
 
     engine = Engine(args.slots, args.queue)
     asyncio.run(_serve(args, engine, key, load))
-    if not engine.finished.wait(
-        5.0
-    ):  # it compiles, which cannot be interrupted, nor survive the interpreter's end
-        sys.stdout.flush()
-        os._exit(0)
 
 
-async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> None:
+async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Callable[[], Any]) -> NoReturn:
     limits = Limits(args.max_body * 2**20, args.max_images, args.max_pixels, args.timeout)
-    name = args.name or args.model.resolve().name
+    name = args.name or default_name(args.model)
     changed, stop = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -69,15 +60,28 @@ async def _serve(args: argparse.Namespace, engine: Engine, key: str, load: Calla
         await _first(changed, stop)
         if engine.state == "failed" and engine.error is not None:
             raise engine.error
-        if engine.state == "ready":
+        ready = engine.state == "ready"
+        if ready:
             print(
                 f"{name}: {address}/v1, {engine.slots} slots of {engine.length} places"
                 f"{', with a key' if key else ''}",
                 flush=True,
             )
-        await stop.wait()
-        await _wind_up(engine, args.grace, changed, stop)
-    print(f"stopped; {engine.served} requests were answered", flush=True)
+        changed.clear()
+        await _first(changed, stop)
+        if engine.state != "failed":
+            await _wind_up(engine, args.grace, changed, stop)
+        failed = ready and engine.state == "failed"  # it may have while it wound up
+        if failed:
+            await _tell_failure(engine, stop)
+    if not failed:
+        print(f"stopped; {engine.served} requests were answered", flush=True)
+    # The process ends here, while signals still have their handlers. The interpreter's own end would wait for what
+    # compiles, or for a device that is gone, and another Ctrl-C leaves a traceback there.
+    engine.finished.wait(5.0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if failed else 0)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -86,6 +90,20 @@ async def _first(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+async def _tell_failure(engine: Engine, stop: asyncio.Event) -> None:
+    """Says on stderr that the process will end, and lets those that were admitted have their 503."""
+    why = f"{type(engine.error).__name__}: {engine.error}".splitlines()[0][:200]
+    print(
+        f"error: the engine has failed ({why}); what was asked gets 503, and the process ends with status 1",
+        file=sys.stderr,
+        flush=True,
+    )
+    end = asyncio.get_running_loop().time() + FAREWELL
+    while sum(engine.counts.values()) and not stop.is_set() and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)  # what is told of the end is written
 
 
 async def _wind_up(engine: Engine, grace: float, changed: asyncio.Event, stop: asyncio.Event) -> None:

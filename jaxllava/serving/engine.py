@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from input_pipeline.errors import UserError
 from jaxllava.prompts import Row
 from jaxllava.serving.errors import RequestError, unavailable
 from jaxllava.serving.text import Writing
@@ -84,7 +85,7 @@ class Engine:
         self, load: Callable[[], Any], length: int | None, warm_up: bool, told: Callable[[], None]
     ) -> None:
         """Starts the thread. load: opens the `Model`; length: places of a prompt and its answer, None: as many as the
-        model has; told: called there whenever `state` has changed.
+        model has (of more than those `error` becomes a UserError); told: called there whenever `state` has changed.
         """
         self._told = told
         run = lambda: self._run(load, length, warm_up)
@@ -156,8 +157,10 @@ class Engine:
     # ------------------------------------------------------------ the engine's thread
 
     def _run(self, load: Callable[[], Any], length: int | None, warm_up: bool) -> None:
+        loaded = False
         try:
             self._prepare(load(), length, warm_up)
+            loaded = True
             with self._change:
                 if self.state == "loading":
                     self.state = "ready"
@@ -166,7 +169,7 @@ class Engine:
                 pass
             self.state = "stopped"
         except BaseException as error:  # of whatever kind: nobody may wait for a thread that is gone
-            if self.state != "loading":
+            if loaded:
                 traceback.print_exc()
             self.error = error
             with self._change:
@@ -183,7 +186,12 @@ class Engine:
 
     def _prepare(self, model: Any, length: int | None, warm_up: bool) -> None:
         self.model = model
-        self.length = min(length or model.config.decoder.max_positions, model.config.decoder.max_positions)
+        most = model.config.decoder.max_positions
+        if length and length > most:
+            raise UserError(
+                f"--max-length {length}: this model has {most} positions; give at most {most}, or leave it out"
+            )
+        self.length = length or most
         # Requests are tokenized in another thread, and a tokenizer is one thread's while it does that.
         tokenizer = copy.deepcopy(model.tokenizer)
         self._decode = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))

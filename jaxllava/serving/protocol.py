@@ -118,15 +118,14 @@ def _refuse(name: str, value: Any) -> None:
     # True == 1 and 1.0 == 1: a flag is no number here
     if any(value == fine and isinstance(value, bool) == isinstance(fine, bool) for fine in NEUTRAL[name]):
         return
-    raise RequestError(
-        f"{name!r} is not supported{_values(NEUTRAL[name])}: it would change the answer. Leave it out.",
-        name,
-        "unsupported_parameter",
-    )
-
-
-def _values(fine: tuple[Any, ...]) -> str:
-    return f" but as {' or '.join(json.dumps(value) for value in fine)}" if fine else ""
+    only = " or ".join(json.dumps(value) for value in NEUTRAL[name] if value not in ([], {}))
+    if not only:
+        why = f"{name!r} is not supported."
+    elif isinstance(value, (list, dict)) or len(shown := json.dumps(value)) > 40:  # too much to be said again
+        why = f"{name!r} can only be {only}."
+    else:
+        why = f"{name!r} is {shown}; only {only} is supported."
+    raise RequestError(f"{why} Leave it out.", name, "unsupported_parameter")
 
 
 def _flag(given: dict[str, Any], name: str) -> bool:

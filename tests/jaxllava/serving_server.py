@@ -63,8 +63,8 @@ class Served:
         headers = {"Content-Type": "application/json"} | (headers or {})
         return self._open(urllib.request.Request(f"{self.url}/v1/chat/completions", data, headers))
 
-    def get(self, path: str) -> tuple[int, dict[str, Any], Any]:
-        return self._open(urllib.request.Request(self.url + path))
+    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any], Any]:
+        return self._open(urllib.request.Request(self.url + path, headers=headers or {}))
 
     def _open(self, request: urllib.request.Request) -> tuple[int, dict[str, Any], Any]:
         try:
@@ -75,14 +75,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(engine: Engine, limits: Limits | None = None, key: str = "") -> Iterator[Served]:
+def served(
+    engine: Engine, limits: Limits | None = None, key: str = "", host: str = "127.0.0.1"
+) -> Iterator[Served]:
     app = App(engine, NAME, limits or Limits(), key)
     ports: list[int] = []
     listens, loop = threading.Event(), asyncio.new_event_loop()
     over = asyncio.Event()
 
     async def run() -> None:
-        async with listening(app, "127.0.0.1", 0) as port:
+        async with listening(app, host, 0) as port:
             ports.append(port)
             listens.set()
             await over.wait()

@@ -14,6 +14,7 @@ import numpy as np
 import openai
 import pytest
 
+from input_pipeline.errors import UserError
 from input_pipeline.types import Turn
 from jaxllava.api import Model
 from jaxllava.serving.app import Limits
@@ -254,9 +255,9 @@ def test_limits(server, model):
         assert error.value.status_code == 413
         # A head that does not end, and a body that does not come.
         for sent, answer in (
-            (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n", b""),
+            (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n", b""),
             (
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 10\r\n\r\n{",
                 b"HTTP/1.1 408",
             ),
@@ -277,7 +278,7 @@ def test_a_client_that_leaves_frees_its_slot(server):
         {"model": NAME, "max_tokens": 400, "temperature": 0, "messages": [{"role": "user", "content": LONG}]}
     ).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as gone:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         gone.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
         until(lambda: server.engine.counts["running"] > 0)
     until(lambda: server.engine.counts == {"running": 0, "waiting": 0})
@@ -310,6 +311,23 @@ def test_a_key(server, caplog):
             status, told, _ = locked.post(body, {"Authorization": wrong})
             assert status == 401 and told["error"]["code"] == "invalid_api_key"
     assert "s3cre" not in caplog.text
+
+
+def test_a_page_that_was_rebound_to_loopback_is_refused(server):
+    """Its name is what a browser sends as Host, and nothing of it is answered."""
+    body = {"model": NAME, "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]}
+    status, told, _ = server.post(body, {"Host": f"evil.example:{server.port}"})
+    assert status == 403 and told["error"]["code"] == "host_not_allowed"
+    assert "'evil.example:" in told["error"]["message"] and "JAXLLAVA_API_KEY" in told["error"]["message"]
+    for path in ("/health", "/v1/models", "/nothing"):
+        assert server.get(path, {"Host": "evil.example"})[0] == 403
+    assert server.post(body, {"Host": "LOCALHOST:1"})[0] == 200
+    with served(server.engine, key="s3cret") as locked:  # which the page has not
+        known = {"Host": "evil.example", "Authorization": "Bearer s3cret"}
+        assert locked.post(body, known)[0] == 200
+        assert locked.post(body, {"Host": "evil.example"})[0] == 401
+    with served(server.engine, host="0.0.0.0") as public:
+        assert public.post(body, {"Host": "example.org"})[0] == 200
 
 
 def test_drained_it_finishes_what_runs(model):
@@ -349,6 +367,37 @@ def test_a_failed_engine_says_so(model, capsys):
         with pytest.raises(openai.InternalServerError, match="engine has failed"):
             one.ask("a", max_tokens=1)
     assert "AttributeError" in capsys.readouterr().err
+
+
+def test_more_length_than_the_model_has_is_refused(model):
+    from jaxllava.serving.engine import Engine
+
+    for length, state in ((LENGTH, "ready"), (LENGTH + 1, "failed")):
+        engine, changed = Engine(SLOTS, 4), threading.Event()
+        engine.start(lambda: model, length, False, changed.set)
+        assert changed.wait(30) and engine.state == state
+        engine.drain()
+        assert engine.finished.wait(20)
+    assert isinstance(engine.error, UserError)
+    assert str(engine.error).startswith(f"--max-length {LENGTH + 1}: this model has {LENGTH} positions;")
+
+
+def test_what_goes_wrong_in_the_server_is_logged_with_the_client(server, monkeypatch, caplog):
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("jaxllava.serving.app.protocol.parse", broken)
+    status, told, _ = server.post({"model": NAME, "messages": [{"role": "user", "content": "secret words"}]})
+    assert status == 500 and told["error"]["type"] == "server_error"
+    (record,) = caplog.records
+    assert record.getMessage() == "POST /v1/chat/completions from 127.0.0.1" and record.exc_info
+    monkeypatch.undo()
+    monkeypatch.setattr("jaxllava.serving.app.protocol.Head.last", broken)
+    options = {"include_usage": True}
+    with pytest.raises(Exception, match=r"incomplete|Connection error"):  # a stream is cut
+        list(server.ask("secret words", max_tokens=2, stream=True, stream_options=options))
+    assert len(caplog.records) == 2 and caplog.records[1].getMessage() == record.getMessage()
+    assert "secret words" not in caplog.text
 
 
 def test_it_is_refused_while_it_loads(model):

@@ -11,12 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import pytest
 
 from jaxllava import cli
-from jaxllava.serving.command import is_loopback
+from jaxllava.serving.arguments import default_name
 from jaxllava.weights import orbax
 from tests.jaxllava.serving_server import model_in, until
 
@@ -72,6 +73,60 @@ def test_a_process_from_start_to_end(tmp_path):
             process.wait()
 
 
+FAILING = """
+import sys, time
+from jaxllava import cli, slots
+begin, advance, calls = slots.Slots.begin, slots.Slots.advance, []
+def fails(*args, **more):
+    calls.append(1)
+    if len(calls) > 2:
+        raise RuntimeError("out of memory\\nwhile 7 bytes were wanted")
+    return begin(*args, **more)
+slots.Slots.begin = fails
+slots.Slots.advance = lambda *args: (time.sleep(0.1), advance(*args))[1]  # so that streams last
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_failed_engine_ends_the_process(tmp_path):
+    """What is in flight is told so; then status 1, for whoever starts it again."""
+    model = model_in(tmp_path / "tokenizer")
+    orbax.save_model(tmp_path / "m", model.params, model.config, model.tokenizer, "v1_bare")
+    flags = ["serve", "--model", str(tmp_path / "m"), "--port", "0", "--no-warmup"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", FAILING, *flags], stdout=pipe, stderr=pipe, text=True)
+    try:
+        assert process.stdout is not None
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline()).group()  # type: ignore[union-attr]
+        assert process.stdout.readline().startswith("m: ")
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60, max_retries=0)
+        ask = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "left"}],
+            "max_tokens": 400,
+            "temperature": 0,
+        }
+        streams = [iter(client.chat.completions.create(**ask, stream=True)) for _ in range(2)]  # type: ignore
+        with pytest.raises(openai.InternalServerError, match="engine has failed") as error:
+            client.chat.completions.create(**ask)  # type: ignore
+        assert error.value.status_code == 503
+        for stream in streams:
+            with pytest.raises(openai.APIError, match="engine has failed"):
+                list(stream)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 1 and "stopped" not in out
+        last = err.splitlines()[-1]
+        assert (
+            last.startswith("error: the engine has failed (RuntimeError: out of memory); ")
+            and "status 1" in last
+        )
+        assert err.count("Traceback") == 1, err
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -95,16 +150,21 @@ def test_mistakes_take_one_line(flags, told, capsys):
     assert len(lines) == 1 + ("192.0.2.1" in flags)
 
 
+def test_names(tmp_path, monkeypatch):
+    """Models trained here all lie in folders called `model`."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    assert default_name(tmp_path / "mine" / "model") == "mine-model"
+    assert default_name(tmp_path / "mine") == "mine"
+    monkeypatch.chdir(tmp_path / "mine" / "model")
+    assert (default_name(Path()), default_name(Path(".."))) == ("mine-model", "mine")
+    assert default_name(Path("/model")) == "model"
+
+
 def test_without_aiohttp(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jaxllava.serving.arguments.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         cli.main(["serve", "--model", str(tmp_path)])
     assert "pip install" in capsys.readouterr().err
-
-
-def test_loopback():
-    assert all(map(is_loopback, ("127.0.0.1", "::1", "localhost", "127.8.0.1")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "example.org", "10.0.0.1")))
 
 
 @pytest.mark.slow
@@ -150,6 +210,9 @@ def test_a_second_signal_ends_what_runs(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert "stopping: " in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
+        while process.poll() is None:  # impatience changes nothing
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
         text = process.communicate(timeout=20)[0]
         told = [one.result() for one in asked]
     assert process.returncode == 0 and "Traceback" not in text, text
