@@ -88,6 +88,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_failed_engine_ends_the_process(tmp_path):
     """What is in flight is told so; then status 1, for whoever starts it again."""
     model = model_in(tmp_path / "tokenizer")
