@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from jaxllava.evaluate.scoring.answered import Answered
 from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks import science_qa as science_task
 from jaxllava.evaluate.tasks.task import Item
+from jaxllava.teacher.messages import Answer
 from tests.jaxllava.benchmark_fixtures import llava
 from tests.jaxllava.judging_teacher import RuleTeacher
 
@@ -130,6 +132,22 @@ def test_captions_are_judged_with_their_picture_by_three_questions(tmp_path):
         "no score from 1 to 10 in the review of quality: left out": ["2"],
     }
     assert len(judged.files["reviews.jsonl"].splitlines()) == 9
+
+
+def test_a_caption_review_that_was_cut_before_its_score_gives_none(tmp_path):
+    class Cut(RuleTeacher):
+        def ask(self, requests):
+            for said in super().ask(requests):
+                is_cut = isinstance(said, Answer) and "/0/quality/" in said.key
+                yield (
+                    dataclasses.replace(said, text="It scores well: 2 dogs", finish="length")
+                    if is_cut
+                    else said
+                )
+
+    judged = captions.judge(caption_case(tmp_path), asker(Cut(lambda request: "Two.\nScore: 5")), Plan())
+    assert judged.figures["quality"].mean == 5 and judged.figures["quality"].n == 2
+    assert judged.problems["the review of quality was cut before its score: left out"] == ["0"]
 
 
 # --- MM-Vet ---
