@@ -105,6 +105,11 @@ def _judged(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"the figure shown is of {result['headline']}")
     if result["ours"]:
         lines.append(result["ours"])
+    how = result.get("how", {})
+    names = [name for name in ("temperature", "max_tokens") if how.get(name) is not None]
+    if names:
+        flags = " ".join(f"--judge-{name.replace('_', '-')} {how[name]:g}" for name in names)
+        lines.append(f"asked with {flags} in place of the protocol's: the figures depart from it")
     return lines
 
 

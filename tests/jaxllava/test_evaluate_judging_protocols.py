@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.errors import UserError
-from jaxllava.evaluate.judging import captions, mm_vet, science_qa, video_qa
+from jaxllava.evaluate.judging import JUDGES, captions, mm_vet, science_qa, video_qa
 from jaxllava.evaluate.judging.protocol import Case, Plan, asker
 from jaxllava.evaluate.scoring import letters, reviews
 from jaxllava.evaluate.scoring.answered import Answered
@@ -203,6 +203,13 @@ def test_mm_vet_asks_five_times_and_then_counts_nothing(mm_vet_case):
     path.unlink()
     with pytest.raises(UserError, match=r"mm-vet_evaluator\.py"):
         mm_vet.prompt(mm_vet_case)
+
+
+def test_mm_vet_asks_five_times_at_one_temperature_too(mm_vet_case):
+    teacher = RuleTeacher(lambda r: "well" if "/0/" in r.key else "0.5")
+    JUDGES["mm_vet"].judge(mm_vet_case, asker(teacher), Plan(repeats=2, temperature=1.0, max_tokens=99))
+    assert {(r.temperature, r.max_tokens) for r in teacher.asked} == {(1.0, 99)}
+    assert len({r.identity("m") for r in teacher.asked}) == len(teacher.asked) == 2 * (4 + 4)
 
 
 # --- ScienceQA ---

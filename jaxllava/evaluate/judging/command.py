@@ -28,10 +28,22 @@ CACHE = "judge-cache"
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
-    """Raises UserError for a number of repeats that is none."""
-    if args.judge_repeats < 1:
-        raise UserError(f"--judge-repeats {args.judge_repeats}: a positive number is needed")
-    return Plan(args.judge_repeats, args.judge_swap, args.judge_drop_unparsable, args.judge_seed)
+    """Raises UserError for numbers that make no sense."""
+    for name in ("judge_repeats", "judge_max_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: a positive number is needed")
+    temperature = args.judge_temperature
+    if temperature is not None and not 0 <= temperature <= 2:
+        raise UserError(f"--judge-temperature {temperature:g}: a number from 0 to 2 is needed")
+    return Plan(
+        args.judge_repeats,
+        args.judge_swap,
+        args.judge_drop_unparsable,
+        args.judge_seed,
+        temperature,
+        args.judge_max_tokens,
+    )
 
 
 def reviews(args: argparse.Namespace, tasks: list[Task]) -> None:
