@@ -163,6 +163,24 @@ def test_a_judge_that_favours_what_stands_first_is_found_out(case):
     assert found["points for standing first"].mean == pytest.approx(1.5)
 
 
+def test_both_orders_are_averaged_over_the_questions_that_have_both(case):
+    ask = by_words(bias=1.0).rule
+
+    def rule(request):
+        return None if request.key.split("/")[1:3] == ["2", "swapped"] else ask(request)
+
+    found = relative.judge(
+        case(rows([(8, 4), (2, 4), (1, 9)])), asker(RuleTeacher(rule)), Plan(swap=True)
+    ).figures
+    assert found["all"].mean == pytest.approx(100 * 17 / 14) and found["all"].n == 3
+    assert found["all (swapped)"].mean == pytest.approx(100 * 10 / 10)
+    assert found["all (both orders)"].mean == pytest.approx((100 * 8 / 12 + 100) / 2)
+    assert found["all (both orders)"].n == 2
+    apart = RuleTeacher(lambda r: None if ("swapped" in r.key) == ("/0/" in r.key) else ask(r))
+    found = relative.judge(case(rows([(8, 4), (2, 4)])), asker(apart), Plan(swap=True)).figures
+    assert "all (swapped)" in found and "all (both orders)" not in found
+
+
 def test_reviews_are_written_as_the_reference_has_them_and_read_to_the_same_figures(case, tmp_path):
     given = rows([(8, 4), (2, 4), (10, 10)])
     plan = Plan(repeats=2, swap=True)

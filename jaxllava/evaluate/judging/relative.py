@@ -144,7 +144,7 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
     """The relative scores in percent, over all and by category, and ten times the two mean scores.
 
     100 x the model's mean / the reference's mean: a ratio of means. With two orders also "all (swapped)", "all (both
-    orders)", the mean of the two, and "points for standing first": by how many points of 10 the judge favours an
+    orders)", the mean of the two over what was reviewed in both, and "points for standing first": by how many points of 10 the judge favours an
     answer for being shown as assistant 1, which is 0 where the order does not matter to it.
 
     Args:
@@ -162,9 +162,12 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
     figure("all", slice(None), 0)
     if len(orders) == 2 and np.isfinite(orders[1]).any():
         figure("all (swapped)", slice(None), 1)
-        columns = [order[:, :, who] for order in orders for who in (0, 1)]
-        halves = lambda a, b, c, d: (spread.ratio(a, b) + spread.ratio(c, d)) / 2
-        found["all (both orders)"] = spread.estimate(halves, columns, name="all (both orders)", seed=seed)
+        has_both = np.isfinite(orders).all(axis=(0, 3))  # [questions, judgings]
+        if has_both.any():
+            columns = [np.where(has_both, order[:, :, who], np.nan) for order in orders for who in (0, 1)]
+            halves = lambda a, b, c, d: (spread.ratio(a, b) + spread.ratio(c, d)) / 2
+            name = "all (both orders)"
+            found[name] = spread.estimate(halves, columns, name=name, seed=seed)
         first = _first_place(orders[0], orders[1])
         if np.isfinite(first).any():
             name = "points for standing first"
