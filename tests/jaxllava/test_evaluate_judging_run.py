@@ -109,6 +109,15 @@ def test_a_judge_that_stops_ends_the_run_in_one_line_and_what_was_judged_stays(d
     assert {r["task"] for r in results.results_in(out)} == {"llava_bench_wild"}
 
 
+def test_a_judge_that_stops_before_any_review_promises_none(data, tmp_path):
+    def stops(request):
+        raise UserError("no key for 'rule-1': set OPENAI_API_KEY")
+
+    answer("mm_vet", data, tmp_path / "out")
+    with pytest.raises(UserError, match=r"set OPENAI_API_KEY$"):
+        judged(["mm_vet"], data, tmp_path / "out", RuleTeacher(stops))
+
+
 def test_judged_figures_go_when_there_are_more_answers(data, tmp_path):
     out = tmp_path / "out"
     answer("mm_vet", data, out)

@@ -144,8 +144,8 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
     """The relative scores in percent, over all and by category, and ten times the two mean scores.
 
     100 x the model's mean / the reference's mean: a ratio of means. With two orders also "all (swapped)", "all (both
-    orders)", the mean of the two over what was reviewed in both, and "points for standing first": by how many points of 10 the judge favours an
-    answer for being shown as assistant 1, which is 0 where the order does not matter to it.
+    orders)", the mean of the two over what was reviewed in both, and "points for standing first": by how many points
+    of 10 the judge favours an answer for being shown as assistant 1, which is 0 where the order does not matter to it.
 
     Args:
         orders: one or two of [questions, judgings, 2], the reference's and the model's score, as shown and swapped.

@@ -57,6 +57,7 @@ def run(
     Raises UserError where the judge stops altogether.
     """
     results = []
+    came = 0
     for name, held in kept.items():
         task, judge = TASKS[name], JUDGES[name]
         case = case_of(task, held, root)
@@ -69,9 +70,11 @@ def run(
         try:
             judged = judge.judge(case, asker(counted, told), plan)
         except _Stopped as stop:
-            raise UserError(f"{stop}; reviews that came are kept, and the same command goes on") from None
+            goes_on = "; reviews that came are kept, and the same command goes on"
+            raise UserError(f"{stop}{goes_on if came + counted.came else ''}") from None
         except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
             failures = [f"no figure: {error}{counted.why()}"]
+        came += counted.came
         result = result_of(task, judge, teacher.model, judged, setting) | {
             "failures": failures,
             "no figures": failures[0] if failures else "",
