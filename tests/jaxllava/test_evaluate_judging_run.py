@@ -87,7 +87,10 @@ def test_failures_and_unanswered_questions_are_counted_and_named(data, tmp_path)
     assert found["problems"]["the judge failed, left out: refused"] == {"count": 1, "first": [first]}
     assert not command.is_whole(found)
     text = benchmark_table.table([found], TASKS)
-    assert "1 not answered" in text and f"1 answers: the judge failed, left out: refused ({first})" in text
+    assert (
+        "1 not answered" in text
+        and f"1 answer: the judge failed, left out: refused (question {first})" in text
+    )
     (none,) = judged(["llava_bench_wild"], data, out, RuleTeacher(lambda request: None))
     why = "no figure: none of the reviews that came has two scores in its first line; the judge failed (refused: 3)"
     assert none["failures"] == [why] and not none["figures"]
@@ -213,7 +216,7 @@ def test_a_file_of_reviews_is_shown_beside_the_papers(tmp_path, capsys):
     assert main(["evaluate", "--tasks", "llava_bench_wild", "--judge-reviews", str(path)]) in (None, 0)
     text = capsys.readouterr().out
     assert "50.0 [" in text and "67.3" in text and "as reviews.jsonl has it" in text
-    assert "1 answers: no two scores in the review's first line: counted as -1 -1 (1)" in text
+    assert "1 answer: no two scores in the review's first line: counted as -1 -1 (question 1)" in text
     main(["evaluate", "--tasks", "llava_bench_wild", "--judge-reviews", str(path), "--judge-drop-unparsable"])
     assert "52.9 [" in capsys.readouterr().out
     for argv, said in (
