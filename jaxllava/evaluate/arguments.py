@@ -90,6 +90,9 @@ def judge(add: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--judge-reviews",
         type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
         metavar="FILE",
-        help="figures of reviews that are there: of LLaVA's scripts, or of Video-ChatGPT's",
+        help="figures of reviews that are there: of LLaVA's scripts, or of Video-ChatGPT's; each file a repeat",
     )

@@ -98,8 +98,9 @@ def _judged(result: Mapping[str, Any]) -> list[str]:
     """Of a judged figure whose judgement it is, in words."""
     if "judge" not in result:
         return []
+    by = "" if result["judge"].startswith("as ") else "by "  # of reviews that are there: "as FILE has it"
     lines = [
-        f"judged by {result['judge']}, the papers' figures by {result['judge of the papers']}: another judge is "
+        f"judged {by}{result['judge']}, the papers' figures by {result['judge of the papers']}: another judge is "
         "another measure"
     ]
     if result["headline"]:

@@ -66,12 +66,23 @@ def test_video_qa_asks_as_video_chatgpt_and_scores_as_it(tmp_path):
     assert written["0_1"] == [{"pred": "yes", "score": 4}, {"q": "what 1?", "a": "dog", "pred": "a dog {x}"}]
     path = tmp_path / "reviews.json"
     path.write_text(judged.files["reviews_1.json"])
-    assert video_qa.read(path, Plan()).figures == judged.figures
+    task = TASKS["msvd_qa"]
+    assert video_qa.read(task, [path], Plan()).figures == judged.figures
+    other = tmp_path / "again.json"
+    other.write_text(json.dumps({"0_0": [{"pred": "no", "score": 3}, {}], "0_1": ["what?", {}]}))
+    both = video_qa.read(task, [path, other], Plan())
+    assert both.figures["accuracy"].mean == pytest.approx(100 * 2 / 5) and both.figures["accuracy"].n == 4
+    assert both.problems == {
+        f"no review in {other}": ["1_0", "1_1"],
+        "4 of the benchmark's 13157 questions have a review, the papers' figures are over all of them": [],
+        "no yes or no and score 0-5 in the review: left out": ["0_1"],
+    }
     texts = [Answered(key, None, review) for key, review in written.items()]
     assert reviews.video_qa(texts).figures["accuracy"].low == judged.figures["accuracy"].low
-    path.write_text("{}")
-    with pytest.raises(UserError, match="no reviews"):
-        video_qa.read(path, Plan())
+    for text in ("{}", "no", json.dumps({"tuple": [8, 6]})):
+        path.write_text(text)
+        with pytest.raises(UserError, match="no reviews of msvd_qa; they are one JSON object"):
+            video_qa.read(task, [path], Plan())
 
 
 def test_video_qa_asks_again_what_cannot_be_read_and_names_what_never_can(tmp_path):

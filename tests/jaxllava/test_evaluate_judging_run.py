@@ -211,18 +211,30 @@ def test_a_file_of_reviews_is_shown_beside_the_papers(tmp_path, capsys):
     path = tmp_path / "reviews.jsonl"
     pairs = [("llava_bench_conv", [8, 6]), ("llava_bench_detail", [9, 3]), ("llava_bench_conv", [-1, -1])]
     path.write_text(
-        "".join(json.dumps({"category": c, "tuple": t, "question_id": 1}) + "\n" for c, t in pairs)
+        "".join(
+            json.dumps({"category": c, "tuple": t, "question_id": n}) + "\n" for n, (c, t) in enumerate(pairs)
+        )
     )
     assert main(["evaluate", "--tasks", "llava_bench_wild", "--judge-reviews", str(path)]) in (None, 0)
     text = capsys.readouterr().out
     assert "50.0 [" in text and "67.3" in text and "as reviews.jsonl has it" in text
-    assert "1 answer: no two scores in the review's first line: counted as -1 -1 (question 1)" in text
+    assert "1 answer: no two scores in the review's first line: counted as -1 -1 (question 2)" in text
+    assert "llava_bench_wild: judged as reviews.jsonl has it, the papers' figures by gpt-4-0314" in text
+    assert "llava_bench_wild: 3 of the benchmark's 60 questions have a review" in text
+    again = tmp_path / "again.jsonl"
+    again.write_text(path.read_text())
+    main(["evaluate", "--tasks", "llava_bench_wild", "--judge-reviews", str(path), str(again)])
+    assert "as reviews.jsonl and another file have it" in capsys.readouterr().out
     main(["evaluate", "--tasks", "llava_bench_wild", "--judge-reviews", str(path), "--judge-drop-unparsable"])
     assert "52.9 [" in capsys.readouterr().out
     for argv, said in (
         (["--tasks", "mm_vet"], "mm_vet has no form of reviews; llava_bench_wild"),
         (["--tasks", "llava"], "is of one task"),
-        (["--tasks", "msvd_qa"], "not a JSON file"),
+        (["--tasks", "msvd_qa"], "no reviews of msvd_qa; they are one JSON object"),
+        (
+            ["--tasks", "llava_bench_wild", "--judge-reviews", "nope.jsonl"],
+            "--judge-reviews nope.jsonl: cannot",
+        ),
         (["--tasks", "llava_bench_wild", "--judge-repeats", "0"], "--judge-repeats is of --judge MODEL"),
     ):
         with pytest.raises(SystemExit):

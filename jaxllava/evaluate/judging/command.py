@@ -47,14 +47,14 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 
 def reviews(args: argparse.Namespace, tasks: list[Task]) -> None:
-    """Prints the figures of a file of reviews that is there already. Raises UserError for anything but one task."""
+    """Prints the figures of files of reviews that are there already. Raises UserError for anything but one task."""
     if len(tasks) != 1:
         raise UserError(f"--judge-reviews is of one task; --tasks names {len(tasks)}")
     if args.judge:
         raise UserError("--judge-reviews reads reviews that are there; --judge asks for them: give one")
     if args.setting not in SETTINGS:
         raise UserError(f"--setting {args.setting!r}: one of {', '.join(map(repr, SETTINGS))}")
-    result = run.of_file(tasks[0], args.judge_reviews, plan_of(args), args.setting)
+    result = run.of_files(tasks[0], args.judge_reviews, plan_of(args), args.setting)
     print(benchmark_table.table([result], TASKS))
     print("\n" + benchmark_table.details(result, tasks[0]))
 

@@ -79,7 +79,7 @@ class Judge:
         ours: what of the protocol is ours, because no source prints it.
         again: what is asked beyond `requests`, and when.
         headline: the first figure in words, where it is another than the task's metric.
-        read: the figures of a file of reviews in the reference's own form; None: it has none.
+        read: the figures of files of reviews in the reference's own form, each a repeat; None: it has none.
     """
 
     requests: Callable[[Case, Plan], Iterator[Request]]
@@ -88,7 +88,7 @@ class Judge:
     ours: str = ""
     again: str = ""
     headline: str = ""
-    read: Callable[[Path, Plan], Judged] | None = None
+    read: Callable[[Task, Sequence[Path], Plan], Judged] | None = None
 
 
 def as_planned(judge: Judge) -> Judge:

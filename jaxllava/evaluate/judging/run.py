@@ -16,7 +16,7 @@ from typing import Any
 from input_pipeline.errors import UserError
 from input_pipeline.partial import partial_of
 from jaxllava.evaluate import answers as answer_files
-from jaxllava.evaluate.judging import JUDGES
+from jaxllava.evaluate.judging import JUDGES, written
 from jaxllava.evaluate.judging.kept import Kept
 from jaxllava.evaluate.judging.protocol import Case, Judge, Judged, Plan, asker
 from jaxllava.evaluate.judging.results import RESULT, folder_name
@@ -167,14 +167,23 @@ def result_of(task: Task, judge: Judge, by: str, judged: Judged, setting: str) -
     }
 
 
-def of_file(task: Task, path: Path, plan: Plan, setting: str) -> dict[str, Any]:
-    """The result of a file of reviews in the reference's own form. Raises UserError where the task has none."""
+def of_files(task: Task, paths: Sequence[Path], plan: Plan, setting: str) -> dict[str, Any]:
+    """The result of files of reviews in the reference's own form, each a repeat of the same questions.
+
+    Raises UserError where the task has no such form, and for files that are not of it.
+    """
     judge = JUDGES.get(task.name)
     if judge is None or judge.read is None:
         readable = ", ".join(name for name, one in JUDGES.items() if one.read)
         raise UserError(f"--judge-reviews: task {task.name} has no form of reviews; {readable} have")
-    judged = judge.read(path, plan)
-    return result_of(task, judge, f"as {path.name} has it", judged, setting) | {"files": judged.files}
+    try:
+        judged = judge.read(task, paths, plan)
+    except ValueError as error:  # a figure that is undefined
+        raise UserError(f"{written.FLAG} {paths[0]}: no figure: {error}") from None
+    more = {1: " has it", 2: " and another file have it"}.get(
+        len(paths), f" and {len(paths) - 1} others have it"
+    )
+    return result_of(task, judge, f"as {paths[0].name}{more}", judged, setting) | {"files": judged.files}
 
 
 def _named(groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
