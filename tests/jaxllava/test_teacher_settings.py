@@ -47,7 +47,7 @@ def test_flags() -> None:
 )
 def test_values_that_make_no_sense(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        Settings(**{"model": "m"} | wrong)
+        Settings(**dict[str, Any](model="m") | wrong)
 
 
 def test_what_is_opened(monkeypatch, tmp_path) -> None:
