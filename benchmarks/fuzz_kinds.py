@@ -1,17 +1,20 @@
-"""The readers under test, each with how its files are made and how its records are counted."""
+"""The readers under test, each with how its files are made and how its records are counted.
+
+Those of `prepare`'s sources are here, the others in `fuzz_instruct`, `fuzz_teacher` and `fuzz_judging`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from benchmarks import fuzz_files as files
+from benchmarks import fuzz_instruct, fuzz_judging, fuzz_teacher
 from benchmarks import fuzz_records as draw
 from benchmarks.fuzz_damage import NESTED
+from benchmarks.fuzz_kind import Kind
 from input_pipeline.sources import (
     blift,
     captions,
@@ -29,8 +32,6 @@ from input_pipeline.sources import (
 from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Post
 
-Read = Callable[[Path, media.Library], Iterator[Any]]
-
 
 def _read_track(path: Path, library: media.Library) -> Iterator[Post | Rejected]:
     try:
@@ -45,10 +46,6 @@ def _read_table(side: str, path: Path, library: media.Library) -> Iterator[Any]:
     if side == "comments":
         return table.read_comments(path, table.Columns())
     return table.read_posts(path, table.Columns(), library)
-
-
-def _one_each(records: list[Any], items: list[Any]) -> tuple[int, int]:
-    return len(records), len(items)
 
 
 def _joined(records: list[Any], items: list[Any]) -> tuple[int, int]:
@@ -73,38 +70,6 @@ def _comments_too(records: list[Any], items: list[Any]) -> tuple[int, int]:
         return 1, len(items)
     bad = sum(item.stage == "comment" and not item.origin.endswith(":1") for item in others)
     return 1 + (len(rows) if isinstance(rows, list) else 0), 1 + len(first.comments) + bad
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One reader, and how its files are made.
-
-    Fields:
-        record: draws a sound record.
-        read: reads a file.
-        write, layouts: make a file of records, in one of these layouts.
-        lines: the layouts with a record to a line, where a line that is broken is the only one to be lost.
-        parts: the dicts of a record that may be spoilt without a change in the number of records; None: all of it.
-        kept: keys in them that would change the number.
-        count: how many records a sound record is.
-        account: (records, items) -> (how many records there are, how many are accounted for), where `count` is None.
-        size: records a file.
-        packs: whether the file may be .gz or .zst.
-        apart: whether what is wrong with one record leaves the others as they are.
-    """
-
-    record: Callable[[Random], Any]
-    read: Read
-    write: files.Write = files.as_json
-    layouts: tuple[str, ...] = ("lines",)
-    lines: tuple[str, ...] = ("lines",)
-    parts: Callable[[Any], list[Any]] | None = None
-    kept: tuple[str, ...] = ()
-    count: Callable[[Any], int] | None = None
-    account: Callable[[list[Any], list[Any]], tuple[int, int]] = _one_each
-    size: int = 50
-    packs: bool = True
-    apart: bool = True
 
 
 _ANY_ANSWER = ("lines", "list", "one")
@@ -195,4 +160,5 @@ for _layout in ("csv", "tsv", "jsonl", "parquet"):
             packs=_layout != "parquet",
             apart=_layout != "parquet",
         )
+_KINDS |= fuzz_instruct.KINDS | fuzz_teacher.KINDS | fuzz_judging.KINDS
 KINDS: dict[str, Kind] = dict(sorted(_KINDS.items()))

@@ -24,75 +24,32 @@ import sys
 import tempfile
 import time
 import traceback
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from random import Random
 from typing import Any
-
-import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import fuzz_damage as damage
 from benchmarks import fuzz_files as files
 from benchmarks import fuzz_records as draw
-from benchmarks.fuzz_kinds import KINDS, Kind
-from input_pipeline.behavior import statements, templates
+from benchmarks.fuzz_checks import Case, Tally, check
+from benchmarks.fuzz_kind import Kind, Wrong
+from benchmarks.fuzz_kinds import KINDS
 from input_pipeline.errors import UserError
 from input_pipeline.sources import media
-from input_pipeline.sources.lines import Passed
-from input_pipeline.sources.llava_json import Sample
-from input_pipeline.sources.rejected import Rejected
-from input_pipeline.sources.text import Document
-from input_pipeline.types import Comment, Post, Reply
 
-TEMPLATES = (
-    "image_behavior_v1", "reddit_image_v1", "youtube_thumbnail_v1", "video_listing_v1", "reddit_video_v1", "title_v1",
-    "video_scenes_in_question_v0",
-)  # fmt: skip
-TOKENS = (
-    "</s>", "<s>", "###", "USER:", "ASSISTANT:", "<|", "[INST]", "[/INST]", "<<", "<unk>", "<video>", '\n2. "\n',
-)  # fmt: skip
 LONGEST = 5.0  # seconds for one file, which should take a hundredth of one
 HUNG = 60  # seconds by the clock
-MOST_REASONS = 40  # of one reader
+LONGEST_LINE = 1000  # characters of what is said of a file
 MOST_FAILURES = 20
 
 
 class Hung(BaseException):
     """A file that takes too long. No reader may catch it."""
-
-
-class Wrong(AssertionError):
-    """What a reader yielded is not as it should be."""
-
-
-@dataclass
-class Case:
-    """One file, and what is to be expected of it."""
-
-    path: Path
-    size: int  # records
-    account: Callable[[list[Any]], tuple[int, int]] | None  # items -> (records, those accounted for)
-    most_bad: int | None  # how many records may be broken
-    is_cut: bool  # a compressed file without its end
-    said: set[str]  # words of captions that must come through
-
-
-@dataclass
-class Tally:
-    """What became of one reader's records."""
-
-    records: int = 0
-    accepted: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    slowest_file: float = 0.0  # seconds
-    failures: list[str] = field(default_factory=list)
 
 
 # --- one case ----------------------------------------------------------------------------------------------
@@ -103,15 +60,24 @@ def make(kind: Kind, rng: Random, folder: Path) -> Case:
     layout = rng.choice(kind.layouts)
     modes = ("fields", "wild", "bytes", "wrapped", "cut")
     # A format of bytes has more to be hit than one of text.
-    mode = rng.choices(modes, (60, 12, 50 if layout == "parquet" else 12, 10, 6 if kind.packs else 0))[0]
+    by_bytes = 50 if layout == "parquet" or kind.is_binary else 12
+    shares = (60, 12, by_bytes, 10, 6 if kind.packs else 0)
+    mode = rng.choices(modes, shares)[0]
+    if kind.names and layout == "lines" and rng.random() < 0.15:
+        mode = "line"  # one line is broken, and no other
     alone = layout in kind.lines  # one record to a line
     rows = [{"": kind.record(rng)} for _ in range(kind.size)]
     expected = sum(kind.count(row[""]) for row in rows) if kind.count else None
     said = [dict(cue) for cue in rows[0][""]["cues"]] if kind.write is files.as_track else []
     changes = 0
+    hit = rng.randrange(kind.size) if mode == "line" else 0
+    there: set[str] = set()
     for index, row in enumerate(rows):
-        if (index == 0 and kind.size > 1) or rng.random() < 0.2:
-            continue  # the first keeps the names of all columns
+        if mode == "line" or (index == 0 and kind.size > 1) or rng.random() < 0.2:
+            # The first keeps the names of all columns.
+            if kind.names and (mode in ("fields", "wrapped") or (mode == "line" and index != hit)):
+                there.update(kind.names(row[""]))
+            continue
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             changes += 1
             if kind.parts and mode != "wild":
@@ -127,19 +93,22 @@ def make(kind: Kind, rng: Random, folder: Path) -> Case:
         account = lambda items: kind.account(records, items)
     if mode == "wild" and (kind.parts or not alone):
         account = None
-    odd = "\udcff\udce9" if rng.random() < 0.02 else ""  # a name that is not UTF-8
+    # A name that is not UTF-8.
+    odd = "\udcff\udce9" if rng.random() < 0.02 and not kind.is_named else ""
     suffix = rng.choice((".gz", ".zst")) if kind.packs and (mode == "cut" or rng.random() < 0.05) else ""
     paths = []
     for name, content in kind.write(rng, records, layout).items():
         data = content
-        if mode == "bytes" and alone and kind.size > 1 and rng.random() < 0.5:
+        if mode == "line":
+            data, account = _one_line_hit(rng, data, hit), None
+        elif mode == "bytes" and alone and kind.size > 1 and rng.random() < 0.5:
             data = damage.flip(rng, data)
             lines = sum(bool(line.strip(b" \t\r\n\xef\xbb\xbf")) for line in data.split(b"\n"))
             account = lambda items, lines=lines: (lines, len(items))
         elif mode == "bytes":
-            lightly = layout == "parquet" and rng.random() < 0.7
+            lightly = (layout == "parquet" or kind.is_binary) and rng.random() < 0.7
             data, account = damage.hit(rng, data) if lightly else damage.wreck(rng, data), None
-        elif mode == "wrapped" and layout != "parquet":
+        elif mode == "wrapped" and layout != "parquet" and not kind.is_binary:
             data = damage.wrap(rng, data, rows=layout in ("csv", "tsv"), wide=kind.packs)
         if suffix:
             # A file that ends where a frame ends cannot be told from a whole one.
@@ -147,16 +116,27 @@ def make(kind: Kind, rng: Random, folder: Path) -> Case:
         if mode == "cut":
             data, account = data[: rng.randrange(1, len(data))], None
         paths.append(folder / (odd + name + suffix))
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_bytes(data)
     most_bad = 3 * changes if kind.apart and mode in ("fields", "wrapped") else None
     return Case(
-        paths[0],
+        kind,
+        paths,
         kind.size,
         account,
         most_bad,
         mode == "cut",
         _heard(said, records) if mode == "fields" else set(),
+        there,
     )
+
+
+def _one_line_hit(rng: Random, data: bytes, number: int) -> bytes:
+    """A file with one line that is broken; no line more, and none less."""
+    lines = data.split(b"\n")
+    change = damage.flip if rng.random() < 0.5 else damage.wreck
+    lines[number] = change(rng, lines[number]).replace(b"\n", b" ")
+    return b"\n".join(lines)
 
 
 def _heard(before: list[dict[str, Any]], records: list[Any]) -> set[str]:
@@ -165,82 +145,6 @@ def _heard(before: list[dict[str, Any]], records: list[Any]) -> set[str]:
     if not isinstance(cues, list) or "[" in repr([cue for cue in cues if cue not in before]):
         return set()
     return {cue["text"].split()[0] for cue in before if cue in cues}
-
-
-def check(case: Case, items: list[Any], number: int, tally: Tally) -> None:
-    """Raises Wrong, or whatever writing and reading again raises."""
-    if case.account is not None:
-        wanted, got = case.account(
-            [one for i in items for one in [i] * (i.count if isinstance(i, Passed) else 1)]
-        )
-        if wanted != got:
-            raise Wrong(f"{wanted} records, but {got} yielded or rejected")
-    bad = [i for i in items if isinstance(i, Rejected) and i.kind == "bad"]
-    if case.most_bad is not None and len(bad) > case.most_bad:
-        raise Wrong(f"{len(bad)} records rejected, but only {case.most_bad} places changed: {bad[0]}")
-    if case.is_cut and not any("broken" in i.reason or "cannot be read" in i.reason for i in bad):
-        raise Wrong("a cut file, and nobody says so")
-    if missing := case.said.difference(*(i.asr.split() for i in items if isinstance(i, Post))):
-        raise Wrong(f"said, but not heard: {missing}")
-    comments: list[Comment] = []
-    for index, item in enumerate(items):
-        if isinstance(item, Passed):
-            tally.rejected[item.reason] += item.count
-            continue
-        _writable(item)
-        if isinstance(item, Rejected):
-            tally.rejected[item.reason] += 1
-            if len(tally.rejected) > MOST_REASONS or not item.origin.rpartition(":")[0]:
-                raise Wrong(f"too many reasons to be counted, or no origin: {item}")
-            continue
-        tally.accepted += 1
-        if isinstance(item, Post):
-            _told(item, TEMPLATES[(number + index) % len(TEMPLATES)])
-        elif isinstance(item, Reply):
-            comments.append(item.comment)
-        elif isinstance(item, Sample):
-            human = "".join(turn.text for turn in item.conversations if turn.role == "human")
-            answers = "".join(turn.text for turn in item.conversations if turn.role == "gpt")
-            if human.count("<image>") != len(item.images) + len(item.videos) or "<image>" in answers:
-                raise Wrong(f"marks and media differ: {item}")
-    for start in range(0, len(comments), 5):
-        _told(
-            Post("p", "other", "Title", "", comments=tuple(comments[start : start + 5])),
-            TEMPLATES[number % 4],
-        )
-
-
-_ENCODE, _ENCODE_JSON = msgspec.msgpack.encode, msgspec.json.encode
-_DECODERS = {kind: msgspec.json.Decoder(kind).decode for kind in (Post, Reply, Rejected, Sample, Document)}
-
-
-def _writable(item: Any) -> None:
-    _ENCODE(item)
-    # JSON has neither NaN nor infinity: what held one comes back as something else, or not at all.
-    if _DECODERS[type(item)](_ENCODE_JSON(item)) != item:
-        raise Wrong(f"changes on being written: {item}")
-
-
-def _told(post: Post, name: str) -> None:
-    template = templates.get(name)
-    known = statements.facts(msgspec.structs.replace(post, content="The tone is warm."))
-    written = statements.write(template, known)
-    if written is None:
-        return
-    question, answer = written.question, written.answer
-    for ask, tell in _forms(question, answer):
-        if ask.count("<image>") != 1 or "<image>" in tell:
-            raise Wrong(f"{name}: marks of images: {ask!r} {tell!r}")
-        told = ask + tell.replace(">>> BEHAVIOR <<<", "", 1)
-        for token in TOKENS:
-            if token in told:
-                raise Wrong(f"{name}: {token!r} in {told!r}")
-
-
-def _forms(question: str, answer: str) -> Iterator[tuple[str, str]]:
-    yield question, answer
-    if not (question.isascii() and answer.isascii()):
-        yield unicodedata.normalize("NFKC", question), unicodedata.normalize("NFKC", answer)
 
 
 # --- all cases ---------------------------------------------------------------------------------------------
@@ -266,8 +170,11 @@ def run(name: str, folder: Path, library: media.Library, seed: int, number: int,
     try:
         signal.setitimer(signal.ITIMER_REAL, HUNG)
         try:
-            items.extend(kind.read(case.path, library))
-        except UserError:
+            items.extend(kind.read(case.paths[0], library))
+        except UserError as error:
+            if kind.refuses and not case.there:
+                _refused(error, case, tally)
+                return _done(case)
             if case.account is not None:  # else the names of the columns may be what is lost
                 raise
             case.is_cut = False
@@ -282,13 +189,26 @@ def run(name: str, folder: Path, library: media.Library, seed: int, number: int,
         tally.failures.append(
             f"--reader {name} --seed {seed} --case {number}: {message} ({where.filename}:{where.lineno})"
         )
-        return case.path
+        return case.paths[0]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
         tally.records += case.size
-    case.path.unlink()
-    return None
+    return _done(case)
+
+
+def _done(case: Case) -> None:
+    for path in case.paths:
+        path.unlink()
+
+
+def _refused(error: UserError, case: Case, tally: Tally) -> None:
+    """Of a file as a whole one line is told, and which file."""
+    said = str(error)
+    places = {name for path in case.paths for name in (path.name, str(path.parent))}
+    if "\n" in said or len(said) > LONGEST_LINE or not any(name in said for name in places):
+        raise Wrong(f"not one clear line: {said}")
+    tally.rejected["the file as a whole"] += 1
 
 
 def fuzz(name: str, records: int, seed: int = 0, reached: Synchronized[int] | None = None) -> Tally:

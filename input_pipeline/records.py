@@ -26,7 +26,7 @@ from etils import epath
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
 
-from input_pipeline.errors import UserError, nearest
+from input_pipeline.errors import UserError, in_one_line, nearest
 from input_pipeline.partial import partial_of
 from input_pipeline.types import Clip, Record, Turn
 
@@ -210,7 +210,7 @@ class RecordSource(Sequence[Record]):
 
     @functools.cached_property
     def _source(self) -> Any:
-        return tfds.builder_from_directory(str(self.folder)).as_data_source(self.split)  # pyright: ignore
+        return _builder(self.folder).as_data_source(self.split)  # pyright: ignore
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "split": self.split}
@@ -242,7 +242,7 @@ class RecordSource(Sequence[Record]):
 
     def _shard(self, index: int) -> Path:
         """The file that holds record `index`."""
-        info = tfds.builder_from_directory(str(self.folder)).info.splits[self.split]
+        info = _builder(self.folder).info.splits[self.split]
         shard = int(np.searchsorted(np.cumsum(info.shard_lengths), index, side="right"))
         return Path(info.filepaths[shard])
 
@@ -269,7 +269,7 @@ def open_split(data_dir: str | Path, split: str) -> RecordSource:
 
 def _check_shards(folder: Path, split: str) -> None:
     """Each file of a split must be there, be whole and hold as many records as the data set says."""
-    info = tfds.builder_from_directory(str(folder)).info.splits[split]
+    info = _builder(folder).info.splits[split]
     remedy = "copy it from where the data was prepared, or prepare the data set again"
     for path, length in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
         if not path.is_file():
@@ -301,13 +301,28 @@ def data_hash(data_dir: str | Path, split: str) -> str:
     folder = _version_folder(Path(data_dir))
     open_split(folder, split)  # for its error
     stored = folder / HASHES
-    hashes = json.loads(stored.read_text()) if stored.exists() else {}
-    return hashes.get(split) or _hash_files(folder, split)
+    try:
+        hashes = json.loads(stored.read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        hashes = None
+    known = hashes.get(split) if isinstance(hashes, dict) else None
+    return known if isinstance(known, str) and known else _hash_files(folder, split)
 
 
 def _lengths(folder: Path) -> dict[str, int]:
-    info = tfds.builder_from_directory(str(folder)).info
+    info = _builder(folder).info
     return {name: split.num_examples for name, split in sorted(info.splits.items())}
+
+
+def _builder(folder: Path) -> Any:
+    """TFDS's reader of a data set. Raises UserError where what it says of itself cannot be read."""
+    try:
+        return tfds.builder_from_directory(str(folder))
+    except Exception as error:  # protobuf's, JSON's, TFDS's own
+        raise UserError(
+            f"{folder}: dataset_info.json or features.json cannot be read ({in_one_line(error)}); copy them from where "
+            "the data was prepared, or prepare the data set again"
+        ) from error
 
 
 def _version_folder(path: Path) -> Path:

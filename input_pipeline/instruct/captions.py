@@ -7,6 +7,7 @@ caption and what `concepts` takes.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Record
 
 _FIELDS = ("caption", "captions", "blip_caption", "text")
+# Where a line that is broken ends, the next record begins.
+_NEXT_LINE = re.compile(rf'\{{\s*"(?:id|image|video|conversations?|messages|{"|".join(_FIELDS)})"\s*:')
 JSON, RECORDS, QUARANTINE, SUMMARY = "captions.json", "records", "quarantine.jsonl", "summary.json"
 
 
@@ -82,7 +85,7 @@ def read(paths: Iterable[str | Path]) -> Iterator[Caption | Rejected]:
     answer of "conversations" (LLaVA's own files). Without "id" the image's name without suffix is it.
     """
     for path in paths:
-        for item in lines.read_list(path):
+        for item in lines.read_list(path, _NEXT_LINE):
             yield from [item] if isinstance(item, Rejected) else _of_row(*item)
 
 
@@ -98,9 +101,12 @@ def _of_row(origin: str, row: Any) -> Iterator[Caption | Rejected]:
     value = next((row[key] for key in _FIELDS if row.get(key) is not None), None)
     if value is None and (turns := llava_json.turns_of(row)) and not isinstance(turns, str):
         value = turns[1].text
-    for number, one in enumerate(value if isinstance(value, list) else [value]):
+    several = value if isinstance(value, list) and value else [None if value == [] else value]
+    for number, one in enumerate(several):
         text = " ".join((fields.as_text(one) or "").split())
-        if text:
+        if llava_json.IMAGE in text:
+            yield Rejected(origin, name, "fields", f"{llava_json.IMAGE} in a caption")
+        elif text:
             yield Caption(f"{name}#{number}", name, image, text, origin)
         else:
             yield Rejected(origin, name, "fields", "no caption" if one is None else "a caption without text")
@@ -189,6 +195,8 @@ def _picture(recipe: Recipe, item: Caption, library: media.Library | None) -> by
     """The picture's file, b'' where none is wanted."""
     if not recipe.images:
         return b""
+    if llava_json.is_outside(item.image):
+        return Rejected(item.origin, item.id, "media", llava_json.OUTSIDE)
     reference = llava_json.locate(recipe.images, item.image, library)
     if not reference:
         return Rejected(item.origin, item.id, "media", "media is gone", kind="gone")

@@ -200,7 +200,14 @@ class Plan:
     def _all(self, tell_faults: Any = None) -> Iterator[Subject | Rejected]:
         source = self._posts() if self.recipe.posts else self._pictures(tell_faults)
         for item in source:
-            if self.recipe.share == 1 or draws.share(self.recipe.seed, "share", item.id) < self.recipe.share:
+            nameless = (
+                isinstance(item, Rejected) and not item.id
+            )  # a file that is cut: no share of the pictures
+            if (
+                self.recipe.share == 1
+                or nameless
+                or draws.share(self.recipe.seed, "share", item.id) < self.recipe.share
+            ):
                 yield item
 
     def _posts(self) -> Iterator[Subject | Rejected]:
@@ -221,6 +228,9 @@ class Plan:
                 tell_faults(one)
             reference = ""
             if self.recipe.images:
+                if llava_json.is_outside(one.image):
+                    yield Rejected(one.origin, one.id, "media", llava_json.OUTSIDE)
+                    continue
                 reference = llava_json.locate(self.recipe.images, one.image, self._library) or ""
                 if not reference:
                     yield Rejected(one.origin, one.id, "media", "media is gone", kind="gone")

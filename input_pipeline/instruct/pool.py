@@ -15,6 +15,7 @@ from input_pipeline.instruct.symbolic import Symbolic
 
 _SCHEMA = """
 CREATE TABLE pictures (id TEXT PRIMARY KEY, image TEXT, width REAL, height REAL, origin TEXT);
+CREATE TABLE listed (id TEXT, file INTEGER, PRIMARY KEY (id, file)) WITHOUT ROWID;
 CREATE TABLE categories (key TEXT PRIMARY KEY, name TEXT);
 CREATE TABLE captions (picture TEXT, text TEXT);
 CREATE TABLE boxes (picture TEXT, category TEXT, numbers TEXT, form TEXT);
@@ -39,14 +40,29 @@ class Pool:
             self._connection.executescript(_SCHEMA)
 
     def add_picture(
-        self, name: str, image: str, size: tuple[float | None, float | None] = (None, None), origin: str = ""
+        self,
+        name: str,
+        image: str,
+        size: tuple[float | None, float | None] = (None, None),
+        origin: str = "",
+        number: int | None = None,
     ) -> None:
-        """Adds a picture. Of one that is there already the file stays, and a size is added where it had none."""
+        """Adds a picture. Of one that is there already the file stays, and a size is added where it had none.
+
+        `number`: of the file of annotations that lists it, for `is_of`.
+        """
         self._connection.execute(
             "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "width = COALESCE(width, excluded.width), height = COALESCE(height, excluded.height)",
             (name, image, *size, origin),
         )
+        if number is not None:
+            self._connection.execute("INSERT OR IGNORE INTO listed VALUES (?, ?)", (name, number))
+
+    def is_of(self, name: str, number: int) -> bool:
+        """Whether the file of annotations with this number has listed the picture."""
+        query = "SELECT 1 FROM listed WHERE id = ? AND file = ?"
+        return bool(self._connection.execute(query, (name, number)).fetchone())
 
     def add_caption(self, name: str, text: str) -> None:
         """One caption of the picture `name`, which may be added later."""
@@ -57,9 +73,10 @@ class Pool:
         row = (name, category, json.dumps(numbers), form)
         self._connection.execute("INSERT INTO boxes VALUES (?, ?, ?, ?)", row)
 
-    def add_category(self, key: str, name: str) -> None:
-        """What a key among the boxes stands for."""
-        self._connection.execute("INSERT OR REPLACE INTO categories VALUES (?, ?)", (key, name))
+    def add_category(self, key: str, name: str) -> bool:
+        """What a key among the boxes stands for. Returns whether it stood for nothing before, else it goes on so."""
+        query = "INSERT OR IGNORE INTO categories VALUES (?, ?)"
+        return self._connection.execute(query, (key, name)).rowcount == 1
 
     def finish(self) -> None:
         """Makes what was added ready to be read."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from input_pipeline import records
 from input_pipeline.behavior import statements, told_scenes
 from input_pipeline.errors import UserError
@@ -78,24 +80,42 @@ def _reactions(post: Post) -> Iterator[str]:
             yield f"Replay value of scene {number}: {value + 0.0:.2f}"
 
 
+class _Meta(msgspec.Struct, frozen=True):
+    """What `jaxllava prepare` writes of a post into its records' meta."""
+
+    post_id: str | int
+    source: str | None = None
+    title: str | None = None
+    origin: str | None = None
+    content: str | None = None
+    likes: int | None = None
+    views: int | None = None
+    like_rate: float | None = None
+    comments: tuple[str, ...] | None = None
+    replay: tuple[Span, ...] | None = None
+    scene_times: tuple[tuple[float | None, float | None], ...] | None = None
+
+
 def of_record(record: Record, scenes: told_scenes.ToldScenes | None = None) -> Post | str:
     """The post that a record of `jaxllava prepare` tells; or why it is none."""
-    meta = record.meta
-    if not meta.get("post_id"):
+    if not record.meta.get("post_id"):
         return "a record that is not of a post"
-    texts = meta.get("comments") or ()
+    try:
+        meta = msgspec.convert(record.meta, _Meta)
+    except msgspec.ValidationError:
+        return "a record whose post is not as jaxllava prepare tells one"
     post = Post(
-        id=str(meta["post_id"]),
-        source=str(meta.get("source") or "other"),
-        title=str(meta.get("title") or ""),
-        origin=str(meta.get("origin") or ""),
-        content=str(meta.get("content") or ""),
-        likes=meta.get("likes"),
-        views=meta.get("views"),
-        like_rate=meta.get("like_rate"),
-        comments=tuple(Comment(str(number), str(text)) for number, text in enumerate(texts)),
-        replay=tuple(Span(*span) for span in meta.get("replay") or ()),
-        scenes=tuple(Scene(start=start, end=end) for start, end in meta.get("scene_times") or ()),
+        id=str(meta.post_id),
+        source=meta.source or "other",
+        title=meta.title or "",
+        origin=meta.origin or "",
+        content=meta.content or "",
+        likes=meta.likes,
+        views=meta.views,
+        like_rate=meta.like_rate,
+        comments=tuple(Comment(str(number), text) for number, text in enumerate(meta.comments or ())),
+        replay=meta.replay or (),
+        scenes=tuple(Scene(start=start, end=end) for start, end in meta.scene_times or ()),
     )
     if scenes is None:
         return post

@@ -100,5 +100,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it has to be a file of text") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8; save it as such") from None

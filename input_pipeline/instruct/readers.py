@@ -5,6 +5,7 @@ Every record that cannot be used is yielded as Rejected; none is passed over in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +16,9 @@ from input_pipeline.sources import fields, lines, media, members
 from input_pipeline.sources.rejected import Rejected
 
 _COCO = ("images", "annotations", "categories")
+_ANOTHERS = "an id that another record has already"
+# Where a line that is broken ends, the next record begins.
+_NEXT_LINE = re.compile(r'\{\s*"(?:id|image|captions|instances|width|height)"\s*:')
 
 
 def coco(path: str | Path, pool: Pool, number: int = 0) -> Iterator[Rejected]:
@@ -41,7 +45,7 @@ def coco(path: str | Path, pool: Pool, number: int = 0) -> Iterator[Rejected]:
         problem = "not an object"
         if isinstance(row, dict):
             add = {"images": _image, "annotations": _annotation, "categories": _category}[kind]
-            problem = add(row, pool, number, origin)
+            problem = add(row, pool, number, _counted(origin))
         if problem:
             name = (
                 _name(row.get("image_id" if kind == "annotations" else "id")) if isinstance(row, dict) else ""
@@ -52,9 +56,13 @@ def coco(path: str | Path, pool: Pool, number: int = 0) -> Iterator[Rejected]:
 
 
 def _name(value: Any) -> str:
-    """COCO's way to write an image's number; any other id as it is."""
+    """COCO's way to write an image's number, also of one in a text; any other id as it is, '' for what is none."""
     number = fields.as_integer(value)
-    return f"{number:012d}" if number is not None else fields.as_text(value) or ""
+    if isinstance(value, float) and number != value:
+        return ""
+    if number is not None and (not isinstance(value, str) or (value.isascii() and value.isdecimal())):
+        return f"{number:012d}"
+    return fields.as_text(value) or ""
 
 
 def _counted(origin: str) -> str:
@@ -71,7 +79,9 @@ def _image(row: dict[str, Any], pool: Pool, number: int, origin: str) -> str:
     if not image:
         return "no file name"
     # The same picture stands in captions, instances and LVIS; whoever comes first names its file.
-    pool.add_picture(name, image, (_length(row, "width"), _length(row, "height")), Path(origin).name)
+    if pool.is_of(name, number):
+        return _ANOTHERS
+    pool.add_picture(name, image, (_length(row, "width"), _length(row, "height")), Path(origin).name, number)
     return ""
 
 
@@ -98,8 +108,8 @@ def _category(row: dict[str, Any], pool: Pool, number: int, origin: str) -> str:
     key, name = fields.text(row, "id"), fields.text(row, "name")
     if not key or not name:
         return "no id or no name"
-    pool.add_category(f"{number}:{key}", " ".join(name.replace("_", " ").split()))
-    return ""
+    is_new = pool.add_category(f"{number}:{key}", " ".join(name.replace("_", " ").split()))
+    return "" if is_new else _ANOTHERS
 
 
 def jsonl(path: str | Path, pool: Pool) -> Iterator[Rejected]:
@@ -108,7 +118,7 @@ def jsonl(path: str | Path, pool: Pool) -> Iterator[Rejected]:
     Boxes are x1, y1, x2, y2: fractions, or pixels where a number of the picture's boxes is above 2 (then `width` and
     `height` are needed). `id` may be missing where there is an image: then it is the file's name without suffix.
     """
-    for item in lines.read_list(path):
+    for item in lines.read_list(path, _NEXT_LINE):
         if isinstance(item, Rejected):
             yield item
             continue
@@ -127,7 +137,7 @@ def jsonl(path: str | Path, pool: Pool) -> Iterator[Rejected]:
             yield Rejected(origin, name, "fields", f"{what} is no list")
             continue
         if name in pool:
-            yield Rejected(origin, name, "fields", "an id that another record has already")
+            yield Rejected(origin, name, "fields", _ANOTHERS)
             continue
         pool.add_picture(
             name, image or name, (_length(row, "width"), _length(row, "height")), Path(origin).name

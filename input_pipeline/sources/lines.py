@@ -300,12 +300,13 @@ def _elements(window: Window, file: str, resume: re.Pattern[str]) -> Iterator[tu
     if first not in ("[", "{"):
         reason = "file is neither a JSON list nor JSON lines" if first else "file is empty"
         yield Rejected(f"{file}:0", "", "read", reason)
-        return
+        if not first or not window.skip_to(resume):  # its first line alone may be broken
+            return
     if first == "[":
         window.at += 1
-    for index in itertools.count():
+    for index in itertools.count(first not in ("[", "{")):
         origin = f"{file}:{index}"
-        while window.peek() == "]":
+        while first == "[" and window.peek() == "]":
             window.at += 1
             if window.peek() == "[":
                 window.at += 1

@@ -18,6 +18,7 @@ from input_pipeline.types import Turn
 
 IMAGE = "<image>"
 VIDEO = "<video>"
+OUTSIDE = "image lies outside the images folder"
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".npy", ".npz", ".pkl")
 
 _LISTS = ("conversations", "conversation", "messages")
@@ -100,8 +101,8 @@ def sample(
         kinds = "media" if videos else "images"
         return Rejected(origin, sample_id, "fields", f"number of {IMAGE} marks and of {kinds} differ")
     for key in names:
-        if any(".." in Path(name).parts or Path(name).is_absolute() for name in names[key]):
-            return Rejected(origin, sample_id, "media", f"{key} lies outside the images folder")
+        if any(map(is_outside, names[key])):
+            return Rejected(origin, sample_id, "media", OUTSIDE.replace("image", key, 1))
     found = {key: [locate(root, name, library, key == "video") for name in names[key]] for key in names}
     if not all(found["image"] + found["video"]):
         return Rejected(origin, sample_id, "media", "media is gone", kind="gone")
@@ -117,6 +118,11 @@ def sample(
         tuple(ref for ref in found["video"] if ref),
         {"media": order} if images and videos else {},
     )
+
+
+def is_outside(name: str) -> bool:
+    """Whether a medium's name leads out of the folder that it is looked for in."""
+    return ".." in Path(name).parts or Path(name).is_absolute()
 
 
 def locate(

@@ -13,7 +13,8 @@ from typing import Any
 from input_pipeline.sources import fields, lines
 from input_pipeline.sources.rejected import Rejected
 
-_NEXT_OBJECT = re.compile(r'\{\s*"\w+"\s*:')
+# The next object, or the end of the list where another list of objects begins behind it.
+_NEXT_OBJECT = re.compile(r'\{\s*"\w+"\s*:|\]\s*,\s*"\w+"\s*:\s*\[\s*\{\s*"')
 _NUMBER = re.compile(r"[-+.eE\d]*")
 _DECODER = json.JSONDecoder()
 _LONGEST = 64 * 2**20  # characters of one element
@@ -58,7 +59,9 @@ def _members(
         window.at += 1
         if window.peek() != "[":
             if isinstance(_value(window), _Broken):
-                yield Rejected(f"{file}:0", "", "read", "a member of the JSON object is not JSON")
+                yield Rejected(
+                    f"{file}:0", "", "read", "a member of the JSON object is not JSON: all after it is lost"
+                )
                 return
             continue
         window.at += 1
@@ -78,6 +81,9 @@ def _members(
                     return
             elif name in names:
                 yield name, origin, value
+    window.at += 1
+    if window.peek():
+        yield Rejected(f"{file}:0", "", "read", "text after the end of the JSON object")
 
 
 def _value(window: lines.Window) -> Any:

@@ -110,7 +110,10 @@ def _judged(result: Mapping[str, Any]) -> list[str]:
     how = result.get("how", {})
     names = [name for name in ("temperature", "max_tokens") if how.get(name) is not None]
     if names:
-        flags = " ".join(f"--judge-{name.replace('_', '-')} {how[name]:g}" for name in names)
+        said = [f"{how[name]:g}" if isinstance(how[name], float) else str(how[name]) for name in names]
+        flags = " ".join(
+            f"--judge-{name.replace('_', '-')} {value}" for name, value in zip(names, said, strict=True)
+        )
         lines.append(f"asked with {flags} in place of the protocol's: the figures depart from it")
     return lines
 

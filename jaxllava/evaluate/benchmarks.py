@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.errors import UserError
+import msgspec
+
+from input_pipeline.errors import UserError, in_one_line
 from input_pipeline.partial import partial_of
 from input_pipeline.video import PICTURES
 from jaxllava import hosts
@@ -125,13 +127,13 @@ def gathered(
     found = {result["task"]: result for result in results}
     for path in sorted(out.glob(f"*/{RESULT}")):
         try:
-            earlier = json.loads(path.read_text("utf-8"))
+            earlier = judgings.read_back(path)
             same = all(earlier[key] == like.get(key) for key in (*_OF_MODEL, "setting"))
-            if same and earlier["task"] in TASKS:
+            if same and msgspec.convert(earlier, judgings.Kept).task in TASKS:
                 found.setdefault(earlier["task"], earlier)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise UserError(
-                f"{path} cannot be read ({error!r}); remove it and evaluate its task again"
+                f"{path} cannot be read ({in_one_line(error)}); remove it and evaluate its task again"
             ) from None
     judged: dict[str, list[dict[str, Any]]] = {}
     for one in judgings.results_in(out):

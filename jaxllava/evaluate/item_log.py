@@ -45,7 +45,10 @@ class ItemLog:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            data = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {self._remedy}") from None
         whole = data[: data.rfind(b"\n") + 1]  # a line without its end was being written
         if not whole:
             path.write_text(json.dumps(header) + "\n")
@@ -57,7 +60,9 @@ class ItemLog:
         self._check(head, header)
         for line in rest:
             row = _parsed(line)
-            if row is not None and all(key in row for key in self.keys):
+            if row is not None and all(
+                key in row and not isinstance(row[key], list | dict) for key in self.keys
+            ):
                 self.rows[self._key(row)] = row
         if len(whole) < len(data):
             with path.open("r+b") as file:
@@ -90,7 +95,7 @@ class ItemLog:
 def _parsed(line: str) -> Row | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -22,6 +22,7 @@ from jaxllava.teacher.settings import LIMIT_NAMES
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # of one file, at OpenAI
 URL = "/v1/chat/completions"
+_LONGEST_REASON = 60  # characters
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -179,12 +180,12 @@ def _take(
     response, error = told.get("response"), told.get("error")
     if isinstance(response, dict):
         status, body = response.get("status_code"), response.get("body")
-        status = status if isinstance(status, int) else 500
+        status = status if isinstance(status, int) and 100 <= status < 600 else 500
         reply = read_body("", body) if status == 200 else read_error("", status, body)
         reason = f"HTTP {status}"
     else:  # never asked: "batch_expired", ...
         code = error.get("code") if isinstance(error, dict) else None
-        reply, reason = None, str(code or "no response").replace("_", " ")
+        reply, reason = None, _reason(code)
     if isinstance(reply, Answer) or (isinstance(reply, Failure) and reply.is_paid):
         if identity in left:
             cache.put(identity, reply)
@@ -199,15 +200,26 @@ def _take(
         done.details.setdefault(reason, detail)
 
 
+def _reason(code: object) -> str:
+    """An error's code in words that can be counted and printed."""
+    told = " ".join(re.findall(r"[A-Za-z0-9]+", code)) if isinstance(code, str) else ""
+    return told if 0 < len(told) <= _LONGEST_REASON else "no response"
+
+
 def _identities(folder: Path) -> set[str]:
     found: set[str] = set()
     for path in sorted(folder.glob("batch-*.jsonl")):
-        with path.open("rb") as file:
-            for line in file:
-                # The name stands in front; the rest may be megabytes of pictures.
-                match = _IDENTITY.search(line[:128].decode("ascii", "replace"))
-                if match:
-                    found.add(match[0])
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    # The name stands in front; the rest may be megabytes of pictures.
+                    match = _IDENTITY.search(line[:128].decode("ascii", "replace"))
+                    if match:
+                        found.add(match[0])
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); write the batch files again"
+            ) from None
     if not found:
         raise UserError(
             f"{folder}: holds no batch-*.jsonl; name the folder that the batch files were written to"

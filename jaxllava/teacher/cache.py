@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from input_pipeline.errors import UserError, in_one_line
-from jaxllava.teacher.messages import FINISHES, Answer, Failure
+from jaxllava.teacher.messages import FINISHES, PAID, Answer, Failure
 
 FILE = "answers.sqlite"
 _VERSION = 1
 _WAIT = 60.0  # seconds, for other processes that write
+_ERRORS = (sqlite3.Error, UnicodeError)  # the message of a damaged file may hold bytes of it
 _TABLE = """CREATE TABLE IF NOT EXISTS answers (
     identity BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, new_tokens INTEGER NOT NULL
@@ -59,7 +60,7 @@ class Cache:
                 if version == 0:
                     connection.execute(_TABLE)
                     connection.execute(f"PRAGMA user_version={_VERSION}")
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 if connection is not None:
                     connection.close()
                 if _is_busy(error) and time.monotonic() < deadline:
@@ -77,14 +78,16 @@ class Cache:
         try:
             with self._lock:
                 row = self._connection.execute(query, (bytes.fromhex(identity),)).fetchone()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._unusable(error) from None
         if row is None:
             return None
-        text, finish, prompt_tokens, new_tokens = row
-        if finish in FINISHES:
-            return Answer(key, text, finish, prompt_tokens, new_tokens, kept=True)
-        return Failure(key, finish, text, is_final=True, is_paid=True)
+        text, finish, *tokens = row
+        if not (isinstance(text, str) and finish in (*FINISHES, *PAID) and all(map(_is_count, tokens))):
+            raise self._unusable(ValueError("a row of it is no answer"))
+        if finish in PAID:
+            return Failure(key, finish, text, is_final=True, is_paid=True)
+        return Answer(key, *row, kept=True)
 
     def __contains__(self, identity: str) -> bool:
         return self.get(identity, "") is not None
@@ -103,7 +106,7 @@ class Cache:
             with self._lock:
                 done = self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
                 is_first = done.rowcount == 1
-        except (sqlite3.Error, UnicodeEncodeError) as error:
+        except _ERRORS as error:
             raise self._unusable(error) from None
         if is_first:
             return result
@@ -119,12 +122,15 @@ class Cache:
                 self._connection.execute("INSERT OR IGNORE INTO places VALUES (?, ?)", (model, place))
                 row = self._connection.execute("SELECT place FROM places WHERE model = ?", (model,))
                 return row.fetchone()[0]
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._unusable(error) from None
 
     def __len__(self) -> int:
-        with self._lock:
-            return self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+        try:
+            with self._lock:
+                return self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+        except _ERRORS as error:
+            raise self._unusable(error) from None
 
     def close(self) -> None:
         with self._lock:
@@ -137,5 +143,9 @@ class Cache:
         )
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

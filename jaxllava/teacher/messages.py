@@ -47,6 +47,7 @@ class Request:
 
 
 FINISHES = ("stop", "length")
+PAID = ("refused", "returned nothing")  # what a teacher says in place of an answer, at an answer's price
 
 
 @dataclass(frozen=True)

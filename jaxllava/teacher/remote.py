@@ -226,7 +226,7 @@ class _Work:
             counted += not (reply.slows and self._answered > looked)
             looked = time.monotonic()
             attempts = self._settings.attempts
-            if reply.reason == "returned nothing" and not request.temperature:
+            if reply.is_empty and not request.temperature:
                 attempts = min(attempts, 2)  # it would say the same for ever
             if counted >= attempts:
                 failure = Failure(request.key, reply.reason, reply.detail)

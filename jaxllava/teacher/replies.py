@@ -12,13 +12,14 @@ from typing import Any
 from jaxllava.teacher.messages import Answer, Failure
 
 LIMIT = 300  # characters of a detail
+_MOST_TOKENS = 2**53  # beyond it nobody has counted them
 
 
 @dataclass(frozen=True)
 class Again:
     """A try that failed and may do better. wait: seconds that the endpoint asks for. slows: it is too much for the
     endpoint, so that all have to wait. is_down: it says more of the endpoint than of the request. may_cost: the answer
-    may have been made, and charged for.
+    may have been made, and charged for. is_empty: the model ended without a word.
     """
 
     reason: str
@@ -27,6 +28,7 @@ class Again:
     slows: bool = False
     is_down: bool = False
     may_cost: bool = False
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def read_body(key: str, body: Any) -> Reply:
     choices = body.get("choices")
     if not choices and isinstance(body.get("error"), dict):
         # Routers in front of several providers tell of errors so.
-        code = body["error"].get("code")
-        status = int(code) if str(code).isdecimal() and 400 <= int(code) < 600 else 500
+        code = str(body["error"].get("code"))
+        status = int(code) if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600 else 500
         return read_error(key, status, body)
     if choices == [] or choices is None:
         return Again("returned nothing", "no choices", may_cost=True)
@@ -74,7 +76,7 @@ def read_body(key: str, body: Any) -> Reply:
         if finish == "length":  # a model that thinks first and never came to the answer
             why = "all of max_tokens went before the answer"
             return Failure(key, "returned nothing", why, is_final=True, is_paid=True)
-        return Again("returned nothing", short(f"finish_reason {finish}"), may_cost=True)
+        return Again("returned nothing", short(f"finish_reason {finish}"), may_cost=True, is_empty=True)
     prompt, new = usage(body) or (0, 0)
     return Answer(key, text, "length" if finish == "length" else "stop", prompt, new)
 
@@ -85,7 +87,9 @@ def usage(body: Any) -> tuple[int, int] | None:
     if not isinstance(told, dict):
         return None
     prompt, new = told.get("prompt_tokens"), told.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(new, int) or prompt < 0 or new < 0:
+    if not isinstance(prompt, int) or not isinstance(new, int):
+        return None
+    if not 0 <= prompt <= _MOST_TOKENS or not 0 <= new <= _MOST_TOKENS:
         return None
     return prompt, new
 

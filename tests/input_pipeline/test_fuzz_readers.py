@@ -12,7 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks import fuzz_readers
+from input_pipeline.errors import UserError
+from input_pipeline.instruct.symbolic import Symbolic
 from input_pipeline.sources import media, table
+from input_pipeline.sources.rejected import Rejected
 from input_pipeline.types import Post
 
 
@@ -74,3 +77,32 @@ def test_text_that_is_not_made_harmless_is_noticed(monkeypatch: pytest.MonkeyPat
     failures = " ".join(fuzz_readers.fuzz("table_jsonl_posts", 2000).failures)
     assert "marks of images" in failures
     assert "[INST]" in failures
+
+
+def _without_last(kind: fuzz_readers.Kind) -> fuzz_readers.Kind:
+    def read(path: Path, library: media.Library) -> Iterator[Any]:
+        items = list(kind.read(path, library))
+        last = max((at for at, item in enumerate(items) if isinstance(item, Symbolic)), default=None)
+        return iter(
+            [Rejected(f"{path}:1", "", "read", "lost") if at == last else i for at, i in enumerate(items)]
+        )
+
+    return dataclasses.replace(kind, read=read)
+
+
+def test_a_sound_record_that_is_lost_beside_a_broken_one_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = _without_last(fuzz_readers.KINDS["instruct_jsonl"])
+    monkeypatch.setitem(fuzz_readers.KINDS, "instruct_jsonl", kind)
+    assert "sound, but not there" in " ".join(fuzz_readers.fuzz("instruct_jsonl", 600).failures)
+
+
+@pytest.mark.parametrize("said", ["{path}: two\nlines", "it is broken", "{path}" + "a" * 2000])
+def test_a_file_that_is_not_refused_in_one_clear_line_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    def read(path: Path, library: media.Library) -> Iterator[Any]:
+        raise UserError(said.format(path=path))
+
+    kind = dataclasses.replace(fuzz_readers.KINDS["judge_rules"], read=read)
+    monkeypatch.setitem(fuzz_readers.KINDS, "judge_rules", kind)
+    assert "not one clear line" in fuzz_readers.fuzz("judge_rules", 1).failures[0]

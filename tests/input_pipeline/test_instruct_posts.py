@@ -105,3 +105,36 @@ def test_scenes_of_verbalise_are_told(tmp_path) -> None:
     post = posts.of_record(record("a"), told_scenes.load(tmp_path / "index"))
     assert isinstance(post, Post)
     assert "Scene 1: a dog on grass." in posts.told(post)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [{"replay": [[1.0, 2.0]]}, {"replay": 7}, {"like_rate": "most"}, {"scene_times": [[1]]}, {"comments": [3]},
+     {"title": ["A"]}, {"likes": "12"}],
+)  # fmt: skip
+def test_a_post_that_is_told_otherwise_is_named_and_costs_no_other(tmp_path, meta) -> None:
+    records.write({"behavior_train": [record("a", **meta), record("b")]}, tmp_path)
+    bad, good = posts.read(tmp_path, ["behavior_train"])
+    assert (
+        isinstance(bad, Rejected) and bad.reason == "a record whose post is not as jaxllava prepare tells one"
+    )
+    assert isinstance(good, Subject) and good.id == "reddit/b"
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_data_set_whose_description_is_damaged_is_said_in_one_line(tmp_path, name) -> None:
+    records.write({"behavior_train": [record("a")]}, tmp_path)
+    (path,) = tmp_path.rglob(name)
+    path.write_bytes(b"{\x8b")
+    with pytest.raises(UserError, match=r"dataset_info\.json or features\.json cannot be read") as error:
+        list(posts.read(tmp_path, ["behavior_train"]))
+    assert "\n" not in str(error.value)
+
+
+def test_hashes_that_are_damaged_are_made_anew(tmp_path) -> None:
+    records.write({"behavior_train": [record("a")]}, tmp_path)
+    (path,) = tmp_path.rglob(records.HASHES)
+    known = records.data_hash(tmp_path, "behavior_train")
+    for content in ("[", "[]", '{"behavior_train": 3}'):
+        path.write_text(content)
+        assert records.data_hash(tmp_path, "behavior_train") == known

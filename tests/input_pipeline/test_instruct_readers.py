@@ -266,3 +266,76 @@ def test_the_release_reads_as_it_is_written(tmp_path) -> None:
         )])  # fmt: skip
         assert one.text(boxes=True) == told.strip()
         assert not one.faults
+
+
+def _coco(path: Path, value: str | dict) -> tuple[Pool, list[Rejected]]:
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    pool = Pool(path.with_suffix(".sqlite"))
+    rejected = list(readers.coco(path, pool))
+    pool.finish()
+    return pool, rejected
+
+
+def test_a_picture_says_from_which_file_it_is(tmp_path) -> None:
+    pool, _ = _coco(
+        tmp_path / "captions.json", {"images": [{"id": 7, "file_name": "7.jpg"}], "annotations": []}
+    )
+    assert [one.origin for one in pool.read()] == ["captions.json:0"]
+
+
+def test_of_two_with_one_id_in_a_file_the_first_stays_and_the_other_is_named(tmp_path) -> None:
+    value = {
+        "images": [{"id": 7, "file_name": "7.jpg"}, {"id": 7, "file_name": "8.jpg"}],
+        "annotations": [{"image_id": 7.5, "caption": "Of nothing."}, {"image_id": 7.0, "caption": "A cup."}],
+        "categories": [{"id": 3, "name": "cup"}, {"id": 3, "name": "dog"}],
+    }
+    pool, rejected = _coco(tmp_path / "a.json", value)
+    another = "an id that another record has already"
+    assert [(one.origin.rpartition(":")[2], one.reason) for one in rejected] == [
+        ("1", f"images: {another}"),
+        ("0", "annotations: no image_id"),
+        ("1", f"categories: {another}"),
+    ]
+    (one,) = pool.read()
+    assert (one.image, one.captions) == ("7.jpg", ("A cup.",))
+    assert len(list(readers.coco(tmp_path / "a.json", pool, 1))) == 3, "another file may list it too"
+
+
+def test_ids_that_look_like_numbers_in_words_stay_apart(tmp_path) -> None:
+    rows = [
+        {"id": name, "file_name": f"{number}.jpg"} for number, name in enumerate(("1e3", "1000", "1_000"))
+    ]
+    pool, rejected = _coco(tmp_path / "a.json", {"images": rows, "annotations": []})
+    assert rejected == []
+    assert [one.id for one in pool.read()] == ["000000001000", "1_000", "1e3"]
+
+
+def test_a_broken_last_element_costs_the_next_list_nothing(tmp_path) -> None:
+    text = (
+        '{"images": [{"id": 7, "file_name": "7.jpg"}, {"id": 8, "file_name": nul}], '
+        '"annotations": [{"image_id": 7, "caption": "A cup."}]} {"images": []}'
+    )
+    pool, rejected = _coco(tmp_path / "a.json", text)
+    assert [one.reason for one in rejected] == [
+        "element is not JSON",
+        "text after the end of the JSON object",
+    ]
+    assert [one.captions for one in pool.read()] == [("A cup.",)]
+
+
+@pytest.mark.parametrize("broken", ['{"id": "b", "image": nul}', '{"id": "b"}]', 'x"id": "b"}'])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_broken_line_costs_no_other_whatever_key_it_begins_with(tmp_path, broken, is_first) -> None:
+    path, pool = tmp_path / "a.jsonl", Pool(tmp_path / "p.sqlite")
+    sound = ['{"captions": ["A cup."], "id": "a"}', '{"instances": [], "image": "c.jpg"}']
+    path.write_text("\n".join([broken, *sound] if is_first else [sound[0], broken, sound[1]]) + "\n")
+    rejected = list(readers.jsonl(path, pool))
+    pool.finish()
+    assert [one.reason for one in rejected if one.reason != "neither id nor image"]
+    assert {"a", "c"} <= {one.id for one in pool.read()}
+
+
+def test_a_prompt_that_is_a_folder_is_said_in_one_line(tmp_path) -> None:
+    (tmp_path / "conversation/system_message.txt").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"system_message\.txt: cannot be read \(Is a directory\)"):
+        prompts.load(tmp_path, ["conversation"])

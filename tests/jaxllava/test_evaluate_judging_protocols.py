@@ -311,3 +311,26 @@ def test_science_qa_of_real_answers_beside_a_silent_and_a_perfect_judge(tmp_path
     assert perfect["ensemble"].mean == perfect["alone"].mean == perfect["either"].mean == 100
     wrong = sum(letters.scienceqa_letter(row.answer) != row.truth for row in rows)
     assert len(teacher.asked) == len(rows) + wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (b"prompt = ' '", "assigns no text"),
+        (b"prompt = '\xff'", "not Python"),
+        (b"prompt = " + b"(" * 300 + b")" * 300, "not Python"),
+        (b"prompt = " + b"-" * 100_000 + b"1", "not Python"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_grader_that_is_damaged_is_said_in_one_line(tmp_path, code, said):
+    path = tmp_path / "mm-vet_evaluator.py"
+    path.mkdir() if code is None else path.write_bytes(code)
+    with pytest.raises(UserError, match=said) as error:
+        mm_vet.prompt(Case(TASKS["mm_vet"], [], tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_graders_prompt_can_be_sent(tmp_path):
+    (tmp_path / "mm-vet_evaluator.py").write_text(r"prompt = 'Grade \ud800.'")
+    assert mm_vet.prompt(Case(TASKS["mm_vet"], [], tmp_path)) == "Grade ?."

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from input_pipeline.errors import UserError
-from jaxllava.evaluate.judging import relative, spread
+from jaxllava.evaluate import benchmark_table
+from jaxllava.evaluate.judging import relative, run, spread
 from jaxllava.evaluate.judging.protocol import Case, Plan, asker
 from jaxllava.evaluate.scoring import reviews
 from jaxllava.evaluate.scoring.answered import Answered
@@ -304,3 +305,42 @@ def test_real_questions_become_requests_with_the_releases_own_prompts(tmp_path):
     assert judged.figures["all"].mean == pytest.approx(75)
     lost = len(items) - len(asked)
     assert len(judged.problems.get("no context of its picture: not judged", [])) == lost
+
+
+def _read(tmp_path, *lines, plan=None):
+    path = tmp_path / "reviews.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run.of_files(COCO, [path], plan or Plan(), "zero-shot")
+
+
+@pytest.mark.parametrize(
+    "pair", ["98", [True, 2], [10**400, 1], [1e308, 1], {"1": 1, "2": 2}, [1, 2, 3], [1, None], 7]
+)
+def test_scores_that_are_none_cost_no_other_review(tmp_path, pair):
+    result = _read(tmp_path, {"category": "conv", "tuple": [8, 4]}, {"category": "conv", "tuple": pair})
+    assert result["figures"]["all"]["mean"] == 50 and result["scored"] == 1
+    told = {what: found for what, found in result["problems"].items() if found["count"]}
+    assert told == {"not a review: no two scores": {"count": 1, "first": [f"{tmp_path}/reviews.jsonl:2"]}}
+
+
+@pytest.mark.parametrize("category", [5, ["conv"], None, {}, "coding", "all", "reference", ""])
+def test_a_review_without_a_category_counts_among_all(tmp_path, category):
+    result = _read(tmp_path, {"category": "conv", "tuple": [8, 4]}, {"category": category, "tuple": [8, 8]})
+    assert result["figures"]["all"]["mean"] == 75 and result["figures"]["conv"]["mean"] == 50
+    assert result["problems"]["no category of the task in the review: counted among all"]["count"] == 1
+    assert "\n" in benchmark_table.details(result, COCO)
+
+
+def test_reviews_that_define_no_figure_are_said_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"reviews\.jsonl: no figure: all is undefined"):
+        _read(tmp_path, {"category": "conv", "tuple": [0, 4]})
+
+
+@pytest.mark.parametrize(
+    "rule", [{"role": None, "prompt": "P"}, {"role": "A", "prompt": ["P"]}, {"role": " ", "prompt": "P"}]
+)
+def test_a_prompt_that_is_no_text_is_not_asked_with(tmp_path, rule):
+    (tmp_path / "rule.json").write_text(json.dumps(RULES | {"conv": rule}))
+    case = Case(TASKS["llava_bench_coco"], rows([(1, 1)]), tmp_path)
+    with pytest.raises(UserError, match=r"rule\.json has no role and prompt of 'conv'"):
+        list(relative.requests(case, Plan()))

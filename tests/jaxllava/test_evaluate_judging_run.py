@@ -247,3 +247,90 @@ def test_a_file_of_reviews_is_shown_beside_the_papers(tmp_path, capsys):
         main(["evaluate", "--tasks", "mm_vet", "--max-cost", "5"])
     assert "--max-cost is of --judge MODEL" in capsys.readouterr().err
     assert all(isinstance(TASKS[name].protocol, Generate) for name in JUDGES)
+
+
+def _llava_answers(data, tmp_path, *lines) -> kept.Kept:
+    path = tmp_path / "out/llava_bench_wild" / kept.LLAVA
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    task = TASKS["llava_bench_wild"]
+    return kept.read(task, read(task, data), tmp_path / "out")
+
+
+def test_a_single_line_of_llavas_answers_is_one(data, tmp_path):
+    found = _llava_answers(data, tmp_path, {"question_id": 1, "text": "A cat.", "metadata": {"a": 1}})
+    assert [(row.id, row.answer) for row in found.rows] == [("1", "A cat.")] and found.problems == {}
+
+
+def test_damaged_lines_of_llavas_answers_cost_no_other(data, tmp_path):
+    lines = (
+        "[" * 3000,
+        {"question_id": [1], "text": "B"},
+        {"question_id": 2, "text": "a\ud800", "model_id": "a\nb"},
+    )
+    found = _llava_answers(data, tmp_path, *lines)
+    assert [(row.id, row.answer) for row in found.rows] == [("2", "a?")]
+    assert sum(map(len, found.problems.values())) == 2 and found.of == {"checkpoint": "a b"}
+
+
+def test_a_file_with_a_mark_and_a_broken_byte_keeps_its_sound_lines(tmp_path):
+    line = {"id": "a", "question": "Q", "answer": "A", "pred": "P"}
+    path = tmp_path / "pred.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(line).encode() + b'\n{"id": "\xff"}\n')
+    found = kept.read_predictions(path)
+    assert [row.id for row in found.rows] == ["a"] and len(found.problems) == 1
+
+
+def test_predictions_of_one_id_never_take_anothers(tmp_path):
+    path = tmp_path / "pred.json"
+    line = {"question": "Q", "answer": "A", "pred": "P"}
+    path.write_text("".join(json.dumps({"id": id, **line}) + "\n" for id in ("a", "a", "a_1", None)))
+    found = kept.read_predictions(path)
+    assert [row.id for row in found.rows] == ["a", "a_1", "a_1_1"]
+    assert sum(map(len, found.problems.values())) == 1
+
+
+def test_an_answer_of_ours_that_is_no_text_is_not_judged(data, tmp_path):
+    out = tmp_path / "out"
+    answer("llava_bench_wild", data, out)
+    path = out / "llava_bench_wild/answers-0000.jsonl"
+    head, first, *rest = path.read_text().splitlines()
+    lines = [
+        head,
+        json.dumps({**json.loads(first), "answer": 7}),
+        '{"id": [1], "answer": "x"}',
+        "[" * 3000,
+        *rest,
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    found = kept.read(TASKS["llava_bench_wild"], read(TASKS["llava_bench_wild"], data), out)
+    assert list(found.unanswered) == ["an answer that is no text"] and len(found.rows) == len(rest)
+    path.write_text("[" * 3000 + "\n")
+    with pytest.raises(UserError, match="line 1 does not say of what"):
+        kept.read(TASKS["llava_bench_wild"], read(TASKS["llava_bench_wild"], data), out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": ["llava_bench_wild"]}, {"figures": []}, {"figures": {"all": {"mean": 1}}}, {"problems": {"a": 1}},
+        {"not answered": {"a": {"count": 1, "first": []}}}, {"asked": "3"}, {"failures": "none"},
+        {"how": {"temperature": "1"}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["judged-rule-1/result.json", "result.json"])
+def test_a_damaged_result_is_said_in_one_line(data, tmp_path, name, change):
+    out = tmp_path / "out"
+    answer("llava_bench_wild", data, out)
+    judged(["llava_bench_wild"], data, out)
+    path = out / "llava_bench_wild" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    if "how" in change and "judged" not in name:
+        return  # tables take that of judged results alone
+    with pytest.raises(UserError, match=r"result\.json cannot be read") as error:
+        benchmark_table.table(benchmarks.gathered([], out, like={**OF, "setting": "zero-shot"}), TASKS)
+    assert "\n" not in str(error.value)
+    path.write_bytes(b"\xff" * 9000)
+    with pytest.raises(UserError) as error:
+        benchmarks.gathered([], out, like={**OF, "setting": "zero-shot"})
+    assert len(str(error.value)) < 600

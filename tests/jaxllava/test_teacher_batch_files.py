@@ -132,3 +132,42 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     write([asked(1)], tmp_path)
     with pytest.raises(UserError, match="output and error files"):
         read([tmp_path / "none.jsonl"], tmp_path, cache)
+
+
+def _read_one(tmp_path: Path, **changed: Any) -> tuple[Any, Cache]:
+    """The results of two requests, of which the first has a result like this."""
+    requests = [asked(0), asked(1)]
+    write(requests, tmp_path / "out")
+    path, cache = tmp_path / "results.jsonl", Cache(tmp_path / "cache")
+    first, second = (result(one.identity("m"), "text") for one in requests)
+    path.write_text(json.dumps(first | changed) + "\n" + json.dumps(second) + "\n")
+    return read([path], tmp_path / "out", cache), cache
+
+
+def test_tokens_that_nobody_can_have_counted_cost_no_answer(tmp_path: Path) -> None:
+    body = result("", "text")["response"]["body"]
+    body["usage"]["prompt_tokens"] = 2**63
+    done, cache = _read_one(tmp_path, response={"status_code": 200, "body": body})
+    assert (done.answers, len(cache)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"response": None, "error": {"code": "batch_expired"}}, "batch expired"),
+        ({"response": None, "error": {"code": "a\nb\ud800"}}, "a b"),
+        ({"response": None, "error": {"code": "9" * 5000}}, "no response"),
+        ({"response": None, "error": {"code": ["a"]}}, "no response"),
+        ({"response": {"status_code": 10**30, "body": {}}}, "HTTP 500"),
+        ({"response": {"status_code": 200, "body": {"error": {"code": "9" * 5000}}}}, "HTTP 500"),
+    ],
+)
+def test_a_failure_has_a_reason_that_can_be_counted(tmp_path: Path, changed: dict, reason: str) -> None:
+    done, _ = _read_one(tmp_path, **changed)
+    assert (done.answers, dict(done.failures), done.missing) == (1, {reason: 1}, 0)
+
+
+def test_batch_files_that_are_folders_are_said(tmp_path: Path) -> None:
+    (tmp_path / "out/batch-00001.jsonl").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"batch-00001\.jsonl: cannot be read"):
+        read([], tmp_path / "out", Cache(tmp_path))

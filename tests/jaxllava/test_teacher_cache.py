@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -69,3 +71,48 @@ def test_what_is_no_cache(tmp_path: Path) -> None:
     other._connection.execute("PRAGMA user_version=7")
     with pytest.raises(UserError, match="another version"):
         Cache(tmp_path / "other")
+
+
+def _damaged(folder: Path, script: str) -> Path:
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection, connection:
+        connection.executescript(script)
+    return folder
+
+
+LOOSE = (
+    "CREATE TABLE answers (identity BLOB, text, finish, prompt_tokens, new_tokens); PRAGMA user_version = 1;"
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "NULL, 'stop', 1, 1",
+        "'a', 'ended', 1, 1",
+        "'a', 'stop', -1, 1",
+        "'a', 'stop', 1, 'b'",
+        "x'41', 'stop', 1, 1",
+    ],
+)
+def test_a_row_that_is_no_answer_is_said(tmp_path: Path, row: str) -> None:
+    _damaged(tmp_path, f"{LOOSE} INSERT INTO answers VALUES (x'{A}', {row});")
+    with pytest.raises(UserError, match=r"answers\.sqlite: cannot be used \(a row of it is no answer\)"):
+        Cache(tmp_path).get(A, "k")
+
+
+def test_a_file_whose_error_holds_its_bytes_is_said(tmp_path: Path) -> None:
+    _damaged(tmp_path, LOOSE)
+    data = (tmp_path / FILE).read_bytes()
+    assert b"tableanswersanswers" in data
+    data = data.replace(b"tableanswersanswers", b"table\xcbnswersanswers").replace(
+        b"CREATE TABLE", b"CREATE TAXLE"
+    )
+    (tmp_path / FILE).write_bytes(data)
+    with pytest.raises(UserError, match=r"answers\.sqlite: cannot be used"):
+        Cache(tmp_path).get(A, "k")
+
+
+def test_a_table_that_is_not_there_is_said(tmp_path: Path) -> None:
+    _damaged(tmp_path, "PRAGMA user_version = 1;")
+    with pytest.raises(UserError, match=r"no such table"):
+        len(Cache(tmp_path))

@@ -118,7 +118,7 @@ def test_what_may_do_better_is_tried_again(monkeypatch, first: Reply) -> None:
         (error(429, "rate_limit_exceeded"), "rate limited", 3),
         (Reply("cut", "some words"), "connection lost", 3),
         (Reply("malformed", "some words"), "malformed reply", 3),
-        (Reply("no choices"), "returned nothing", 2),
+        (Reply("no choices"), "returned nothing", 3),
         (Reply(text=""), "returned nothing", 2),
         (Reply(text="", finish="length"), "returned nothing", 1),
         (Reply(text="late", seconds=20), "timed out", 3),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.errors import UserError
+from input_pipeline.sources import fields
 from jaxllava.evaluate import benchmarks
 from jaxllava.evaluate.answers import Answers
 from jaxllava.evaluate.scoring.answered import Answered, Problems
@@ -67,11 +68,13 @@ def read(task: Task, found: Questions, out: Path, limit: int = 0) -> Kept:
 
 def _ours(task: Task, found: Questions, asked: Sequence[Item], folder: Path) -> Kept:
     path = min(folder.glob("answers-*.jsonl"))
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline()
     try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline()
         identity = {what: value["is"] for what, value in json.loads(first).items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); remove it and ask again") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(
             f"{path}: line 1 does not say of what the answers are; remove it and ask again"
         ) from None
@@ -83,13 +86,18 @@ def _ours(task: Task, found: Questions, asked: Sequence[Item], folder: Path) -> 
     answers = Answers(folder, identity, _host(path))
     rows, unanswered = [], {}
     for item in asked:
-        if answers.is_answered(item.id):
-            rows.append(_row(item, answers.rows[item.id]["answer"]))
+        row = answers.rows.get(item.id, {})
+        if isinstance(answer := row.get("answer"), str):
+            rows.append(_row(item, fields.writable(answer)))
         else:
-            why = str(answers.rows.get(item.id, {}).get("error", "not asked"))
+            why = fields.text(row, "error") or (
+                "an answer that is no text" if "answer" in row else "not asked"
+            )
             unanswered.setdefault(why.split(":")[0], []).append(f"{item.id}: {why}")
     known = {
-        what: identity[what] for what in ("checkpoint", "type of weights", "template") if what in identity
+        what: fields.writable(str(identity[what]))
+        for what in ("checkpoint", "type of weights", "template")
+        if what in identity
     }
     return Kept(rows, unanswered, len(found.items), len(asked), known, rejected=found.rejected)
 
@@ -108,22 +116,24 @@ def _llava(found: Questions, asked: Sequence[Item], path: Path) -> Kept:
     """LLaVA's answers.jsonl: {"question_id", "text", "answer_id", "model_id"}; of two to one question the last."""
     problems = Problems()
     said: dict[str, dict[str, Any]] = {}
-    for one in releases.objects(path):
+    for one in releases.objects(path, ("question_id", "text")):
         if isinstance(one, Rejected):
             problems.note(f"a line that is no answer: {one.reason}", one.where)
-        elif not isinstance(one[1].get("text"), str) or "question_id" not in one[1]:
+        elif not isinstance(one[1].get("text"), str) or fields.text(one[1], "question_id") is None:
             problems.note("a line that is no answer: no question_id or text", one[0])
         else:
-            said[str(one[1]["question_id"])] = one[1]
+            said[fields.text(one[1], "question_id") or ""] = one[1]
     rows, unanswered = [], {}
     for item in asked:
         line = said.get(str(item.meta.get("line", {}).get("question_id", item.id)))
         if line is None:
             unanswered.setdefault("not in the file of answers", []).append(item.id)
         else:
-            more = {"answer_id": line["answer_id"]} if line.get("answer_id") else {}
-            rows.append(_row(item, line["text"], **more))
-    models = Counter(str(line.get("model_id") or path) for line in said.values())
+            more = {"answer_id": answer_id} if (answer_id := fields.text(line, "answer_id")) else {}
+            rows.append(_row(item, fields.writable(line["text"]), **more))
+    models = Counter(
+        " ".join((fields.text(line, "model_id") or "").split()) or str(path) for line in said.values()
+    )
     name = models.most_common(1)[0][0] if models else str(path)
     return Kept(
         rows, unanswered, len(found.items), len(asked), {"checkpoint": name}, problems, found.rejected
@@ -139,20 +149,24 @@ def read_predictions(path: Path, limit: int = 0) -> Kept:
     problems = Problems()
     rows: list[Answered] = []
     seen: Counter[str] = Counter()
+    taken: set[str] = set()
     for file in files:
-        for one in releases.objects(file):
+        for one in releases.objects(file, ("id", "question", "answer", "pred")):
             if isinstance(one, Rejected):
                 problems.note(f"a line that is no prediction: {one.reason}", one.where)
                 continue
             where, line = one
             texts = [line.get(key) for key in ("question", "answer", "pred")]
-            if "id" not in line or not all(isinstance(text, str) for text in texts):
+            id = fields.text(line, "id")
+            if id is None or not all(isinstance(text, str) for text in texts):
                 problems.note("a line that is no prediction: no id, question, answer or pred", where)
                 continue
-            question, answer, pred = map(str, texts)
-            id = str(line["id"])
-            row_id = f"{id}_{seen[id]}" if seen[id] else id
-            seen[id] += 1
+            question, answer, pred = (fields.writable(str(text)) for text in texts)
+            row_id = id
+            while row_id in taken:  # also where another question has that very id
+                seen[id] += 1
+                row_id = f"{id}_{seen[id]}"
+            taken.add(row_id)
             meta = {"id": id, "question": question, "prompt": question}
             rows.append(Answered(row_id, answer, pred, meta=meta))
     if not rows:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UserError, in_one_line
+from input_pipeline.sources import fields
 from jaxllava.evaluate.judging import spread
 from jaxllava.evaluate.judging.protocol import Ask, Case, Judge, Judged, Plan, text_of, until_readable
 from jaxllava.evaluate.scoring.answered import Answered, Problems
@@ -36,13 +37,16 @@ def prompt(case: Case) -> str:
         )
     try:
         tree = ast.parse(path.read_text("utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not Python ({error}); get it anew") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); get it anew") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path}: not Python ({in_one_line(error)}); get it anew") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             named = any(isinstance(target, ast.Name) and target.id == "prompt" for target in node.targets)
-            if named and isinstance(node.value.value, str):
-                return node.value.value
+            value = node.value.value
+            if named and isinstance(value, str) and value.strip():
+                return fields.writable(value)
     raise UserError(f"{path}: assigns no text to `prompt`; get MM-Vet's own {_FILE}")
 
 

@@ -8,7 +8,6 @@ rule.json. With `Plan.swap` each pair is reviewed a second time with the assista
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.errors import UserError
-from input_pipeline.sources import lines
+from input_pipeline.sources import fields, lines
 from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate.judging import spread, written
 from jaxllava.evaluate.judging.protocol import TEMPERATURE, Ask, Case, Judge, Judged, Plan, Said, text_of
 from jaxllava.evaluate.metrics import Array, Estimate
 from jaxllava.evaluate.scoring.answered import Answered, Problems, groups
-from jaxllava.evaluate.scoring.reviews import score_pair
+from jaxllava.evaluate.scoring.reviews import is_score, score_pair
 from jaxllava.evaluate.tasks import llava_bench
 from jaxllava.evaluate.tasks.llava_layout import first_of, read_json
 from jaxllava.evaluate.tasks.task import Task
@@ -79,9 +78,13 @@ def _usable(case: Case, problems: Problems) -> list[Answered]:
 
 def _rule(found: Mapping[str, Any], row: Answered) -> Mapping[str, str]:
     rule = found.get(row.meta["category"])
-    if not isinstance(rule, dict) or not {"role", "prompt"} <= set(rule):
+    parts = {key: rule.get(key) if isinstance(rule, dict) else None for key in ("role", "prompt")}
+    texts = {
+        key: fields.writable(part) for key, part in parts.items() if isinstance(part, str) and part.strip()
+    }
+    if len(texts) < len(parts):
         raise UserError(f"rule.json has no role and prompt of {row.meta['category']!r}; get LLaVA's anew")
-    return rule
+    return texts
 
 
 def _key(case: Case, row: Answered, swapped: bool, draw: int) -> str:
@@ -274,7 +277,7 @@ def read(task: Task, paths: Sequence[Path], plan: Plan) -> Judged:
 class _Review(NamedTuple):
     category: str | None
     pair: tuple[float, float]
-    answers: tuple[Any, Any]  # ids of those of assistants 1 and 2
+    answers: tuple[str | None, str | None]  # ids of those of assistants 1 and 2
 
 
 def _compare(
@@ -293,7 +296,8 @@ def _compare(
             raise UserError(
                 f"{written.FLAG} {path}: its assistants are those of {first} exchanged; give files of one order"
             )
-        problems.note(f"the review in {path} is of other answers than that in {first}", question)
+        files = f"the review in {path} is of other answers than that in {first}"
+        problems.note(fields.writable(files), question)
 
 
 def _reviews(task: Task, path: Path, problems: Problems) -> dict[str, _Review]:
@@ -309,17 +313,18 @@ def _reviews(task: Task, path: Path, problems: Problems) -> dict[str, _Review]:
         if pair is None:
             problems.note("not a review: no two scores", where)
             continue
-        id = str(line.get("question_id", line.get("id", "")))
-        category = None if line.get("category") is None else str(line["category"])
-        answers = (line.get("answer1_id"), line.get("answer2_id"))
-        found[f"{id} ({seen[id] + 1})" if seen[id] else id] = _Review(category, pair, answers)
-        seen[id] += 1
+        question = id = fields.text(line, "question_id") or fields.text(line, "id") or ""
+        while question in found:
+            seen[id] += 1
+            question = f"{id} ({seen[id] + 1})"
+        answers = (fields.text(line, "answer1_id"), fields.text(line, "answer2_id"))
+        found[question] = _Review(fields.text(line, "category"), pair, answers)
     if not found:
         raise written.no_form(
             task, path, "JSON lines as LLaVA's scripts write them, each with category and tuple"
         )
     own = llava_bench.CATEGORIES[task.name]
-    others = sorted({review.category for review in found.values() if review.category is not None})
+    others = sorted({review.category for review in found.values() if review.category})
     if not set(own) & set(others):
         told = f"its categories are {', '.join(others[:5])}" if others else "they have no categories"
         raise UserError(
@@ -327,7 +332,8 @@ def _reviews(task: Task, path: Path, problems: Problems) -> dict[str, _Review]:
         )
     for question, review in found.items():
         if review.category not in own:
-            problems.note("a review of no category of the task: counted all the same", question)
+            found[question] = review._replace(category=None)
+            problems.note("no category of the task in the review: counted among all", question)
     return found
 
 
@@ -336,11 +342,12 @@ def _written(line: Mapping[str, Any]) -> tuple[float, float] | None:
     if said is None:
         text = line.get("content", line.get("text"))
         return (score_pair(text) or _UNREAD) if isinstance(text, str) else None
-    try:
-        first, second = map(float, said)
-    except (TypeError, ValueError):
+    if not isinstance(said, list) or len(said) != 2:
         return None
-    return (first, second) if math.isfinite(first) and math.isfinite(second) else None
+    first, second = map(fields.as_number, said)
+    if first is None or second is None or not (is_score(first) and is_score(second)):
+        return None
+    return first, second
 
 
 JUDGE = Judge(requests, judge, papers="gpt-4-0314", read=read)

@@ -15,6 +15,7 @@ from typing import Any
 
 from input_pipeline.errors import UserError
 from input_pipeline.partial import partial_of
+from input_pipeline.sources import fields
 from jaxllava.evaluate import answers as answer_files
 from jaxllava.evaluate.judging import JUDGES, written
 from jaxllava.evaluate.judging.kept import Kept
@@ -183,7 +184,9 @@ def of_files(task: Task, paths: Sequence[Path], plan: Plan, setting: str) -> dic
     more = {1: " has it", 2: " and another file have it"}.get(
         len(paths), f" and {len(paths) - 1} others have it"
     )
-    return result_of(task, judge, f"as {paths[0].name}{more}", judged, setting) | {"files": judged.files}
+    return result_of(task, judge, f"as {fields.writable(paths[0].name)}{more}", judged, setting) | {
+        "files": judged.files
+    }
 
 
 def _named(groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.errors import UserError
+from input_pipeline.sources import fields
 from jaxllava.evaluate.judging import spread, written
 from jaxllava.evaluate.judging.protocol import Ask, Case, Judge, Judged, Plan, text_of, until_readable
 from jaxllava.evaluate.metrics import Array, Estimate
@@ -127,7 +128,7 @@ def read(task: Task, paths: Sequence[Path], plan: Plan) -> Judged:
 def _reviews(task: Task, path: Path) -> dict[str, tuple[bool, int] | None]:
     """A file's reviews by question; None for one that cannot be read."""
     try:
-        found = {str(key): video_verdict(review) for key, review in read_json(path, dict).items()}
+        found = {fields.writable(key): video_verdict(review) for key, review in read_json(path, dict).items()}
     except UserError:
         found = {}
     if not any(verdict is not None for verdict in found.values()):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from input_pipeline.errors import UserError
+from input_pipeline.sources import fields
 from jaxllava.evaluate.scoring.answered import Problems
 from jaxllava.evaluate.tasks.task import Task
 
@@ -45,7 +46,7 @@ def together(
     for path, reviews in zip(paths, found, strict=True):
         for question in questions:
             if question not in reviews:
-                problems.note(f"no review in {path}", question)
+                problems.note(f"no review in {fields.writable(str(path))}", question)
     if task.size > len(questions):
         told = f"{len(questions)} of the benchmark's {task.size} questions have a review"
         problems[f"{told}, the papers' figures are over all of them"] = []

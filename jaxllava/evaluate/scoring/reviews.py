@@ -22,6 +22,8 @@ from jaxllava.evaluate.scoring.answered import Answered, Problems, Scored, broke
 
 # --- LLaVA's relative score ---
 
+_MOST = 1e6  # points; LLaVA's scores are 1 to 10
+
 
 def score_pair(review: str) -> tuple[float, float] | None:
     """Returns the two scores in a review's first line, or None (LLaVA's parse_score).
@@ -35,7 +37,12 @@ def score_pair(review: str) -> tuple[float, float] | None:
         first, second = float(words[0]), float(words[1])
     except ValueError:
         return None
-    return (first, second) if math.isfinite(first) and math.isfinite(second) else None
+    return (first, second) if is_score(first) and is_score(second) else None
+
+
+def is_score(value: float) -> bool:
+    """Whether a number can be one; what is beyond a million would make every mean infinite sooner or later."""
+    return math.isfinite(value) and abs(value) <= _MOST
 
 
 def _relative(first: Array, second: Array) -> Array:

@@ -95,7 +95,11 @@ def _captions_and_boxes(line: dict[str, Any]) -> str | None:
     captions, instances = line.get("captions"), line.get("instances")
     if not isinstance(captions, list) or not captions or not isinstance(instances, list):
         return None
-    boxes = [f"{one['category']}: {one['bbox']}" for one in instances if {"category", "bbox"} <= set(one)]
+    boxes = [
+        f"{one['category']}: {one['bbox']}"
+        for one in instances
+        if isinstance(one, dict) and {"category", "bbox"} <= set(one)
+    ]
     return "\n".join(map(str, captions)) + "\n\n" + "\n".join(boxes)
 
 

@@ -22,6 +22,10 @@ from jaxllava.evaluate.tasks.task import Rejected
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 
 
+class _Undecoded(UserError):
+    """A file with bytes that are not of the encoding that it begins in."""
+
+
 def text(path: Path) -> str:
     """A file's text: UTF-8 or, with a byte-order mark, UTF-16; bytes that are neither are read as Latin-1."""
     try:
@@ -35,7 +39,7 @@ def text(path: Path) -> str:
         return data.decode(codec)
     except UnicodeDecodeError:
         if codec != "utf-8":
-            raise UserError(f"{path}: begins as {codec} and is not; get the file anew") from None
+            raise _Undecoded(f"{path}: begins as {codec} and is not; get the file anew") from None
         return data.decode("latin-1")
 
 
@@ -50,7 +54,7 @@ def json_value(path: Path, kind: type | tuple[type, ...] = (dict, list)) -> Any:
     """A JSON file's value, which has to be a `kind`."""
     try:
         value = json.loads(text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); get the file anew") from None
     if not isinstance(value, kind):
         names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
@@ -58,17 +62,19 @@ def json_value(path: Path, kind: type | tuple[type, ...] = (dict, list)) -> Any:
     return value
 
 
-def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
+def objects(path: Path, own: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
     """('file:place', object) of a list of objects, of an object of objects by its keys, or of lines of JSON.
 
-    Objects of the second kind get their key as "id" where they have none.
+    Objects of the second kind get their key as "id" where they have none. One that has all the keys of `own` is no
+    such object, but a single line.
     """
     try:
         found = json.loads(text(path))
-    except ValueError:
+    except (ValueError, RecursionError, _Undecoded):
         yield from _json_lines(path)
         return
-    if isinstance(found, dict) and not any(isinstance(value, dict) for value in found.values()):
+    alone = isinstance(found, dict) and bool(own) and set(own) <= set(found)
+    if isinstance(found, dict) and (alone or not any(isinstance(value, dict) for value in found.values())):
         found = [found]  # one line of JSON
     if not isinstance(found, dict | list):
         raise UserError(f"{path}: holds no list of objects; it is not the file of that name of the release")
