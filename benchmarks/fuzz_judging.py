@@ -208,14 +208,10 @@ def _read_reviews(path: Path, library: media.Library) -> Iterator[Any]:
 
 
 def _judged(name: str, path: Path) -> Iterator[Any]:
-    result = run.of_file(TASKS[name], path, Plan(), "zero-shot")
+    result = run.of_files(TASKS[name], [path], Plan(), "zero-shot")
     text = benchmark_table.table([result], TASKS) + benchmark_table.details(result, TASKS[name])
     text.encode()
-    none = sum(
-        found["count"]
-        for what, found in result["problems"].items()
-        if "counted" not in what and "no category" not in what
-    )
+    none = sum(found["count"] for what, found in result["problems"].items() if "counted" not in what)
     if any(value["n"] > result["scored"] for value in result["figures"].values()):
         raise Wrong(f"a figure is over more than all {result['scored']}: {result['figures']}")
     json.dumps(result, allow_nan=False)
@@ -244,6 +240,7 @@ def _result(rng: Random) -> dict[str, Any]:
         "judge of the papers": "gpt-4-0314", "ours": "", "figures": figures, "no figures": "", "failures": [],
         "questions": 3, "asked": 3, "answered": 3, "scored": 3, "not answered": {"gone": found}, "rejected": {},
         "problems": {"empty": found}, "tested on": "fixture", "reviews": {"asked": 3, "came": 3, "failed": 0}, **_OF,
+        "how": {"repeats": 1, "temperature": 1.0, "max_tokens": 64},
     }  # fmt: skip
 
 

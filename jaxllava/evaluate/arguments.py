@@ -73,11 +73,26 @@ def judge(add: argparse.ArgumentParser) -> None:
         help="leave out reviews that the reference cannot read and counts as -1 or 0",
     )
     add.add_argument("--judge-seed", type=int, default=0, help="of judged figures' intervals and guesses")
+    add.add_argument(
+        "--judge-temperature",
+        type=float,
+        metavar="X",
+        help="of every request, in place of the protocol's; 1 for models that take no other",
+    )
+    add.add_argument(
+        "--judge-max-tokens",
+        type=int,
+        metavar="N",
+        help="of every answer, in place of the protocol's; more for models that think first",
+    )
     add.add_argument("--judge-dry-run", action="store_true", help="say what judging costs, and stop")
     teacher.add_batch_flags(add.add_argument, "judge-")
     add.add_argument(
         "--judge-reviews",
         type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
         metavar="FILE",
-        help="figures of reviews that are there: of LLaVA's scripts, or of Video-ChatGPT's",
+        help="figures of reviews that are there: of LLaVA's scripts, or of Video-ChatGPT's; each file a repeat",
     )

@@ -4,6 +4,7 @@ ones.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,23 @@ def _judged(result: Mapping[str, Any]) -> list[str]:
     """Of a judged figure whose judgement it is, in words."""
     if "judge" not in result:
         return []
+    by = "" if result["judge"].startswith("as ") else "by "  # of reviews that are there: "as FILE has it"
     lines = [
-        f"judged by {result['judge']}, the papers' figures by {result['judge of the papers']}: another judge is "
+        f"judged {by}{result['judge']}, the papers' figures by {result['judge of the papers']}: another judge is "
         "another measure"
     ]
     if result["headline"]:
         lines.append(f"the figure shown is of {result['headline']}")
     if result["ours"]:
         lines.append(result["ours"])
+    how = result.get("how", {})
+    names = [name for name in ("temperature", "max_tokens") if how.get(name) is not None]
+    if names:
+        said = [f"{how[name]:g}" if isinstance(how[name], float) else str(how[name]) for name in names]
+        flags = " ".join(
+            f"--judge-{name.replace('_', '-')} {value}" for name, value in zip(names, said, strict=True)
+        )
+        lines.append(f"asked with {flags} in place of the protocol's: the figures depart from it")
     return lines
 
 
@@ -114,16 +124,23 @@ def _incomplete(result: Mapping[str, Any]) -> list[str]:
     if result["asked"] < result["questions"]:
         lines.append(f"{result['asked']} of {result['questions']} questions were drawn (--limit)")
     for reason, found in result["not answered"].items():
-        lines.append(f"{found['count']} not answered, not scored: {reason} ({found['first'][0]})")
+        lines.append(f"{found['count']} not answered, not scored: {reason} ({_example(found)})")
     for reason, found in result["rejected"].items():
-        lines.append(f"left out of the release, {found['count']} times: {reason} ({found['first'][0]})")
+        times = "once" if found["count"] == 1 else f"{found['count']} times"
+        lines.append(f"left out of the release, {times}: {reason} ({_example(found)})")
     for reason, found in result["problems"].items():
-        lines.append(
-            f"{found['count']} answers: {reason} ({', '.join(found['first'][:1]) or 'no id'})"
-            if found["count"]
-            else reason
-        )
+        answers = "1 answer" if found["count"] == 1 else f"{found['count']} answers"
+        lines.append(f"{answers}: {reason} ({_example(found)})" if found["count"] else reason)
     return lines
+
+
+def _example(found: Mapping[str, Any]) -> str:
+    """The first of those that are counted, told so that no id reads as a count; a place ("file:line") tells itself."""
+    if not found["first"]:
+        return "no id"
+    first = found["first"][0]
+    named = first if re.search(r":\d+$", first) else f"question {first}"
+    return named if found["count"] == 1 else f"such as {named}"
 
 
 def number(task: Task, value: float) -> str:

@@ -23,6 +23,8 @@ _OF_JUDGE = {
     "judge_swap": False,
     "judge_drop_unparsable": False,
     "judge_seed": 0,
+    "judge_temperature": None,
+    "judge_max_tokens": None,
     "judge_dry_run": False,
     "judge_batch_out": None,
     "judge_batch_in": [],

@@ -58,6 +58,7 @@ def settings_of(args: argparse.Namespace, what: str = "teacher") -> Settings:
         price_out=args.price_out,
         max_cost=args.max_cost,
         cache=args.cache,
+        flag="--" if what == "teacher" else f"--{what}-",
     )
 
 

@@ -145,10 +145,8 @@ class Endpoint:
     def _understood(self, reply: Reply) -> Reply:
         """The reply without secrets; of a parameter that the model does not take, what follows from that."""
         if isinstance(reply, Unsupported):
-            return Stop(
-                f"takes no {reply.parameter} such as these requests have ({self._safe(reply.detail)}); 1.0 leaves a "
-                "temperature or top_p to the model"
-            )
+            told = f"takes no {reply.parameter} such as these requests have ({self._safe(reply.detail)})"
+            return Stop(f"{told}; {_remedy(reply.parameter, self._settings.flag)}")
         if isinstance(reply, Failure | Again):
             return replace(reply, detail=self._safe(reply.detail))
         return reply
@@ -158,6 +156,17 @@ class Endpoint:
         if self._key:
             text = text.replace(self._key, "[key]")
         return short(_KEY_LIKE.sub("[key]", text))
+
+
+def _remedy(parameter: str, flag: str) -> str:
+    """What to give in place of a parameter that the model does not take."""
+    if parameter == "temperature":
+        return f"{flag}temperature 1 leaves it to the model"
+    if parameter == "top_p":
+        return "1 leaves it to the model"
+    if "tokens" in parameter:
+        return f"give another {flag}max-tokens"
+    return "name another model"
 
 
 @functools.cache

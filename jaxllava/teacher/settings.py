@@ -26,6 +26,7 @@ class Settings:
     price_in, price_out: for a million tokens of prompts and of answers, in whatever currency.
     max_cost: what one run may spend, in the same currency; 0 is no limit.
     cache: folder in which answers are kept, on a disk of this machine; None keeps none.
+    flag: what stands in front of `temperature` and `max-tokens` in the flags of the command that asks.
 
     Raises UserError where a value makes no sense.
     """
@@ -40,6 +41,7 @@ class Settings:
     price_out: float = 0.0
     max_cost: float = 0.0
     cache: Path | None = None
+    flag: str = "--"
 
     def __post_init__(self) -> None:
         if not self.model:

@@ -142,9 +142,40 @@ def test_batches_round_by_round_give_the_same(answered, endpoint, capsys, monkey
     assert not endpoint.bodies and kept_files(answered) == live
 
 
+def test_a_judge_that_takes_no_temperature_but_its_own(answered, monkeypatch, capsys) -> None:
+    """Everything sees the same requests: the estimate, batch files, the cache, what is asked again."""
+
+    def rule(body: dict[str, Any], number: int) -> Reply | str:
+        if "temperature" in body:
+            return error(400, "unsupported_value", "Only the default (1)", param="temperature")
+        return review(body)
+
+    with FakeTeacher(rule) as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
+        with pytest.raises(SystemExit):
+            main(argv(answered))
+        assert "--judge-temperature 1 leaves it to the model" in capsys.readouterr().err
+        fake.bodies.clear()
+        plain = ["--judge-temperature", "1", "--judge-max-tokens", "2000"]
+        main(argv(answered, *plain))
+        assert len(fake.bodies) > 12 and {body["max_tokens"] for body in fake.bodies} == {2000}
+        assert any("Second answer" in str(body) for body in fake.bodies)
+        told = capsys.readouterr().out
+        assert "with --judge-temperature 1 --judge-max-tokens 2000 in place of the protocol's" in told
+        result = json.loads((answered / "out/msvd_qa/judged-judge-1/result.json").read_text())
+        assert (result["how"]["temperature"], result["how"]["max_tokens"]) == (1, 2000)
+        main(argv(answered, *plain, "--judge-dry-run"))
+        assert re.search(r"(\d+) requests, \1 of them kept", capsys.readouterr().out)
+        main(argv(answered, *plain[:2], "--judge-batch-out", str(answered / "batch")))
+        lines = (answered / "batch/batch-00001.jsonl").read_text().splitlines()
+        assert lines and not any("temperature" in json.loads(line)["body"] for line in lines)
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        (["--judge-temperature", "3"], "--judge-temperature 3: a number from 0 to 2 is needed"),
+        (["--judge-max-tokens", "0"], "--judge-max-tokens 0: a positive number is needed"),
         (["--judge-batch-in", "r.jsonl"], "--judge-batch-in needs --judge-batch-out DIR"),
         (["--judge-batch-out", "b", "--judge", "{data}"], "batch files are for a provider's model"),
         (["--judge-repeats", "0"], "--judge-repeats 0: a positive number is needed"),
@@ -164,6 +195,8 @@ def test_flags_of_judging_are_refused_where_nobody_judges(answered, capsys) -> N
     for more in (
         ["--judge-batch-out", "b"],
         ["--judge-dry-run"],
+        ["--judge-temperature", "1"],
+        ["--judge-max-tokens", "9", "--judge-reviews", "r.jsonl"],
         ["--judge-swap", "--judge-reviews", "r.jsonl"],
     ):
         with pytest.raises(SystemExit):

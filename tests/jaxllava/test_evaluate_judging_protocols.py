@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -11,13 +12,14 @@ import pytest
 from PIL import Image
 
 from input_pipeline.errors import UserError
-from jaxllava.evaluate.judging import captions, mm_vet, science_qa, video_qa
+from jaxllava.evaluate.judging import JUDGES, captions, mm_vet, science_qa, video_qa
 from jaxllava.evaluate.judging.protocol import Case, Plan, asker
 from jaxllava.evaluate.scoring import letters, reviews
 from jaxllava.evaluate.scoring.answered import Answered
 from jaxllava.evaluate.tasks import TASKS
 from jaxllava.evaluate.tasks import science_qa as science_task
 from jaxllava.evaluate.tasks.task import Item
+from jaxllava.teacher.messages import Answer
 from tests.jaxllava.benchmark_fixtures import llava
 from tests.jaxllava.judging_teacher import RuleTeacher
 
@@ -64,12 +66,23 @@ def test_video_qa_asks_as_video_chatgpt_and_scores_as_it(tmp_path):
     assert written["0_1"] == [{"pred": "yes", "score": 4}, {"q": "what 1?", "a": "dog", "pred": "a dog {x}"}]
     path = tmp_path / "reviews.json"
     path.write_text(judged.files["reviews_1.json"])
-    assert video_qa.read(path, Plan()).figures == judged.figures
+    task = TASKS["msvd_qa"]
+    assert video_qa.read(task, [path], Plan()).figures == judged.figures
+    other = tmp_path / "again.json"
+    other.write_text(json.dumps({"0_0": [{"pred": "no", "score": 3}, {}], "0_1": ["what?", {}]}))
+    both = video_qa.read(task, [path, other], Plan())
+    assert both.figures["accuracy"].mean == pytest.approx(100 * 2 / 5) and both.figures["accuracy"].n == 4
+    assert both.problems == {
+        f"no review in {other}": ["1_0", "1_1"],
+        "4 of the benchmark's 13157 questions have a review, the papers' figures are over all of them": [],
+        "no yes or no and score 0-5 in the review: left out": ["0_1"],
+    }
     texts = [Answered(key, None, review) for key, review in written.items()]
     assert reviews.video_qa(texts).figures["accuracy"].low == judged.figures["accuracy"].low
-    path.write_text("{}")
-    with pytest.raises(UserError, match="no reviews"):
-        video_qa.read(path, Plan())
+    for text in ("{}", "no", json.dumps({"tuple": [8, 6]})):
+        path.write_text(text)
+        with pytest.raises(UserError, match="no reviews of msvd_qa; they are one JSON object"):
+            video_qa.read(task, [path], Plan())
 
 
 def test_video_qa_asks_again_what_cannot_be_read_and_names_what_never_can(tmp_path):
@@ -132,6 +145,22 @@ def test_captions_are_judged_with_their_picture_by_three_questions(tmp_path):
     assert len(judged.files["reviews.jsonl"].splitlines()) == 9
 
 
+def test_a_caption_review_that_was_cut_before_its_score_gives_none(tmp_path):
+    class Cut(RuleTeacher):
+        def ask(self, requests):
+            for said in super().ask(requests):
+                is_cut = isinstance(said, Answer) and "/0/quality/" in said.key
+                yield (
+                    dataclasses.replace(said, text="It scores well: 2 dogs", finish="length")
+                    if is_cut
+                    else said
+                )
+
+    judged = captions.judge(caption_case(tmp_path), asker(Cut(lambda request: "Two.\nScore: 5")), Plan())
+    assert judged.figures["quality"].mean == 5 and judged.figures["quality"].n == 2
+    assert judged.problems["the review of quality was cut before its score: left out"] == ["0"]
+
+
 # --- MM-Vet ---
 
 PROMPT = "Compare.\n\nQuestion | Ground truth | Prediction | Correctness\n"
@@ -185,6 +214,13 @@ def test_mm_vet_asks_five_times_and_then_counts_nothing(mm_vet_case):
     path.unlink()
     with pytest.raises(UserError, match=r"mm-vet_evaluator\.py"):
         mm_vet.prompt(mm_vet_case)
+
+
+def test_mm_vet_asks_five_times_at_one_temperature_too(mm_vet_case):
+    teacher = RuleTeacher(lambda r: "well" if "/0/" in r.key else "0.5")
+    JUDGES["mm_vet"].judge(mm_vet_case, asker(teacher), Plan(repeats=2, temperature=1.0, max_tokens=99))
+    assert {(r.temperature, r.max_tokens) for r in teacher.asked} == {(1.0, 99)}
+    assert len({r.identity("m") for r in teacher.asked}) == len(teacher.asked) == 2 * (4 + 4)
 
 
 # --- ScienceQA ---

@@ -22,6 +22,7 @@ from tests.jaxllava.judging_teacher import RuleTeacher
 
 REAL = Path(os.environ.get("JAXLLAVA_REAL_DATA", Path(__file__).parents[3] / "shared/data")) / "llava"
 real = pytest.mark.skipif(not REAL.exists(), reason="no real data here: set JAXLLAVA_REAL_DATA")
+COCO = TASKS["llava_bench_coco"]
 RULES = {name: {"role": "Assistant", "prompt": f"Score by {name}."} for name in ("conv", "detail", "complex")}
 
 
@@ -164,6 +165,24 @@ def test_a_judge_that_favours_what_stands_first_is_found_out(case):
     assert found["points for standing first"].mean == pytest.approx(1.5)
 
 
+def test_both_orders_are_averaged_over_the_questions_that_have_both(case):
+    ask = by_words(bias=1.0).rule
+
+    def rule(request):
+        return None if request.key.split("/")[1:3] == ["2", "swapped"] else ask(request)
+
+    found = relative.judge(
+        case(rows([(8, 4), (2, 4), (1, 9)])), asker(RuleTeacher(rule)), Plan(swap=True)
+    ).figures
+    assert found["all"].mean == pytest.approx(100 * 17 / 14) and found["all"].n == 3
+    assert found["all (swapped)"].mean == pytest.approx(100 * 10 / 10)
+    assert found["all (both orders)"].mean == pytest.approx((100 * 8 / 12 + 100) / 2)
+    assert found["all (both orders)"].n == 2
+    apart = RuleTeacher(lambda r: None if ("swapped" in r.key) == ("/0/" in r.key) else ask(r))
+    found = relative.judge(case(rows([(8, 4), (2, 4)])), asker(apart), Plan(swap=True)).figures
+    assert "all (swapped)" in found and "all (both orders)" not in found
+
+
 def test_reviews_are_written_as_the_reference_has_them_and_read_to_the_same_figures(case, tmp_path):
     given = rows([(8, 4), (2, 4), (10, 10)])
     plan = Plan(repeats=2, swap=True)
@@ -181,16 +200,55 @@ def test_reviews_are_written_as_the_reference_has_them_and_read_to_the_same_figu
     assert [line["id"] for line in lines] == [1, 2, 3] and lines[0]["question_id"] == 0
     swapped = json.loads(judged.files["reviews_swapped_1.jsonl"].splitlines()[0])
     assert swapped["answer1_id"] == lines[0]["answer2_id"] and swapped["tuple"][0] == 4
-    path = tmp_path / "reviews_1.jsonl"
-    path.write_text(judged.files["reviews_1.jsonl"])
-    again = relative.read(path, Plan())
-    assert again.files["summary.txt"] == judged.files["summary_1.txt"]
+    for name, text in judged.files.items():
+        (tmp_path / name).write_text(text)
+    path, second = (tmp_path / f"reviews_{number}.jsonl" for number in (1, 2))
+    again = relative.read(COCO, [path], Plan())
+    assert again.files["summary_1.txt"] == judged.files["summary_1.txt"]
     once = relative.judge(case(given), asker(by_words(noise=0.5)), Plan())
     assert again.figures == once.figures != judged.figures
     assert relative.judge(case(given), asker(by_words(noise=0.5)), plan).figures == judged.figures
+    twice = relative.judge(case(given), asker(by_words(noise=0.5)), Plan(repeats=2)).figures
+    assert relative.read(COCO, [path, second], Plan()).figures == twice, "files are repeats"
+    for paths, says in (
+        ([path, tmp_path / "reviews_swapped_2.jsonl"], "exchanged; give files of one order"),
+        ([path, path], "given twice"),
+        ([path, tmp_path / "none.jsonl"], r"--judge-reviews .*none\.jsonl: cannot be read"),
+    ):
+        with pytest.raises(UserError, match=says):
+            relative.read(COCO, paths, Plan())
     path.write_text('{"question_id": 1}\nno\n')
-    with pytest.raises(UserError, match="no reviews of LLaVA"):
-        relative.read(path, Plan())
+    with pytest.raises(UserError, match="no reviews of llava_bench_coco; they are JSON lines"):
+        relative.read(COCO, [path], Plan())
+
+
+def test_repeats_that_lack_questions_are_told_and_parts_of_one_judging_refused(tmp_path):
+    def put(name: str, reviews: dict[int, list[float]], answer: str = "a", category: str = "conv") -> Path:
+        lines = [
+            {"question_id": id, "category": category, "tuple": pair, "answer1_id": "r", "answer2_id": answer}
+            for id, pair in reviews.items()
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return tmp_path / name
+
+    first, second = put("1", {1: [8, 4], 2: [8, 8]}), put("2", {2: [8, 2]}, answer="b")
+    judged = relative.read(COCO, [first, second], Plan())
+    assert judged.figures["all"].mean == pytest.approx(100 * 14 / 24) and judged.figures["all"].n == 2
+    assert judged.problems == {
+        f"no review in {second}": ["1"],
+        "2 of the benchmark's 90 questions have a review, the papers' figures are over all of them": [],
+        f"the review in {second} is of other answers than that in {first}": ["2"],
+    }
+    with pytest.raises(UserError, match="has none of the questions of"):
+        relative.read(COCO, [first, put("3", {3: [8, 8]})], Plan())
+    with pytest.raises(UserError, match="no review has two scores"):
+        relative.read(COCO, [put("4", {1: [-1, -1]})], Plan())
+    with pytest.raises(
+        UserError, match="whose categories are conv, detail, complex; its categories are coding"
+    ):
+        relative.read(COCO, [put("5", {1: [8, 9]}, category="coding")], Plan())
+    whole = relative.read(COCO, [put("6", {id: [8, 9] for id in range(90)})], Plan())
+    assert not whole.problems
 
 
 def test_intervals_cover_the_truth_and_narrow_with_repeats():
@@ -210,17 +268,17 @@ def test_intervals_cover_the_truth_and_narrow_with_repeats():
 
 @real
 def test_the_figures_of_real_reviews_are_the_ratio_of_their_means():
-    for name, categories in (
-        ("llava_bench_wild_reviews.jsonl", 3),
-        ("review_alpaca-13b_vicuna-13b.jsonl", 0),
-    ):
-        judged = relative.read(REAL / name, Plan())
-        lines = [json.loads(line) for line in (REAL / name).read_text().splitlines()]
-        first, second = np.array([line.get("tuple", line.get("score")) for line in lines], float).T
-        assert judged.figures["all"].mean == pytest.approx(100 * second.sum() / first.sum())
-        assert judged.figures["all"].n == len(lines) and len(judged.figures) == 3 + categories
-        shown = judged.files["summary.txt"].splitlines()[0].split()
-        assert shown[0] == "all" and float(shown[1]) == pytest.approx(judged.figures["all"].mean, abs=0.06)
+    path = REAL / "llava_bench_wild_reviews.jsonl"
+    judged = relative.read(TASKS["llava_bench_wild"], [path], Plan())
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    first, second = np.array([line["tuple"] for line in lines], float).T
+    assert judged.figures["all"].mean == pytest.approx(100 * second.sum() / first.sum())
+    assert judged.figures["all"].n == len(lines) and len(judged.figures) == 3 + 3
+    shown = judged.files["summary_1.txt"].splitlines()[0].split()
+    assert shown[0] == "all" and float(shown[1]) == pytest.approx(judged.figures["all"].mean, abs=0.06)
+    assert any(what.startswith("30 of the benchmark's 60 questions") for what in judged.problems)
+    with pytest.raises(UserError, match="they have no categories"):  # of questions without pictures
+        relative.read(COCO, [REAL / "review_alpaca-13b_vicuna-13b.jsonl"], Plan())
 
 
 @real
@@ -252,7 +310,7 @@ def test_real_questions_become_requests_with_the_releases_own_prompts(tmp_path):
 def _read(tmp_path, *lines, plan=None):
     path = tmp_path / "reviews.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return run.of_file(TASKS["llava_bench_wild"], path, plan or Plan(), "zero-shot")
+    return run.of_files(COCO, [path], plan or Plan(), "zero-shot")
 
 
 @pytest.mark.parametrize(
@@ -261,18 +319,16 @@ def _read(tmp_path, *lines, plan=None):
 def test_scores_that_are_none_cost_no_other_review(tmp_path, pair):
     result = _read(tmp_path, {"category": "conv", "tuple": [8, 4]}, {"category": "conv", "tuple": pair})
     assert result["figures"]["all"]["mean"] == 50 and result["scored"] == 1
-    assert result["problems"] == {
-        "not a review: no two scores": {"count": 1, "first": [f"{tmp_path}/reviews.jsonl:2"]}
-    }
+    told = {what: found for what, found in result["problems"].items() if found["count"]}
+    assert told == {"not a review: no two scores": {"count": 1, "first": [f"{tmp_path}/reviews.jsonl:2"]}}
 
 
-@pytest.mark.parametrize("category", [5, ["conv"], None, {}, "all", "reference", ""])
+@pytest.mark.parametrize("category", [5, ["conv"], None, {}, "coding", "all", "reference", ""])
 def test_a_review_without_a_category_counts_among_all(tmp_path, category):
     result = _read(tmp_path, {"category": "conv", "tuple": [8, 4]}, {"category": category, "tuple": [8, 8]})
     assert result["figures"]["all"]["mean"] == 75 and result["figures"]["conv"]["mean"] == 50
-    said = result["problems"].get("no category in the review: counted among all", {"count": 0})
-    assert said["count"] == (0 if category == 5 else 1)
-    assert "\n" in benchmark_table.details(result, TASKS["llava_bench_wild"])
+    assert result["problems"]["no category of the task in the review: counted among all"]["count"] == 1
+    assert "\n" in benchmark_table.details(result, COCO)
 
 
 def test_reviews_that_define_no_figure_are_said_in_one_line(tmp_path):

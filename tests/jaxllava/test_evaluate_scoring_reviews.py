@@ -126,17 +126,30 @@ def test_video_dialogue_is_the_mean_of_its_categories():
     [
         ("8", 8),
         ("Score: 7.5", 7.5),
-        ("On 1 to 10 my score is 9/10.", 9),
         ("10", 10),
         ("8/10", 8),
         ("11", None),
         ("0", None),
         ("very good", None),
-        ("The caption names 3 dogs. Score: 6", 6),
+        ("The caption scores well: it names 2 dogs and a ball.\nScore: 8", 8),
+        ("The highest score is 10.\n\n**Score: 8**", 8),
+        ("It shows 3 dogs.\n**Score:** 6/10\n", 6),
+        ("Score: 4\nOn second thoughts it is better.\r\n### Final score: 7 out of 10.\r\n", 7),
+        ("Score: 4\nScore: 11", None),
+        ("Score: 80/100", None),
+        ("Score: -8", None),
+        ("On 1 to 10 it is between 8 and 9.", None),
+        ("The caption names 3 dogs.", None),
     ],
 )
 def test_caption_score(answer, score):
     assert reviews.caption_score(answer) == score
+
+
+def test_the_last_line_of_a_cut_review_may_be_half_a_line():
+    assert reviews.caption_score("Long.\nScore: 1", is_cut=True) is None
+    assert reviews.caption_score("1", is_cut=True) is None
+    assert reviews.caption_score("Score: 10\nBecause the cap", is_cut=True) == 10
 
 
 def test_dense_captions_by_hand():

@@ -150,7 +150,10 @@ def test_what_does_not_is_a_failure(monkeypatch, always: Reply, reason: str, tri
         (error(404, "model_not_found"), "model's name"),
         (error(429, "insufficient_quota"), "add credit"),
         (error(402), "add credit"),
-        (error(400, "unsupported_value", "only 1", param="temperature"), "takes no temperature"),
+        (
+            error(400, "unsupported_value", "only 1", param="temperature"),
+            "takes no temperature.*; --temperature 1 leaves it to",
+        ),
         (error(429, "rate_limit_exceeded", retry_after="7200"), "asks to wait 2.0 h"),
     ],
 )

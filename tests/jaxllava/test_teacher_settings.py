@@ -26,7 +26,9 @@ def test_flags() -> None:
         "--judge m --in-flight 3 --requests-per-minute 4 --tokens-per-minute 5 --timeout 6.5 --price-in 1.5"
     )
     found = parsed(words + " --price-out 2.5 --max-cost 7 --cache kept", "judge")
-    assert found == Settings("m", 3, 4, 5, 6.5, price_in=1.5, price_out=2.5, max_cost=7, cache=Path("kept"))
+    assert found == Settings(
+        "m", 3, 4, 5, 6.5, price_in=1.5, price_out=2.5, max_cost=7, cache=Path("kept"), flag="--judge-"
+    )
     with pytest.raises(UserError, match="--judge is missing"):
         parsed("", "judge")
 
@@ -45,7 +47,7 @@ def test_flags() -> None:
 )
 def test_values_that_make_no_sense(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        Settings(**{"model": "m"} | wrong)
+        Settings(**dict[str, Any](model="m") | wrong)
 
 
 def test_what_is_opened(monkeypatch, tmp_path) -> None:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from jaxllava.evaluate.judging import captions, mm_vet, relative, science_qa, video_qa
-from jaxllava.evaluate.judging.protocol import Judge
+from jaxllava.evaluate.judging.protocol import Judge, as_planned
 
-JUDGES: dict[str, Judge] = {
+_JUDGES: dict[str, Judge] = {
     "llava_bench_wild": relative.JUDGE,
     "llava_bench_coco": relative.JUDGE,
     "msvd_qa": video_qa.JUDGE,
@@ -20,3 +20,4 @@ JUDGES: dict[str, Judge] = {
     "scienceqa_img": science_qa.JUDGE,
     "scienceqa_lea": science_qa.JUDGE,
 }
+JUDGES: dict[str, Judge] = {name: as_planned(judge) for name, judge in _JUDGES.items()}

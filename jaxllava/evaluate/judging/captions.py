@@ -19,7 +19,7 @@ from jaxllava.evaluate.judging.protocol import TEMPERATURE, Ask, Case, Judge, Ju
 from jaxllava.evaluate.metrics import Array
 from jaxllava.evaluate.scoring.answered import Answered, Problems
 from jaxllava.evaluate.scoring.reviews import CRITERIA, caption_score
-from jaxllava.teacher.messages import Message, Request
+from jaxllava.teacher.messages import Answer, Message, Request
 
 SYSTEM = "You are a strict critic of pictures and of the captions that are written for them."
 RUBRICS = {
@@ -91,14 +91,17 @@ def judge(case: Case, ask: Ask, plan: Plan) -> Judged:
                 text = text_of(answer, row.id, problems)
                 if text is None:
                     continue
-                score = caption_score(text)
+                is_cut = isinstance(answer, Answer) and answer.finish == "length"
+                score = caption_score(text, is_cut)
                 reviews.append(
                     {"id": row.id, "criterion": criterion, "draw": draw, "score": score, "review": text}
                 )
-                if score is None:
-                    problems.note(f"no score from 1 to 10 in the review of {criterion}: left out", row.id)
-                else:
+                if score is not None:
                     scores[at, number, draw] = score
+                elif is_cut:
+                    problems.note(f"the review of {criterion} was cut before its score: left out", row.id)
+                else:
+                    problems.note(f"no score from 1 to 10 in the review of {criterion}: left out", row.id)
 
     def average(*columns: Array) -> Array:
         return np.mean([spread.mean(column) for column in columns], axis=0)

@@ -28,21 +28,33 @@ CACHE = "judge-cache"
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
-    """Raises UserError for a number of repeats that is none."""
-    if args.judge_repeats < 1:
-        raise UserError(f"--judge-repeats {args.judge_repeats}: a positive number is needed")
-    return Plan(args.judge_repeats, args.judge_swap, args.judge_drop_unparsable, args.judge_seed)
+    """Raises UserError for numbers that make no sense."""
+    for name in ("judge_repeats", "judge_max_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: a positive number is needed")
+    temperature = args.judge_temperature
+    if temperature is not None and not 0 <= temperature <= 2:
+        raise UserError(f"--judge-temperature {temperature:g}: a number from 0 to 2 is needed")
+    return Plan(
+        args.judge_repeats,
+        args.judge_swap,
+        args.judge_drop_unparsable,
+        args.judge_seed,
+        temperature,
+        args.judge_max_tokens,
+    )
 
 
 def reviews(args: argparse.Namespace, tasks: list[Task]) -> None:
-    """Prints the figures of a file of reviews that is there already. Raises UserError for anything but one task."""
+    """Prints the figures of files of reviews that are there already. Raises UserError for anything but one task."""
     if len(tasks) != 1:
         raise UserError(f"--judge-reviews is of one task; --tasks names {len(tasks)}")
     if args.judge:
         raise UserError("--judge-reviews reads reviews that are there; --judge asks for them: give one")
     if args.setting not in SETTINGS:
         raise UserError(f"--setting {args.setting!r}: one of {', '.join(map(repr, SETTINGS))}")
-    result = run.of_file(tasks[0], args.judge_reviews, plan_of(args), args.setting)
+    result = run.of_files(tasks[0], args.judge_reviews, plan_of(args), args.setting)
     print(benchmark_table.table([result], TASKS))
     print("\n" + benchmark_table.details(result, tasks[0]))
 

@@ -74,20 +74,24 @@ def requests(case: Case, plan: Plan) -> Iterator[Request]:
             yield Request(_key(case, row, draw), (Message("user", text),), MAX_TOKENS, 0.0, draw=draw)
 
 
-def _again(request: Request, number: int) -> Request:
+def _again(request: Request, number: int, plan: Plan) -> Request:
+    """The grader's rounds differ by their temperature; where all have one, by their draws."""
     (message,) = request.messages
+    further = 0 if plan.temperature is None else number * plan.repeats
     return dataclasses.replace(
         request,
         key=f"{request.key}/again {number}",
         messages=(Message("user", message.text + _AGAIN),),
         temperature=0.5 * (number - 1),
+        draw=request.draw + further,
     )
 
 
 def judge(case: Case, ask: Ask, plan: Plan) -> Judged:
     problems = Problems()
     readable = lambda text: grade(text) is not None
-    said = until_readable(ask, requests(case, plan), _again, readable, ROUNDS)
+    again = lambda request, number: _again(request, number, plan)
+    said = until_readable(ask, requests(case, plan), again, readable, ROUNDS)
     rows = [row for row in case.rows if row.truth is not None]
     for row in case.rows:
         if row.truth is None:

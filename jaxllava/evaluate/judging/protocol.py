@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jaxllava.evaluate.metrics import Estimate
@@ -26,12 +26,25 @@ class Plan:
         swap: LLaVA-Bench: each pair also with the assistants exchanged.
         drop_unparsable: what a reference counts as a number (-1, 0) although it read none is left out.
         seed: of the intervals, and of guesses where the reference guesses.
+        temperature, max_tokens: of every request, in place of the protocol's; None leaves those.
     """
 
     repeats: int = 1
     swap: bool = False
     drop_unparsable: bool = False
     seed: int = 0
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    def applied(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """The requests of a protocol with what is set here in place of its own."""
+        changes: dict[str, float | int] = {}
+        if self.temperature is not None:
+            changes["temperature"] = self.temperature
+        if self.max_tokens is not None:
+            changes["max_tokens"] = self.max_tokens
+        for request in requests:
+            yield replace(request, **changes) if changes else request
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Judge:
         ours: what of the protocol is ours, because no source prints it.
         again: what is asked beyond `requests`, and when.
         headline: the first figure in words, where it is another than the task's metric.
-        read: the figures of a file of reviews in the reference's own form; None: it has none.
+        read: the figures of files of reviews in the reference's own form, each a repeat; None: it has none.
     """
 
     requests: Callable[[Case, Plan], Iterator[Request]]
@@ -75,7 +88,19 @@ class Judge:
     ours: str = ""
     again: str = ""
     headline: str = ""
-    read: Callable[[Path, Plan], Judged] | None = None
+    read: Callable[[Task, Sequence[Path], Plan], Judged] | None = None
+
+
+def as_planned(judge: Judge) -> Judge:
+    """The same judge, whose every request, also one that follows from answers, is as the plan has it."""
+
+    def requests(case: Case, plan: Plan) -> Iterator[Request]:
+        return plan.applied(judge.requests(case, plan))
+
+    def judged(case: Case, ask: Ask, plan: Plan) -> Judged:
+        return judge.judge(case, lambda asked: ask(plan.applied(asked)), plan)
+
+    return replace(judge, requests=requests, judge=judged)
 
 
 def asker(teacher: Teacher, report: Callable[[int], None] = lambda done: None) -> Ask:

@@ -8,30 +8,30 @@ rule.json. With `Plan.swap` each pair is reviewed a second time with the assista
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.sources import fields, lines
 from jaxllava.evaluate import answers as answer_files
-from jaxllava.evaluate.judging import spread
+from jaxllava.evaluate.judging import spread, written
 from jaxllava.evaluate.judging.protocol import TEMPERATURE, Ask, Case, Judge, Judged, Plan, Said, text_of
 from jaxllava.evaluate.metrics import Array, Estimate
 from jaxllava.evaluate.scoring.answered import Answered, Problems, groups
 from jaxllava.evaluate.scoring.reviews import is_score, score_pair
+from jaxllava.evaluate.tasks import llava_bench
 from jaxllava.evaluate.tasks.llava_layout import first_of, read_json
+from jaxllava.evaluate.tasks.task import Task
 from jaxllava.teacher.messages import Answer, Message, Request
 
 # An interface string of LLaVA's reviewer; figures depend on every letter of it.
 SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
 MAX_TOKENS = 1024
 _UNREAD = (-1.0, -1.0)
-_NAMES = (  # of figures, so of no category
-    "all", "all (swapped)", "all (both orders)", "points for standing first", "reference", "model",
-)  # fmt: skip
 
 
 def rules(case: Case) -> dict[str, Any]:
@@ -150,8 +150,8 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
     """The relative scores in percent, over all and by category, and ten times the two mean scores.
 
     100 x the model's mean / the reference's mean: a ratio of means. With two orders also "all (swapped)", "all (both
-    orders)", the mean of the two, and "points for standing first": by how many points of 10 the judge favours an
-    answer for being shown as assistant 1, which is 0 where the order does not matter to it.
+    orders)", the mean of the two over what was reviewed in both, and "points for standing first": by how many points
+    of 10 the judge favours an answer for being shown as assistant 1, which is 0 where the order does not matter to it.
 
     Args:
         orders: one or two of [questions, judgings, 2], the reference's and the model's score, as shown and swapped.
@@ -168,9 +168,12 @@ def figures(orders: Sequence[Array], categories: Sequence[str | None], seed: int
     figure("all", slice(None), 0)
     if len(orders) == 2 and np.isfinite(orders[1]).any():
         figure("all (swapped)", slice(None), 1)
-        columns = [order[:, :, who] for order in orders for who in (0, 1)]
-        halves = lambda a, b, c, d: (spread.ratio(a, b) + spread.ratio(c, d)) / 2
-        found["all (both orders)"] = spread.estimate(halves, columns, name="all (both orders)", seed=seed)
+        has_both = np.isfinite(orders).all(axis=(0, 3))  # [questions, judgings]
+        if has_both.any():
+            columns = [np.where(has_both, order[:, :, who], np.nan) for order in orders for who in (0, 1)]
+            halves = lambda a, b, c, d: (spread.ratio(a, b) + spread.ratio(c, d)) / 2
+            name = "all (both orders)"
+            found[name] = spread.estimate(halves, columns, name=name, seed=seed)
         first = _first_place(orders[0], orders[1])
         if np.isfinite(first).any():
             name = "points for standing first"
@@ -237,43 +240,101 @@ def summary(pairs: Sequence[tuple[str | None, Sequence[float]]]) -> str:
     return "".join(printed)
 
 
-def read(path: Path, plan: Plan) -> Judged:
-    """The figures of a file of reviews that LLaVA's scripts (or these) wrote: its `tuple`, else `score`, counts, as
-    summarize_gpt_review.py has it; of a line with neither the review's first line.
+def read(task: Task, paths: Sequence[Path], plan: Plan) -> Judged:
+    """The figures of files of reviews that LLaVA's scripts (or these) wrote: its `tuple`, else `score`, counts, as
+    summarize_gpt_review.py has it; of a line with neither the review's first line. Several files are repeats.
 
-    Raises UserError where no line is a review.
+    Raises UserError where a file has no review, or none of the task's categories, or another order of the assistants
+    than the first, and where no review has two scores.
     """
     problems = Problems()
-    pairs, categories = [], []
-    for found in lines.read_objects(path):
-        if not isinstance(found, tuple):
-            problems.note(f"not a review: {found.reason}", found.origin)
+    questions, files = written.together(task, paths, lambda path: _reviews(task, path, problems), problems)
+    for path, reviews in zip(paths[1:], files[1:], strict=True):
+        _compare(paths[0], files[0], path, reviews, problems)
+    scores = np.full((len(questions), len(files), 2), np.nan)
+    categories: dict[str, str | None] = {}
+    said = {}
+    for draw, reviews in enumerate(files):
+        counted = []
+        for number, question in enumerate(questions):
+            if question not in reviews:
+                continue
+            category, pair, _ = reviews[question]
+            if pair == _UNREAD:
+                consequence = "left out" if plan.drop_unparsable else "counted as -1 -1"
+                problems.note(f"no two scores in the review's first line: {consequence}", question)
+                if plan.drop_unparsable:
+                    continue
+            scores[number, draw] = pair
+            counted.append((category, pair))
+            categories.setdefault(question, category)
+        said[f"summary_{draw + 1}.txt"] = summary(counted)
+    if not (scores >= 0).any():
+        raise UserError(f"{written.FLAG} {paths[0]}: no review has two scores")
+    return Judged(figures([scores], [categories.get(one) for one in questions], plan.seed), problems, said)
+
+
+class _Review(NamedTuple):
+    category: str | None
+    pair: tuple[float, float]
+    answers: tuple[str | None, str | None]  # ids of those of assistants 1 and 2
+
+
+def _compare(
+    first: Path,
+    of_first: Mapping[str, _Review],
+    path: Path,
+    reviews: Mapping[str, _Review],
+    problems: Problems,
+) -> None:
+    """Raises UserError where a file has the first one's assistants exchanged; notes reviews of other answers."""
+    for question, review in reviews.items():
+        ids, others = review.answers, of_first[question].answers if question in of_first else (None, None)
+        if None in (*ids, *others) or ids == others:
             continue
-        where, line = found
+        if ids == others[::-1]:
+            raise UserError(
+                f"{written.FLAG} {path}: its assistants are those of {first} exchanged; give files of one order"
+            )
+        files = f"the review in {path} is of other answers than that in {first}"
+        problems.note(fields.writable(files), question)
+
+
+def _reviews(task: Task, path: Path, problems: Problems) -> dict[str, _Review]:
+    """A file's reviews by question. Of one question's several each counts."""
+    found: dict[str, _Review] = {}
+    seen: Counter[str] = Counter()
+    for one in lines.read_objects(path):
+        if not isinstance(one, tuple):
+            problems.note(f"not a review: {one.reason}", one.origin)
+            continue
+        where, line = one
         pair = _written(line)
         if pair is None:
             problems.note("not a review: no two scores", where)
             continue
-        first, second = pair
-        if first == second == -1:
-            consequence = "left out" if plan.drop_unparsable else "counted as -1 -1"
-            problems.note(
-                f"no two scores in the review's first line: {consequence}",
-                fields.text(line, "question_id") or where,
-            )
-            if plan.drop_unparsable:
-                continue
-        pairs.append((first, second))
-        category = fields.text(line, "category")
-        if not category or category in _NAMES:
-            category = None
-            problems.note("no category in the review: counted among all", where)
-        categories.append(category)
-    if not pairs:
-        raise UserError(f"{path}: no reviews of LLaVA, JSON lines with category and tuple")
-    scores = np.array(pairs)[:, None]  # [reviews, 1, 2]
-    said = summary(list(zip(categories, pairs, strict=True)))
-    return Judged(figures([scores], categories, plan.seed), problems, {"summary.txt": said})
+        question = id = fields.text(line, "question_id") or fields.text(line, "id") or ""
+        while question in found:
+            seen[id] += 1
+            question = f"{id} ({seen[id] + 1})"
+        answers = (fields.text(line, "answer1_id"), fields.text(line, "answer2_id"))
+        found[question] = _Review(fields.text(line, "category"), pair, answers)
+    if not found:
+        raise written.no_form(
+            task, path, "JSON lines as LLaVA's scripts write them, each with category and tuple"
+        )
+    own = llava_bench.CATEGORIES[task.name]
+    others = sorted({review.category for review in found.values() if review.category})
+    if not set(own) & set(others):
+        told = f"its categories are {', '.join(others[:5])}" if others else "they have no categories"
+        raise UserError(
+            f"{written.FLAG} {path}: no reviews of {task.name}, whose categories are {', '.join(own)}; {told}"
+        )
+    for question, review in found.items():
+        if review.category not in own:
+            found[question] = review._replace(category=None)
+            problems.note("no category of the task in the review: counted among all", question)
+    return found
 
 
 def _written(line: Mapping[str, Any]) -> tuple[float, float] | None:

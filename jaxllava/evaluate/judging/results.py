@@ -49,11 +49,17 @@ class Kept(msgspec.Struct):
             raise ValueError("what is left out is not named")
 
 
+class _How(msgspec.Struct):
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
 class _Judged(Kept):
     judge: str
     judge_of_papers: str = msgspec.field(name="judge of the papers")
     headline: str
     ours: str
+    how: _How = msgspec.field(default_factory=_How)
 
 
 def folder_name(judge: str) -> str:

@@ -17,7 +17,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.partial import partial_of
 from input_pipeline.sources import fields
 from jaxllava.evaluate import answers as answer_files
-from jaxllava.evaluate.judging import JUDGES
+from jaxllava.evaluate.judging import JUDGES, written
 from jaxllava.evaluate.judging.kept import Kept
 from jaxllava.evaluate.judging.protocol import Case, Judge, Judged, Plan, asker
 from jaxllava.evaluate.judging.results import RESULT, folder_name
@@ -58,6 +58,7 @@ def run(
     Raises UserError where the judge stops altogether.
     """
     results = []
+    came = 0
     for name, held in kept.items():
         task, judge = TASKS[name], JUDGES[name]
         case = case_of(task, held, root)
@@ -70,9 +71,11 @@ def run(
         try:
             judged = judge.judge(case, asker(counted, told), plan)
         except _Stopped as stop:
-            raise UserError(f"{stop}; reviews that came are kept, and the same command goes on") from None
+            goes_on = "; reviews that came are kept, and the same command goes on"
+            raise UserError(f"{stop}{goes_on if came + counted.came else ''}") from None
         except (ValueError, UserError) as error:  # one benchmark's trouble costs the others nothing
             failures = [f"no figure: {error}{counted.why()}"]
+        came += counted.came
         result = result_of(task, judge, teacher.model, judged, setting) | {
             "failures": failures,
             "no figures": failures[0] if failures else "",
@@ -165,17 +168,23 @@ def result_of(task: Task, judge: Judge, by: str, judged: Judged, setting: str) -
     }
 
 
-def of_file(task: Task, path: Path, plan: Plan, setting: str) -> dict[str, Any]:
-    """The result of a file of reviews in the reference's own form. Raises UserError where the task has none."""
+def of_files(task: Task, paths: Sequence[Path], plan: Plan, setting: str) -> dict[str, Any]:
+    """The result of files of reviews in the reference's own form, each a repeat of the same questions.
+
+    Raises UserError where the task has no such form, and for files that are not of it.
+    """
     judge = JUDGES.get(task.name)
     if judge is None or judge.read is None:
         readable = ", ".join(name for name, one in JUDGES.items() if one.read)
         raise UserError(f"--judge-reviews: task {task.name} has no form of reviews; {readable} have")
     try:
-        judged = judge.read(path, plan)
-    except ValueError as error:  # of a statistic that these reviews do not define
-        raise UserError(f"{path}: no figure: {error}") from None
-    return result_of(task, judge, f"as {fields.writable(path.name)} has it", judged, setting) | {
+        judged = judge.read(task, paths, plan)
+    except ValueError as error:  # a figure that is undefined
+        raise UserError(f"{written.FLAG} {paths[0]}: no figure: {error}") from None
+    more = {1: " has it", 2: " and another file have it"}.get(
+        len(paths), f" and {len(paths) - 1} others have it"
+    )
+    return result_of(task, judge, f"as {fields.writable(paths[0].name)}{more}", judged, setting) | {
         "files": judged.files
     }
 

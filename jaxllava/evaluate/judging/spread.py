@@ -20,7 +20,7 @@ def mean(values: Array) -> Array:
 
 def ratio(reference: Array, model: Array) -> Array:
     """100 x the model's mean / the reference's mean, over [..., n]."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return 100 * mean(model) / mean(reference)
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.sources import fields
-from jaxllava.evaluate.judging import spread
+from jaxllava.evaluate.judging import spread, written
 from jaxllava.evaluate.judging.protocol import Ask, Case, Judge, Judged, Plan, text_of, until_readable
 from jaxllava.evaluate.metrics import Array, Estimate
 from jaxllava.evaluate.scoring.answered import Answered, Problems
 from jaxllava.evaluate.scoring.reviews import video_verdict
 from jaxllava.evaluate.tasks.llava_layout import read_json
+from jaxllava.evaluate.tasks.task import Task
 from jaxllava.teacher.messages import Answer, Message, Request
 
 # Interface strings of Video-ChatGPT's evaluation, as LLaMA-VID (Apache-2.0) has them; figures depend on every letter.
@@ -106,22 +107,34 @@ def figures(verdicts: Array, seed: int = 0) -> dict[str, Estimate]:
     }
 
 
-def read(path: Path, plan: Plan) -> Judged:
-    """The figures of the file that the reference joins its reviews in: {key: [{"pred", "score"}, {"q", "a", "pred"}]}.
+def read(task: Task, paths: Sequence[Path], plan: Plan) -> Judged:
+    """The figures of files that the reference joins its reviews in: {key: [{"pred", "score"}, {"q", "a", "pred"}]}.
+    Several files are repeats.
 
-    Raises UserError where it holds no review.
+    Raises UserError where one holds no review.
     """
     problems = Problems()
-    verdicts = []
-    for key, review in read_json(path, dict).items():
-        verdict = video_verdict(review)
-        if verdict is None:
-            problems.note("no yes or no and score 0-5 in the review: left out", fields.writable(key))
-        else:
-            verdicts.append(verdict)
-    if not verdicts:
-        raise UserError(f"{path}: no reviews of Video-ChatGPT's evaluation, key to [review, question]")
-    return Judged(figures(np.array(verdicts, np.float64).T[..., None], plan.seed), problems)
+    questions, files = written.together(task, paths, lambda path: _reviews(task, path), problems)
+    verdicts = np.full((2, len(questions), len(files)), np.nan)
+    for draw, reviews in enumerate(files):
+        for number, question in enumerate(questions):
+            if (verdict := reviews.get(question)) is not None:
+                verdicts[:, number, draw] = verdict
+            elif question in reviews:
+                problems.note("no yes or no and score 0-5 in the review: left out", question)
+    return Judged(figures(verdicts, plan.seed), problems)
+
+
+def _reviews(task: Task, path: Path) -> dict[str, tuple[bool, int] | None]:
+    """A file's reviews by question; None for one that cannot be read."""
+    try:
+        found = {fields.writable(key): video_verdict(review) for key, review in read_json(path, dict).items()}
+    except UserError:
+        found = {}
+    if not any(verdict is not None for verdict in found.values()):
+        form = 'one JSON object as Video-ChatGPT\'s script joins them, {key: [{"pred", "score"}, question]}'
+        raise written.no_form(task, path, form)
+    return found
 
 
 JUDGE = Judge(

@@ -193,21 +193,31 @@ def video_dialogue(rows: Sequence[Answered]) -> Scored:
 # --- dense captions ---
 
 CRITERIA = ("correctness", "detail", "quality")
-_SCORE = re.compile(r"(?<![\d./-])(10(?:\.0+)?|[1-9](?:\.\d+)?)(?![\d]|\.\d)")
+_MARKUP = r"[ \t\r*_`]*"
+_NUMBER = rf"{_MARKUP}(\d+(?:\.\d+)?)(?:[ \t]*/[ \t]*10|[ \t]+out of 10)?\.?{_MARKUP}"
+_SCORE_LINE = re.compile(
+    rf"^[>#-]*{_MARKUP}(?:(?:my|final|overall)[ \t]+)*score{_MARKUP}:{_NUMBER}$", re.IGNORECASE | re.MULTILINE
+)
+_BARE = re.compile(_NUMBER)
 
 
-def caption_score(review: str) -> float | None:
+def caption_score(review: str, is_cut: bool = False) -> float | None:
     """Returns the score from 1 to 10 in a caption review, or None.
 
-    The first number after the word "score", else the first number of the text; "8/10" is 8. The paper prints
-    the judge's prompts but not how it reads the answers: this is our reading.
+    It stands in the last line that is "Score: N", as our prompt asks for, with or without markup; "8/10" is 8. A
+    review of a number alone is that score. No other number is read: those of the explanation count dogs.
+
+    Args:
+        review: its text.
+        is_cut: it ended at its token limit: its last line may be half a line.
     """
-    after = re.search(r"score\D*", review, re.IGNORECASE)
-    for part in ([review[after.end() :]] if after else []) + [review]:
-        found = _SCORE.search(part)
-        if found:
-            return float(found[1])
-    return None
+    if is_cut:
+        review = review.rpartition("\n")[0]
+    found = _SCORE_LINE.findall(review)
+    if not found and not is_cut and (bare := _BARE.fullmatch(review.strip())):
+        found = [bare[1]]
+    score = float(found[-1]) if found else 0.0
+    return score if 1 <= score <= 10 else None
 
 
 def dense_captions(rows: Sequence[Answered]) -> Scored:

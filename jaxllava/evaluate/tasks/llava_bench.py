@@ -23,14 +23,17 @@ from jaxllava.evaluate.tasks.llava_reported import zero_shot
 from jaxllava.evaluate.tasks.task import Generate, Item, Rejected, Reported, Task
 
 _CATEGORIES = ("conv", "detail", "complex")
+_WILD = "llava_bench_"  # in front of a category in the wild, in LLaVA's rules and reviews
+CATEGORIES = {  # of reviews, by task
+    "llava_bench_wild": tuple(_WILD + category for category in _CATEGORIES),
+    "llava_bench_coco": _CATEGORIES,
+}
 JUDGE = "LLaVA's GPT review, two scores from 1 to 10"
 
 
 def load_wild(folder: Path, split: str) -> Iterator[Item | Rejected]:
     files = ("questions.jsonl", "answers_gpt4.jsonl", "context.jsonl")
-    yield from _load(
-        folder, files, _captions, "llava_bench_", lambda image: existing(folder, f"images/{image}")
-    )
+    yield from _load(folder, files, _captions, _WILD, lambda image: existing(folder, f"images/{image}"))
 
 
 def load_coco(folder: Path, split: str) -> Iterator[Item | Rejected]:
@@ -115,6 +118,7 @@ TASKS: tuple[Task, ...] = (
         score=None,
         judge=JUDGE,
         tested="fixture",
+        size=60,
         reported=zero_shot("llava_bench_wild", "LLaVA: 57.3/52.5/81.7 of conversation, detail, complex"),
     ),
     Task(
@@ -139,6 +143,7 @@ TASKS: tuple[Task, ...] = (
         score=None,
         judge=JUDGE,
         tested="fixture",
+        size=90,
         reported={
             "zero-shot": Reported(
                 {

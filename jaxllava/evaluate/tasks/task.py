@@ -175,6 +175,7 @@ class Task:
         submit: writes answers in the benchmark's own submission format into a folder; returns the file.
         answers: tasks of one name here ask the very same questions, which are then asked once; "" shares with none.
         reported: figures by setting.
+        size: how many questions the release's `split` has, where reviews of it are around; 0: not told.
         tested: "real data" where part of the real release went through loader and scorer in the tests, else
         "fixture".
         note: our readings of what the source leaves open.
@@ -197,6 +198,7 @@ class Task:
     judge: str = ""
     answers: str = ""
     reported: Mapping[str, Reported] = field(default_factory=dict)
+    size: int = 0
     finetune: Finetune | None = None
     note: str = ""
 

@@ -138,6 +138,9 @@ _NOTES = {
 }
 
 
+_SIZES = {"msvd": 13_157, "msrvtt": 72_821, "activitynet": 8_000}  # questions of the test splits
+
+
 def _task(kind: str, at: int, title: str, splits: tuple[str, ...], get: str) -> Task:
     names = lambda split: [f"{split}_qa.json", f"qa_{split}.json", f"{split}_q.json"]
     files = lambda split: "|".join(below + name for below in _BELOW for name in names(split))
@@ -156,6 +159,7 @@ def _task(kind: str, at: int, title: str, splits: tuple[str, ...], get: str) -> 
         judge=JUDGE,
         submit=submit,
         tested="real data",
+        size=_SIZES[kind],
         reported={
             "zero-shot": Reported(
                 {system: row[at][0] for system, row in _SCORES.items()},
