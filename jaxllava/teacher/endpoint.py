@@ -32,12 +32,6 @@ _POOL = 25  # connections
 _KEY_LIKE = re.compile(r"\b(sk|pk|key)-[\w*.-]{6,}", re.I)
 
 
-def place() -> str:
-    """The host and port of OPENAI_BASE_URL, without a password."""
-    base = os.environ.get("OPENAI_BASE_URL", "").strip() or _OFFICIAL
-    return urlsplit(base).netloc.rpartition("@")[2]
-
-
 class Endpoint:
     """Of OPENAI_BASE_URL and OPENAI_API_KEY. Its client belongs to one asyncio loop: `open` and `close` it there."""
 
@@ -68,7 +62,7 @@ class Endpoint:
             raise UserError(
                 "OPENAI_BASE_URL is no http or https address; set it to one such as http://host:8000/v1"
             )
-        self.where = place()
+        self.where = parts.netloc.rpartition("@")[2]  # without a password
         self._key = key
         self._clients: list[Any] = []
         self._free: list[Any] = []  # a client for each request that may be in flight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,18 +21,10 @@ def open_teacher(settings: Settings) -> Teacher:
         from jaxllava.teacher.local import Local
 
         return Local(settings, model_name(settings), open_cache(settings))
-    from jaxllava.teacher.endpoint import place
     from jaxllava.teacher.remote import Remote
 
     _refuse_path(settings)
-    cache = open_cache(settings)
-    if cache is not None and (first := cache.first_place(settings.model, here := place())) != here:
-        print(
-            f"warning: answers of {settings.model!r} in {cache.folder} are those of {first}, and OPENAI_BASE_URL is "
-            f"now {here}: it is taken for the same model; name another --cache if it is not",
-            file=sys.stderr,
-        )
-    return Remote(settings, cache)
+    return Remote(settings, open_cache(settings))
 
 
 def check(settings: Settings) -> None:

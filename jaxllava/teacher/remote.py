@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -70,6 +71,7 @@ class Remote:
             return
         is_over = False
         work = _Work(self.settings, self._cache, self._first_wait, self._spent)
+        self._compare(work.place)
         try:
             while True:
                 done = None
@@ -111,6 +113,16 @@ class Remote:
         if work.stopped is not None:
             raise work.stopped
 
+    def _compare(self, place: str) -> None:
+        """Warns where the answers that are kept came from elsewhere: a cache goes by the model's name alone."""
+        if self._cache is None or (first := self._cache.first_place(self.model, place)) == place:
+            return
+        print(
+            f"warning: answers of {self.model!r} in {self._cache.folder} are those of {first}, and {place} is asked "
+            "now: it is taken for the same model; name another --cache if it is not",
+            file=sys.stderr,
+        )
+
     def _kept(self, identity: str, key: str) -> Answer | Failure | None:
         return None if self._cache is None else self._cache.get(identity, key)
 
@@ -146,6 +158,11 @@ class _Work:
     @property
     def spent(self) -> float:
         return self._budget.spent
+
+    @property
+    def place(self) -> str:
+        """The endpoint's host and port."""
+        return self._endpoint.where
 
     def take(self, identity: str, request: Request) -> None:
         self._loop.call_soon_threadsafe(self._begin, identity, request)

@@ -416,6 +416,19 @@ def test_what_is_missing_is_told_before_the_first_request(
         assert "sk-with" not in str(raised.value)
 
 
+def test_answers_of_another_endpoint_are_told(monkeypatch, tmp_path, capsys) -> None:
+    said = []
+    for text in ("a", "b", "c"):  # each time a server of another port
+        _, fake = ask(lambda body, number: "fine", [one(text)], monkeypatch, Cache(tmp_path))
+        said.append((fake.url.split("/")[2], capsys.readouterr().err))
+    first = said[0][0]
+    assert said[0][1] == ""
+    for place, told in said[1:]:
+        assert told.count("\n") == 1 and f"are those of {first}, and {place} is asked now" in told
+    _, fake = ask(lambda body, number: "fine", [one("a")], monkeypatch, Cache(tmp_path))
+    assert capsys.readouterr().err == "", "nothing is asked of it"
+
+
 def test_what_is_kept_needs_no_key(monkeypatch, tmp_path) -> None:
     requests = [one("a"), one("b"), one("a")]
     ask(lambda body, number: "said", requests, monkeypatch, Cache(tmp_path))

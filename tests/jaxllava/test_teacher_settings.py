@@ -62,19 +62,3 @@ def test_what_is_opened(monkeypatch, tmp_path) -> None:
         open_teacher(Settings(str(tmp_path)))
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     assert open_teacher(Settings("org/name")).model == "org/name"
-
-
-def test_answers_of_another_endpoint_are_told(monkeypatch, tmp_path, capsys) -> None:
-    settings = Settings("org/name", cache=tmp_path)
-    for place, said in (
-        ("one:1", ""),
-        ("one:1", ""),
-        ("me:pw@two", "are those of one:1, and OPENAI_BASE_URL is now two:"),
-    ):
-        monkeypatch.setenv("OPENAI_BASE_URL", f"http://{place}/v1")
-        open_teacher(settings)
-        told = capsys.readouterr().err
-        assert said in told if said else not told
-        assert "pw" not in told
-    open_teacher(Settings("another", cache=tmp_path))
-    assert not capsys.readouterr().err
