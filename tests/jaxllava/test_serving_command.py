@@ -45,7 +45,7 @@ def test_a_process_from_start_to_end(tmp_path):
         "0",
         "--no-warmup",
     ]
-    environment = os.environ | {"JAXLLAVA_API_KEY": "s3cret", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"JAXLLAVA_API_KEY": "s3cret"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
