@@ -9,6 +9,7 @@ stopped; what is written is a function of the answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
@@ -217,13 +218,12 @@ def run(
             told = batches.write(ask, args.batch_out, settings, args.batch_limit)
             return {}, f"{told}\ngive the same command with --batch-in FILES when the results are there"
         teacher = batches.Kept(settings) if args.batch_in else Bill(opened(settings))
-        for draw in range(args.tries):
-            asked = _ask(plan, kept, teacher, args, draw, total if draw == 0 else 0)
-            if isinstance(teacher, batches.Kept):
-                batches.check_kept(teacher)
-            _enough(asked - kept.settled(draw), asked, args, kept)
-        if isinstance(teacher, Bill):
-            print(teacher.line(), flush=True)
+        with teacher.told() if isinstance(teacher, Bill) else contextlib.nullcontext():
+            for draw in range(args.tries):
+                asked = _ask(plan, kept, teacher, args, draw, total if draw == 0 else 0)
+                if isinstance(teacher, batches.Kept):
+                    batches.check_kept(teacher)
+                _enough(asked - kept.settled(draw), asked, args, kept)
         with bar("checking and writing") as report:
             report(0, 1)
             reasons = make.take(plan, kept, build / make.REJECTED, args.tries)

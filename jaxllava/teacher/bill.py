@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 from jaxllava.teacher.messages import Answer, Failure, Request, Teacher
@@ -30,6 +31,17 @@ class Bill:
                 self.prompt_tokens += said.prompt_tokens
                 self.new_tokens += said.new_tokens
             yield said
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Prints `line` behind the block; where that is left by an error only if something was asked."""
+        try:
+            yield
+        except BaseException:
+            if self.answers or self.spent:
+                print(self.line(), flush=True)
+            raise
+        print(self.line(), flush=True)
 
     def line(self) -> str:
         """In one line."""

@@ -291,6 +291,7 @@ def test_failures_stop_it_and_are_asked_again(pictures, capsys) -> None:
     ):
         instruct(flags(pictures), ruled(asked, fails=10))
     assert not (pictures / "out").exists()
+    assert "new answers: " in capsys.readouterr().out, "what it has cost is told all the same"
     instruct(flags(pictures), ruled(asked))
     assert set(asked.values()) == {1}
     instruct(flags(pictures, "some", "--max-failed-fraction", "0.2"), ruled(fails=10))

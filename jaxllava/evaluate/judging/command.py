@@ -107,9 +107,8 @@ def answers(args: argparse.Namespace, tasks: list[Task], root: Path | None, name
                 "--judge-batch-in and --judge-batch-out to ask, or with another --judge-batch-out for a next batch"
             )
     teacher = Bill(open_teacher(settings))
-    with bar("judging") as report:
+    with teacher.told(), bar("judging") as report:
         results = judge(found, root, teacher, plan, args.out, args.setting, report, counts)
-    print(teacher.line())
     show(results, args.out)
     return not lacking and all(map(is_whole, results))
 
