@@ -200,14 +200,8 @@ class Plan:
     def _all(self, tell_faults: Any = None) -> Iterator[Subject | Rejected]:
         source = self._posts() if self.recipe.posts else self._pictures(tell_faults)
         for item in source:
-            nameless = (
-                isinstance(item, Rejected) and not item.id
-            )  # a file that is cut: no share of the pictures
-            if (
-                self.recipe.share == 1
-                or nameless
-                or draws.share(self.recipe.seed, "share", item.id) < self.recipe.share
-            ):
+            is_nameless = isinstance(item, Rejected) and not item.id  # such as a file that is cut
+            if is_nameless or draws.share(self.recipe.seed, "share", item.id) < self.recipe.share:
                 yield item
 
     def _posts(self) -> Iterator[Subject | Rejected]:
