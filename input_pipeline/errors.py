@@ -14,7 +14,8 @@ class UserError(Exception):
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Returns ' Did you mean X?' for the closest valid name, else the list of valid names."""
     names = sorted(valid)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    longer = [name for name in names if len(word.lstrip("-")) > 1 and name.startswith(word)]
+    close = longer if len(longer) == 1 else difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Valid names: {', '.join(names)}."

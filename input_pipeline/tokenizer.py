@@ -78,9 +78,9 @@ def load_tokenizer(
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{path} holds no tokenizer that transformers reads: {_first_line(error)}"
-            ) from error
+            inside = path / "tokenizer"  # of a model folder of ours
+            why = f"; give {inside}" if inside.is_dir() else f": {_first_line(error)}"
+            raise UserError(f"{path} holds no tokenizer that transformers reads{why}") from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise UserError(f"tokenizer in {path} has no fast (tokenizers) backend; save it with one")
         space = _metaspace(tokenizer)

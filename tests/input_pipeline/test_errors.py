@@ -7,6 +7,8 @@ from input_pipeline.errors import in_one_line, nearest
 
 def test_the_nearest_name_is_offered_else_all_of_them():
     assert nearest("optimiser", ["optimizer", "steps"]) == " Did you mean 'optimizer'?"
+    assert nearest("--temp", ["--help", "--temperature", "--tempo"]) == " Did you mean '--tempo'?"
+    assert nearest("--temp", ["--help", "--temperature"]) == " Did you mean '--temperature'?"
     assert nearest("xyz", ["steps", "optimizer"]) == " Valid names: optimizer, steps."
 
 
