@@ -17,6 +17,8 @@ from jaxllava.models.llama import LlamaConfig
 from jaxllava.models.llava import LlavaConfig
 from tests.jaxllava.test_cli import fail
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 VISION = ClipVisionConfig(32, 64, 2, 2, image_size=28, patch_size=14)
 CONFIG = LlavaConfig(VISION, LlamaConfig(160, 32, 64, 2, 4, kv_heads=2, initializer_range=0.2), image_token=5)
 SMALL = sizes.Size(CONFIG, prompt=8, new=16, rows=2, row_tokens=64, ways=("full",), batches=(2,))

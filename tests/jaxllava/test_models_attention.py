@@ -17,6 +17,8 @@ from jaxllava.models import splash
 from jaxllava.models.attention import attention, choose, cudnn_arguments
 from jaxllava.models.llama import Llama, LlamaConfig, init_llama
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LENGTH = 256
 AUTO = (AxisType.Auto,) * 3
 # name: (batch, heads, kv_heads, causal, with segments, window)

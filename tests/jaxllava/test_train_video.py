@@ -300,6 +300,7 @@ def test_positions_are_stretched_once_and_one_way() -> None:
             settings.with_settings(config, long)
 
 
+@pytest.mark.slow
 def test_features_are_kept_once_and_train_as_the_pictures_do(
     setting, tokenizer, tmp_path, monkeypatch
 ) -> None:
