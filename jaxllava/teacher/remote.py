@@ -62,15 +62,18 @@ class Remote:
         waiting: dict[str, list[str]] = {}  # keys by the identity of what was asked
         held = 0
         source = iter(requests)
+        kept_any = False
         for request in source:  # who asks only for what is kept needs no key
             if (kept := self._kept(request.identity(self.model), request.key)) is None:
                 source = itertools.chain([request], source)
                 break
+            kept_any = True
             yield kept
         else:
             return
         is_over = False
         work = _Work(self.settings, self._cache, self._first_wait, self._spent)
+        work.works = kept_any
         self._compare(work.place)
         try:
             while True:
@@ -99,6 +102,7 @@ class Remote:
                     continue
                 identity = request.identity(self.model)
                 if (kept := self._kept(identity, request.key)) is not None:
+                    work.works = True
                     yield kept
                     continue
                 held += 1
@@ -145,6 +149,7 @@ class _Work:
         self._tokens = pace.Pace(settings.tokens_per_minute)
         self._budget = pace.Budget(settings)
         self._budget.spent = spent
+        self.works = False  # somebody was answered, now or in an earlier run
         self._answers = 0
         self._answered = 0.0  # time.monotonic of the last answer
         self._lost = 0  # requests in a row that were given up
@@ -229,11 +234,12 @@ class _Work:
             if isinstance(reply, Answer):
                 self._gate.answered()
                 self._answers += 1
+                self.works = True
                 self._answered, self._lost = time.monotonic(), 0
                 return reply
             if isinstance(reply, Failure):
                 # Where nobody was ever answered, a fault of every request looks like one of each.
-                self._count_lost(reply, reply.reason == "forbidden" or not (self._answers or reply.is_paid))
+                self._count_lost(reply, reply.reason == "forbidden" or not (self.works or reply.is_final))
                 return reply
             if isinstance(reply, Stop):
                 self._stop(UserError(f"{self._where} {reply.why}{self._kept()}"))

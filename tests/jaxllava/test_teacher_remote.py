@@ -190,6 +190,19 @@ def test_what_fails_every_request_stops_the_run(monkeypatch, always: Reply) -> N
     refusals = [one(f"q{i}") for i in range(70)]
     found, _ = ask(lambda body, number: Reply("refusal", "no"), refusals, monkeypatch, in_flight=4)
     assert len(found) == 70, "a refusal is an answer"
+    long = error(400, "context_length_exceeded")
+    found, _ = ask(lambda body, number: long, refusals, monkeypatch, in_flight=4)
+    assert len(found) == 70, "each is too long by itself"
+
+
+def test_what_was_answered_before_says_that_the_endpoint_works(monkeypatch, tmp_path) -> None:
+    """A run that goes on begins with what failed: many such in a row are no fault of the endpoint."""
+    first, bad = [one("good")], [one(f"bad {i}") for i in range(70)]
+    rule = lambda body, number: "fine" if said(body) == "good" else error(400, message="not this one")
+    ask(rule, first, monkeypatch, Cache(tmp_path))
+    for order in (first + bad, bad[:1] + first + bad[1:]):
+        found, _ = ask(rule, order, monkeypatch, Cache(tmp_path), in_flight=4)
+        assert len(found) == 71
 
 
 def test_no_error_tells_the_key(monkeypatch) -> None:
