@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.errors import UserError
-from jaxllava.teacher.open import is_folder
+from jaxllava.teacher.open import is_folder, refuse_path
 from jaxllava.teacher.settings import LIMIT_NAMES, Settings
 
 
@@ -48,7 +48,7 @@ def settings_of(args: argparse.Namespace, what: str = "teacher") -> Settings:
     model = getattr(args, what.replace("-", "_"))
     if not model:
         raise UserError(f"--{what} is missing; name a model of the endpoint or a checkpoint's folder")
-    return Settings(
+    settings = Settings(
         model=model,
         in_flight=args.in_flight,
         requests_per_minute=args.requests_per_minute,
@@ -60,6 +60,9 @@ def settings_of(args: argparse.Namespace, what: str = "teacher") -> Settings:
         cache=args.cache,
         flag="--" if what == "teacher" else f"--{what}-",
     )
+    if not is_folder(settings):
+        refuse_path(settings)
+    return settings
 
 
 def add_batch_flags(add: Callable[..., object], prefix: str = "") -> None:

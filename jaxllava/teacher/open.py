@@ -23,7 +23,7 @@ def open_teacher(settings: Settings) -> Teacher:
         return Local(settings, model_name(settings), open_cache(settings))
     from jaxllava.teacher.remote import Remote
 
-    _refuse_path(settings)
+    refuse_path(settings)
     return Remote(settings, open_cache(settings))
 
 
@@ -32,11 +32,12 @@ def check(settings: Settings) -> None:
     if not is_folder(settings):
         from jaxllava.teacher.endpoint import Endpoint
 
-        _refuse_path(settings)
+        refuse_path(settings)
         Endpoint(settings)
 
 
-def _refuse_path(settings: Settings) -> None:
+def refuse_path(settings: Settings) -> None:
+    """Raises UserError for a model's name that can only be a folder, and is none."""
     if settings.model.startswith((".", "/", "~")):
         raise UserError(f"{settings.model}: no such folder")
 

@@ -439,6 +439,7 @@ def test_one_command_at_a_time_and_other_folders_stay(pictures) -> None:
         (["--most-boxes", "0"], "--most-boxes 0"),
         (["--temperature", "3"], "--temperature 3: a number from 0 to 2"),
         (["--tries", "0"], "--tries 0: at least 1"),
+        (["--teacher", "./nowhere", "--dry-run"], "./nowhere: no such folder"),
         (["--tries", "2"], "--tries 2 needs a --temperature"),
         (["--scenes", "/nowhere"], "--scenes goes with --posts"),
         (["--split", "behavior_train"], "--split goes with --posts"),
