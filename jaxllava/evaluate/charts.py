@@ -15,6 +15,7 @@ WIDTH = 340  # user units; the page scales it to the column, and text stays read
 _ROW = 27
 _LABEL = 70
 _VALUE = 52
+_LETTER = 7  # of a value, at most
 
 Format = Callable[[float], str]
 
@@ -81,7 +82,8 @@ def interval_chart(
     pad = (high - low) * 0.06 or max(abs(high) * 0.1, 0.05)
     low, high = low - pad, high + pad
     marks = log_ticks(math.exp(low), math.exp(high)) if log else ticks(low, high)
-    left, right = label_width, WIDTH - _VALUE - 8
+    value_width = max(_VALUE, *(_LETTER * len(row.text) for row in rows))  # a perplexity may have ten letters
+    left, right = label_width, WIDTH - value_width - 8
     top = 20 if reference_text else 8
     bottom = top + _ROW * len(rows)
     height = bottom + 22

@@ -316,6 +316,12 @@ def test_interval_chart_places_dots_on_one_scale():
     )
     one, ten, hundred = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', logs))
     assert ten - one == pytest.approx(hundred - ten, abs=0.11)
+    wide = [charts.Row("a", "x", v, v, v, f"{v:.2f}") for v in (3.48, 1_367_172.49)]
+    dots = [
+        float(x)
+        for x in re.findall(r'<circle cx="([\d.]+)"', charts.interval_chart(wide, str, "t", log=True))
+    ]
+    assert max(dots) + 4.5 < charts.WIDTH - 7 * len("1367172.49"), "no dot stands on a long value"
 
 
 def test_curve_leaves_gaps_and_stays_small():
